@@ -1,0 +1,19 @@
+//! One node's storage engine: synchronous, and ignorant of network and async runtime.
+//!
+//! A sample is appended, written to the WAL, lands in the head and is cut into a block. A question
+//! comes in as a [`select::Select`] and leaves as [`select::Series`]: labels and chunks, decoded by the asker.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`model`] | labels, matchers, samples, histograms: what everybody talks about |
+//! | [`chunk`] | runs of samples in Prometheus's encodings |
+//! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
+//! | [`select`] | matchers + range → series, and decoding series into columns |
+
+pub mod chunk;
+pub mod disk;
+pub mod error;
+pub mod model;
+pub mod select;
+
+pub use error::{Error, Result};

@@ -1,0 +1,14 @@
+//! What everybody talks about: labels, matchers, samples, histograms.
+
+mod histogram;
+mod labels;
+mod matcher;
+mod sample;
+
+pub use histogram::{CUSTOM_BUCKETS_SCHEMA, Count, CounterReset, FloatHistogram, Histogram, IntHistogram, Span};
+pub use labels::{Labels, LabelsBuilder};
+pub use matcher::{MatchOp, Matcher};
+pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, stale_nan};
+
+/// The label that holds a metric's name.
+pub const METRIC_NAME: &str = "__name__";

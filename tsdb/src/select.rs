@@ -1,0 +1,55 @@
+//! Matchers + range → series: the one shape in which stored data reaches whoever asks.
+//!
+//! A [`Series`] carries encoded chunks, not samples, so that answers cost little until somebody decodes them, and so
+//! that they can travel between nodes as they are. Chunks may overlap (late samples, replicas); decoding merges them.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+use crate::chunk::Encoding;
+use crate::model::{Labels, Matcher};
+
+/// A question to storage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    /// All must match; at least one must refuse the empty string.
+    pub matchers: Vec<Matcher>,
+    /// Timestamps wanted, in milliseconds, both ends included. Chunks that overlap come whole.
+    pub range_ms: RangeInclusive<i64>,
+    /// Only this share of the series.
+    pub shard: Option<Shard>,
+}
+
+/// The series whose `hash64 % count == index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// 0 to `count - 1`.
+    pub index: u64,
+    /// At least 1.
+    pub count: u64,
+}
+
+/// One encoded run of samples of a series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Timestamp of the first sample, in milliseconds.
+    pub min_ms: i64,
+    /// Timestamp of the last sample, in milliseconds: included.
+    pub max_ms: i64,
+    /// How `data` is encoded.
+    pub encoding: Encoding,
+    /// The samples, without length or checksum: possibly a slice of a memory map.
+    pub data: Bytes,
+}
+
+/// One series of an answer.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Its labels.
+    pub labels: Labels,
+    /// By `min_ms`; may overlap.
+    pub chunks: Vec<Chunk>,
+    /// Deleted ranges, in milliseconds, both ends included: samples in them don't exist.
+    pub deleted_ms: Vec<RangeInclusive<i64>>,
+}
