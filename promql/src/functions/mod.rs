@@ -1,0 +1,5 @@
+//! PromQL's functions.
+
+mod signature;
+
+pub use signature::{Function, Signature};

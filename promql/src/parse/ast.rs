@@ -1,0 +1,411 @@
+//! The syntax tree of PromQL, typed, with the place in the query of every node.
+//!
+//! The parser builds only trees that pass the type check, and none higher than [`MAX_DEPTH`](super::MAX_DEPTH), so
+//! whoever walks one may recurse and may rely on the types that [`Expr::value_type`] gives.
+
+use std::sync::Arc;
+
+use tsdb::model::Matcher;
+
+use super::Span;
+use super::string::StringLiteral;
+use crate::functions::Function;
+
+/// What an expression evaluates to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ValueType {
+    /// One float per step.
+    Scalar,
+    /// One sample per series and step.
+    Vector,
+    /// A run of samples per series and step.
+    Matrix,
+    /// A text.
+    String,
+}
+
+impl ValueType {
+    /// As error messages call it.
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Vector => "instant vector",
+            Self::Matrix => "range vector",
+            Self::String => "string",
+        }
+    }
+}
+
+/// An expression and where it stands in the query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    /// What it is.
+    pub node: Node,
+    /// Bytes of the query that it was made from, parentheses and modifiers included.
+    pub span: Span,
+}
+
+/// The kinds of expressions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// `1.5`, `0x1f`, `Inf`, `1h`.
+    Number(Number),
+    /// `"text"`.
+    String(StringLiteral),
+    /// `(expr)`.
+    Paren(Box<Expr>),
+    /// `-expr`, `+expr`; the operand is a scalar or an instant vector.
+    Unary(Box<Unary>),
+    /// `left op right`.
+    Binary(Box<Binary>),
+    /// `sum by (a) (expr)`.
+    Aggregate(Box<Aggregate>),
+    /// `rate(expr)`.
+    Call(Call),
+    /// `metric{a="b"} offset 5m @ 10`.
+    Vector(VectorSelector),
+    /// `metric[5m]`.
+    Matrix(MatrixSelector),
+    /// `expr[1h:5m]`.
+    Subquery(Box<Subquery>),
+}
+
+impl Expr {
+    /// What the expression evaluates to.
+    pub fn value_type(&self) -> ValueType {
+        match &self.node {
+            Node::Number(_) => ValueType::Scalar,
+            Node::String(_) => ValueType::String,
+            Node::Paren(inner) => inner.value_type(),
+            Node::Unary(unary) => unary.operand.value_type(),
+            Node::Binary(b) => match (b.left.value_type(), b.right.value_type()) {
+                (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
+                _ => ValueType::Vector,
+            },
+            Node::Call(call) => call.function.signature().returns,
+            Node::Aggregate(_) | Node::Vector(_) => ValueType::Vector,
+            Node::Matrix(_) | Node::Subquery(_) => ValueType::Matrix,
+        }
+    }
+
+    /// The same expression without the parentheses around it.
+    pub fn unwrap_parens(&self) -> &Self {
+        let mut expr = self;
+        while let Node::Paren(inner) = &expr.node {
+            expr = inner;
+        }
+        expr
+    }
+
+    /// Its direct operands, in the order in which they are written (an aggregation's parameter first).
+    pub fn children(&self) -> Vec<&Self> {
+        match &self.node {
+            Node::Number(_) | Node::String(_) | Node::Vector(_) | Node::Matrix(_) => Vec::new(),
+            Node::Paren(inner) => vec![inner],
+            Node::Unary(unary) => vec![&unary.operand],
+            Node::Binary(b) => vec![&b.left, &b.right],
+            Node::Aggregate(a) => a.param.iter().chain([&a.expr]).collect(),
+            Node::Call(call) => call.args.iter().collect(),
+            Node::Subquery(s) => vec![&s.expr],
+        }
+    }
+}
+
+/// A number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Number {
+    /// Its value; seconds where it was written as a duration.
+    pub value: f64,
+    /// Whether it was written as a duration, and is to be shown so.
+    pub is_duration: bool,
+}
+
+/// `+` or `-` in front of an expression.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unary {
+    /// Whether the sign is `-`; `+` leaves values as they are.
+    pub negative: bool,
+    /// A scalar or an instant vector.
+    pub operand: Expr,
+}
+
+/// Operators between two expressions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryOp {
+    /// `+`
+    Add,
+    /// `-`
+    Sub,
+    /// `*`
+    Mul,
+    /// `/`
+    Div,
+    /// `%`, with the sign of the dividend
+    Mod,
+    /// `^`, right associative
+    Pow,
+    /// `atan2`
+    Atan2,
+    /// `==`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `>`
+    Greater,
+    /// `<`
+    Less,
+    /// `>=`
+    GreaterOrEqual,
+    /// `<=`
+    LessOrEqual,
+    /// `and`
+    And,
+    /// `or`
+    Or,
+    /// `unless`
+    Unless,
+}
+
+impl BinaryOp {
+    /// As written in a query.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+            Self::Atan2 => "atan2",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Greater => ">",
+            Self::Less => "<",
+            Self::GreaterOrEqual => ">=",
+            Self::LessOrEqual => "<=",
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Unless => "unless",
+        }
+    }
+
+    /// Whether it compares, and so filters unless `bool` is given.
+    pub fn is_comparison(self) -> bool {
+        matches!(
+            self,
+            Self::Equal
+                | Self::NotEqual
+                | Self::Greater
+                | Self::Less
+                | Self::GreaterOrEqual
+                | Self::LessOrEqual
+        )
+    }
+
+    /// Whether it works on sets of series (`and`, `or`, `unless`).
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Unless)
+    }
+}
+
+/// An operator and its two sides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binary {
+    /// The operator.
+    pub op: BinaryOp,
+    /// Left side: a scalar or an instant vector.
+    pub left: Expr,
+    /// Right side: a scalar or an instant vector.
+    pub right: Expr,
+    /// `bool`: a comparison gives 0 or 1 instead of filtering. Always set between scalars.
+    pub return_bool: bool,
+    /// How series find their partners: present exactly when both sides are vectors.
+    pub matching: Option<VectorMatching>,
+}
+
+/// How many series of one side may meet one of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cardinality {
+    /// One of each.
+    OneToOne,
+    /// `group_left`: many on the left.
+    ManyToOne,
+    /// `group_right`: many on the right.
+    OneToMany,
+    /// Set operators.
+    ManyToMany,
+}
+
+/// How series of two vectors find their partners.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorMatching {
+    /// How many may meet.
+    pub cardinality: Cardinality,
+    /// `on` (true: only `labels` count) or `ignoring` (false: all but `labels` and the metric's name).
+    pub on: bool,
+    /// Labels of `on` or `ignoring`, as written.
+    pub labels: Vec<Arc<str>>,
+    /// Labels of `group_left` or `group_right`, taken over from the "one" side.
+    pub include: Vec<Arc<str>>,
+}
+
+/// Aggregation operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AggregateOp {
+    /// `sum`
+    Sum,
+    /// `avg`
+    Avg,
+    /// `count`
+    Count,
+    /// `min`
+    Min,
+    /// `max`
+    Max,
+    /// `group`: 1 for each group
+    Group,
+    /// `stddev`
+    Stddev,
+    /// `stdvar`
+    Stdvar,
+    /// `topk(k, …)`
+    Topk,
+    /// `bottomk(k, …)`
+    Bottomk,
+    /// `quantile(φ, …)`
+    Quantile,
+    /// `count_values("label", …)`
+    CountValues,
+    /// `limitk(k, …)`, experimental
+    Limitk,
+    /// `limit_ratio(r, …)`, experimental
+    LimitRatio,
+}
+
+impl AggregateOp {
+    /// Every operator.
+    pub const ALL: [Self; 14] = [
+        Self::Sum,
+        Self::Avg,
+        Self::Count,
+        Self::Min,
+        Self::Max,
+        Self::Group,
+        Self::Stddev,
+        Self::Stdvar,
+        Self::Topk,
+        Self::Bottomk,
+        Self::Quantile,
+        Self::CountValues,
+        Self::Limitk,
+        Self::LimitRatio,
+    ];
+
+    /// As written in a query.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Count => "count",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Topk => "topk",
+            Self::Bottomk => "bottomk",
+            Self::Quantile => "quantile",
+            Self::CountValues => "count_values",
+            Self::Limitk => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
+    }
+
+    /// The type of its parameter, if it takes one.
+    pub fn param_type(self) -> Option<ValueType> {
+        match self {
+            Self::Topk | Self::Bottomk | Self::Quantile | Self::Limitk | Self::LimitRatio => {
+                Some(ValueType::Scalar)
+            }
+            Self::CountValues => Some(ValueType::String),
+            _ => None,
+        }
+    }
+
+    /// Whether it is accepted only with the experimental setting.
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::Limitk | Self::LimitRatio)
+    }
+}
+
+/// An aggregation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    /// The operator.
+    pub op: AggregateOp,
+    /// What is aggregated: an instant vector.
+    pub expr: Expr,
+    /// The parameter: present exactly when [`AggregateOp::param_type`] names a type, and of that type.
+    pub param: Option<Expr>,
+    /// `without` (true: all labels but `grouping`) or `by` (false).
+    pub without: bool,
+    /// The labels, as written.
+    pub grouping: Vec<Arc<str>>,
+}
+
+/// A function and its arguments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The function.
+    pub function: Function,
+    /// Its arguments, as many and of such types as its signature allows; optional ones may be missing.
+    pub args: Vec<Expr>,
+}
+
+/// `@`: the time at which to look, instead of the step's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// Milliseconds since the Unix epoch.
+    Time(i64),
+    /// Start of the query's range.
+    Start,
+    /// End of the query's range.
+    End,
+}
+
+/// Selects series at an instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorSelector {
+    /// The metric's name where it is written in front of the braces or as the quoted name inside them.
+    pub name: Option<Arc<str>>,
+    /// All conditions, that on `__name__` included. At least one refuses the empty string.
+    pub matchers: Vec<Matcher>,
+    /// Milliseconds to look back from the step's time or `at`; negative looks ahead.
+    pub offset_ms: i64,
+    /// `@`.
+    pub at: Option<At>,
+}
+
+/// Selects series over a range: `(t - offset - range, t - offset]`. Offset and `@` stand in the selector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatrixSelector {
+    /// What to select, with the modifiers that follow the brackets.
+    pub selector: VectorSelector,
+    /// Length of the range in milliseconds, above 0.
+    pub range_ms: i64,
+}
+
+/// Evaluates an instant expression over a range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subquery {
+    /// An instant vector.
+    pub expr: Expr,
+    /// Length of the range in milliseconds, above 0.
+    pub range_ms: i64,
+    /// Distance of the steps in milliseconds, above 0; `None` is the setting's default.
+    pub step_ms: Option<i64>,
+    /// Milliseconds to look back from the step's time or `at`; negative looks ahead.
+    pub offset_ms: i64,
+    /// `@`.
+    pub at: Option<At>,
+}
