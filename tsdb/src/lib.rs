@@ -7,12 +7,16 @@
 //! |---|---|
 //! | [`model`] | labels, matchers, samples, histograms: what everybody talks about |
 //! | [`chunk`] | runs of samples in Prometheus's encodings |
+//! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
+//! | [`head`] | what has been written and isn't in a block yet |
 //! | [`select`] | matchers + range → series, and decoding series into columns |
 
 pub mod chunk;
+pub mod db;
 pub mod disk;
 pub mod error;
+pub mod head;
 pub mod model;
 pub mod select;
 

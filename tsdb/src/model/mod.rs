@@ -1,14 +1,18 @@
-//! What everybody talks about: labels, matchers, samples, histograms.
+//! What everybody talks about: labels, matchers, samples, histograms, tenants.
 
 mod histogram;
 mod labels;
 mod matcher;
 mod sample;
+mod tenant;
 
-pub use histogram::{CUSTOM_BUCKETS_SCHEMA, Count, CounterReset, FloatHistogram, Histogram, IntHistogram, Span};
+pub use histogram::{
+    CUSTOM_BUCKETS_SCHEMA, Count, CounterReset, FloatHistogram, Histogram, IntHistogram, Span,
+};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, stale_nan};
+pub use tenant::{TENANT_ID_BYTES_MAX, TenantId};
 
 /// The label that holds a metric's name.
 pub const METRIC_NAME: &str = "__name__";
