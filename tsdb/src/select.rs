@@ -1,7 +1,11 @@
 //! Matchers + range → series: the one shape in which stored data reaches whoever asks.
 //!
 //! A [`Series`] carries encoded chunks, not samples, so that answers cost little until somebody decodes them, and so
-//! that they can travel between nodes as they are. Chunks may overlap (late samples, replicas); decoding merges them.
+//! that they can travel between nodes as they are. Chunks may overlap (late samples, replicas); decoding merges them:
+//! one sample a timestamp, chosen by [`crate::model::prefer`] whatever the order of chunks.
+
+mod decode;
+mod merge;
 
 use std::ops::RangeInclusive;
 
@@ -9,6 +13,8 @@ use bytes::Bytes;
 
 use crate::chunk::Encoding;
 use crate::model::{Labels, Matcher};
+
+pub use merge::merge_series;
 
 /// A question to storage.
 #[derive(Clone, Debug, PartialEq)]

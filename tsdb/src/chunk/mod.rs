@@ -1,4 +1,21 @@
 //! Chunks: runs of samples of one series in Prometheus's encodings.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`xor`] | floats |
+//! | [`columns`] | decoded samples, side by side |
+//!
+//! Every decoder takes arbitrary bytes: it ends with [`crate::Error::Corrupt`], never panics, and allocates no more
+//! than a small multiple of the bytes it was given.
+
+mod bits;
+mod codec;
+pub mod columns;
+pub mod xor;
+
+pub use codec::{Decoder, decode_columns, encode};
+pub use columns::Columns;
+pub use xor::{XorAppender, XorDecoder, decode_floats};
 
 /// How a chunk's bytes are encoded; the numbers are Prometheus's, in blocks and on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -37,6 +37,9 @@ pub struct Span {
 pub trait Count: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
     /// As a float.
     fn to_f64(self) -> f64;
+
+    /// The number's own bits.
+    fn to_bits(self) -> u64;
 }
 
 impl Count for u64 {
@@ -44,11 +47,19 @@ impl Count for u64 {
     fn to_f64(self) -> f64 {
         self as f64
     }
+
+    fn to_bits(self) -> u64 {
+        self
+    }
 }
 
 impl Count for f64 {
     fn to_f64(self) -> f64 {
         self
+    }
+
+    fn to_bits(self) -> u64 {
+        Self::to_bits(self)
     }
 }
 
@@ -103,8 +114,30 @@ impl<C: Count> Histogram<C> {
         }
     }
 
+    /// Positive buckets: index and count, ascending.
+    pub fn positive(&self) -> impl Iterator<Item = (i32, C)> {
+        bucket_indexes(&self.positive_spans).zip(self.positive_buckets.iter().copied())
+    }
+
+    /// Negative buckets: index by absolute value and count, ascending by index.
+    pub fn negative(&self) -> impl Iterator<Item = (i32, C)> {
+        bucket_indexes(&self.negative_spans).zip(self.negative_buckets.iter().copied())
+    }
+
     /// Whether bounds are custom.
     pub fn has_custom_buckets(&self) -> bool {
         self.schema == CUSTOM_BUCKETS_SCHEMA
     }
+}
+
+/// The indexes of the buckets that `spans` cover. Spans from outside may leave the range of `i32`: their indexes wrap.
+pub fn bucket_indexes(spans: &[Span]) -> impl Iterator<Item = i32> {
+    spans
+        .iter()
+        .scan(0i32, |next, span| {
+            let first = next.wrapping_add(span.offset);
+            *next = first.wrapping_add(span.length.cast_signed());
+            Some((0..span.length).map(move |i| first.wrapping_add(i.cast_signed())))
+        })
+        .flatten()
 }

@@ -3,15 +3,16 @@
 mod histogram;
 mod labels;
 mod matcher;
+mod reset;
 mod sample;
 mod tenant;
 
 pub use histogram::{
-    CUSTOM_BUCKETS_SCHEMA, Count, CounterReset, FloatHistogram, Histogram, IntHistogram, Span,
+    CUSTOM_BUCKETS_SCHEMA, Count, CounterReset, FloatHistogram, Histogram, IntHistogram, Span, bucket_indexes,
 };
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
-pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, stale_nan};
+pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, prefer, prefer_float, stale_nan};
 pub use tenant::{TENANT_ID_BYTES_MAX, TenantId};
 
 /// The label that holds a metric's name.

@@ -1,0 +1,420 @@
+//! XOR chunks: floats after Facebook's Gorilla (VLDB 2015), in Prometheus's layout. Start times aren't kept.
+//!
+//! ```text
+//! count u16 BE | t0 varint | v0 64 bits | delta uvarint | v1 xor | (dod t2 | v2 xor) ... | padding to a byte
+//!
+//! dod (change of the distance between timestamps)      xor (with the value before)
+//!   0                  none                              0               none
+//!   10   + 14 bits     -8191 to 8192                     10 + window     inside the last window
+//!   110  + 17 bits     -65535 to 65536                   11 + 5 + 6 + n  leading zeros, n (0 = 64), window
+//!   1110 + 20 bits     -524287 to 524288
+//!   1111 + 64 bits     any
+//! ```
+
+use super::bits::{BitReader, BitWriter, PEEK_BITS};
+use super::columns::Columns;
+use crate::Result;
+
+/// Bytes in front of the samples: their number.
+const HEADER_BYTES: usize = 2;
+/// Fewest bits of a sample from the second on.
+const SAMPLE_BITS_MIN: usize = 2;
+/// Leading zeros are written in five bits.
+const LEADING_MAX: u32 = 31;
+
+/// The run of bits in which XORs are written, kept until a value doesn't fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Zeros before it. Without a window yet: none before and none behind, which is how decoders begin.
+    leading: u8,
+    /// Bits in it, 1 to 64.
+    width: u8,
+    /// Whether a value has set it; the first value always does.
+    is_set: bool,
+}
+
+impl Window {
+    pub(crate) const NONE: Self = Self { leading: 0, width: 64, is_set: false };
+
+    fn trailing(self) -> u32 {
+        64 - u32::from(self.leading) - u32::from(self.width)
+    }
+
+    /// The window that fits `xor` (not 0) exactly.
+    fn around(xor: u64) -> Self {
+        let leading = xor.leading_zeros().min(LEADING_MAX);
+        Self { leading: leading as u8, width: (64 - leading - xor.trailing_zeros()) as u8, is_set: true }
+    }
+
+    fn holds(self, xor: u64) -> bool {
+        self.is_set
+            && xor.leading_zeros().min(LEADING_MAX) >= u32::from(self.leading)
+            && xor.trailing_zeros() >= self.trailing()
+    }
+
+    /// From the eleven bits that announce a new window.
+    #[inline(always)]
+    fn from_bits(bits: u64) -> Option<Self> {
+        let (leading, width) = (bits >> 6, bits & 0x3f);
+        let width = if width == 0 { 64 } else { width };
+        (leading + width <= 64).then_some(Self { leading: leading as u8, width: width as u8, is_set: true })
+    }
+}
+
+/// Writes the XOR of two values behind `code`, which has `length` bits (up to 24) and goes into the same push where it can.
+#[inline]
+pub(crate) fn push_xor(writer: &mut BitWriter, code: u64, length: u32, xor: u64, window: &mut Window) {
+    if xor == 0 {
+        writer.push(code << 1, length + 1);
+        return;
+    }
+    let (head, head_length) = if window.holds(xor) {
+        (code << 2 | 0b10, length + 2)
+    } else {
+        *window = Window::around(xor);
+        let description = u64::from(window.leading) << 6 | u64::from(window.width & 0x3f);
+        (code << 13 | 0b11 << 11 | description, length + 13)
+    };
+    let width = u32::from(window.width);
+    let bits = xor >> window.trailing();
+    if head_length + width <= 64 {
+        writer.push(head << width | bits, head_length + width);
+    } else {
+        writer.push(head, head_length);
+        writer.push(bits, width);
+    }
+}
+
+/// Reads a XOR.
+#[inline(always)]
+pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Result<u64> {
+    let bits = reader.peek();
+    if bits >> 63 == 0 {
+        reader.skip(1);
+        return Ok(0);
+    }
+    if bits >> 62 == 0b10 {
+        reader.skip(2);
+    } else {
+        let Some(new) = Window::from_bits(bits << 2 >> 53) else {
+            return Err(reader.corrupt("a window of bits is wider than a value"));
+        };
+        *window = new;
+        reader.skip(13);
+    }
+    Ok(reader.read(u32::from(window.width)) << window.trailing())
+}
+
+/// An open XOR chunk.
+#[derive(Clone, Debug)]
+pub struct XorAppender {
+    writer: BitWriter,
+    window: Window,
+    timestamp_ms: i64,
+    delta_ms: i64,
+    value: f64,
+}
+
+impl Default for XorAppender {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl XorAppender {
+    /// An empty chunk.
+    pub fn new() -> Self {
+        Self {
+            writer: BitWriter::new(&[0; HEADER_BYTES]),
+            window: Window::NONE,
+            timestamp_ms: i64::MIN,
+            delta_ms: 0,
+            value: 0.0,
+        }
+    }
+
+    /// Continues a chunk from its bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when they aren't a whole XOR chunk.
+    pub fn resume(bytes: &[u8]) -> Result<Self> {
+        let mut decoder = XorDecoder::new(bytes)?;
+        if decoder.count == 0 {
+            return Ok(Self::new());
+        }
+        for sample in decoder.by_ref() {
+            sample?;
+        }
+        Ok(Self {
+            writer: BitWriter::resume(bytes, decoder.reader.position()),
+            window: decoder.window,
+            timestamp_ms: decoder.timestamp_ms,
+            delta_ms: decoder.delta_ms,
+            value: f64::from_bits(decoder.value_bits),
+        })
+    }
+
+    /// Appends a sample; timestamps are expected to ascend, and may be any. At most 65,535 samples fit.
+    #[inline]
+    pub fn append(&mut self, timestamp_ms: i64, value: f64) {
+        let header = self.writer.header::<HEADER_BYTES>();
+        let count = u16::from_be_bytes(*header);
+        *header = count.checked_add(1).expect("a chunk is ended long before 65,535 samples").to_be_bytes();
+        let delta_ms = timestamp_ms.wrapping_sub(self.timestamp_ms);
+        let xor = value.to_bits() ^ self.value.to_bits();
+        match count {
+            0 => {
+                self.writer.push_varint(timestamp_ms);
+                self.writer.push(value.to_bits(), 64);
+            }
+            1 => {
+                self.writer.push_uvarint(delta_ms.cast_unsigned());
+                push_xor(&mut self.writer, 0, 0, xor, &mut self.window);
+                self.delta_ms = delta_ms;
+            }
+            _ => {
+                let (code, length) = self.timestamp_code(delta_ms.wrapping_sub(self.delta_ms));
+                push_xor(&mut self.writer, code, length, xor, &mut self.window);
+                self.delta_ms = delta_ms;
+            }
+        }
+        self.timestamp_ms = timestamp_ms;
+        self.value = value;
+    }
+
+    /// The bits for a change of distance that are still to be written, and their number: 0 where it has been written.
+    #[inline]
+    fn timestamp_code(&mut self, change: i64) -> (u64, u32) {
+        // A width of n bits holds -(2^(n-1) - 1) to 2^(n-1).
+        let fits = |width: u32| change > -(1 << (width - 1)) && change <= 1 << (width - 1);
+        let low = |width: u32| change.cast_unsigned() & ((1 << width) - 1);
+        if change == 0 {
+            (0, 1)
+        } else if fits(14) {
+            (0b10 << 14 | low(14), 16)
+        } else if fits(17) {
+            (0b110 << 17 | low(17), 20)
+        } else if fits(20) {
+            (0b1110 << 20 | low(20), 24)
+        } else {
+            self.writer.push(0b1111, 4);
+            self.writer.push(change.cast_unsigned(), 64);
+            (0, 0)
+        }
+    }
+
+    /// The chunk as it now is.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u16 {
+        self.bytes().first_chunk().map_or(0, |count| u16::from_be_bytes(*count))
+    }
+
+    /// The newest timestamp; `i64::MIN` in an empty chunk.
+    pub fn last_timestamp_ms(&self) -> i64 {
+        self.timestamp_ms
+    }
+
+    /// The newest value; meaningless in an empty chunk.
+    pub fn last_value(&self) -> f64 {
+        self.value
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.writer.capacity_bytes()
+    }
+}
+
+/// Reads a XOR chunk, sample by sample.
+#[derive(Clone, Debug)]
+pub struct XorDecoder<'a> {
+    reader: BitReader<'a>,
+    count: u16,
+    read: u16,
+    window: Window,
+    timestamp_ms: i64,
+    delta_ms: i64,
+    value_bits: u64,
+}
+
+impl<'a> XorDecoder<'a> {
+    /// Starts on a chunk's bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when they can't hold as many samples as they claim.
+    pub fn new(bytes: &'a [u8]) -> Result<Self> {
+        let reader = BitReader::new(bytes, HEADER_BYTES);
+        let count = count_of(bytes, &reader, HEADER_BYTES, SAMPLE_BITS_MIN)?;
+        Ok(Self {
+            reader,
+            count,
+            read: 0,
+            window: Window::NONE,
+            timestamp_ms: i64::MIN,
+            delta_ms: 0,
+            value_bits: 0,
+        })
+    }
+
+    /// Reads one sample into the fields; the caller has seen that one remains.
+    fn step(&mut self) -> Result<()> {
+        match self.read {
+            0 => {
+                self.timestamp_ms = self.reader.read_varint()?;
+                self.value_bits = self.reader.read(64);
+            }
+            1 => {
+                self.delta_ms = self.reader.read_uvarint()?.cast_signed();
+                self.timestamp_ms = self.timestamp_ms.wrapping_add(self.delta_ms);
+                self.value_bits ^= read_xor(&mut self.reader, &mut self.window)?;
+            }
+            _ => self.step_regular()?,
+        }
+        self.read += 1;
+        self.reader.check()
+    }
+
+    /// A sample behind the second; `read` is the caller's to count, and the end the caller's to check.
+    #[inline(always)]
+    fn step_regular(&mut self) -> Result<()> {
+        let bits = self.reader.peek();
+        if bits >> 63 != 0 {
+            self.read_change(bits);
+        } else if bits >> 61 == 0b010 && u32::from(self.window.width) + 3 <= PEEK_BITS {
+            // The same distance and the same window: what most counters do, in one peek.
+            let width = u32::from(self.window.width);
+            self.reader.skip(3 + width);
+            self.timestamp_ms = self.timestamp_ms.wrapping_add(self.delta_ms);
+            self.value_bits ^= (bits << 3 >> (64 - width)) << self.window.trailing();
+            return Ok(());
+        } else {
+            self.reader.skip(1);
+        }
+        self.timestamp_ms = self.timestamp_ms.wrapping_add(self.delta_ms);
+        self.value_bits ^= read_xor(&mut self.reader, &mut self.window)?;
+        Ok(())
+    }
+
+    /// A change of the distance between timestamps, whose code begins `bits`.
+    #[inline(always)]
+    fn read_change(&mut self, bits: u64) {
+        let (prefix, width) = match bits.leading_ones() {
+            1 => (2, 14),
+            2 => (3, 17),
+            3 => (4, 20),
+            _ => {
+                self.reader.skip(4);
+                let change = self.reader.read(64).cast_signed();
+                self.delta_ms = self.delta_ms.wrapping_add(change);
+                return;
+            }
+        };
+        self.reader.skip(prefix + width);
+        let change = sign_extend(bits << prefix >> (64 - width), width);
+        self.delta_ms = self.delta_ms.wrapping_add(change);
+    }
+
+    /// How many samples from here on repeat both distance and value, as far as one peek shows.
+    #[inline(always)]
+    fn repeats(&self) -> usize {
+        (self.reader.peek().leading_zeros().min(PEEK_BITS) / SAMPLE_BITS_MIN as u32) as usize
+    }
+}
+
+impl Iterator for XorDecoder<'_> {
+    type Item = Result<(i64, f64)>;
+
+    /// The next timestamp (ms) and value. After an error there is no more.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read == self.count {
+            return None;
+        }
+        let stepped = self.step();
+        if stepped.is_err() {
+            self.read = self.count;
+        }
+        Some(stepped.map(|()| (self.timestamp_ms, f64::from_bits(self.value_bits))))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(usize::from(self.count - self.read)))
+    }
+}
+
+/// Appends a XOR chunk's samples to the columns; the columns stay as they are where that fails.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`].
+pub fn decode_floats(bytes: &[u8], columns: &mut Columns) -> Result<()> {
+    let before = columns.len();
+    let decoded = decode_into(bytes, columns, before);
+    if decoded.is_err() {
+        columns.truncate(before);
+    } else {
+        columns.fill_up();
+    }
+    decoded
+}
+
+fn decode_into(bytes: &[u8], columns: &mut Columns, before: usize) -> Result<()> {
+    let mut decoder = XorDecoder::new(bytes)?;
+    let after = before + usize::from(decoder.count);
+    columns.timestamps.resize(after, 0);
+    columns.values.resize(after, 0.0);
+    let timestamps = &mut columns.timestamps[before..];
+    let values = &mut columns.values[before..];
+    let first = timestamps.len().min(2);
+    for (timestamp, value) in timestamps[..first].iter_mut().zip(&mut values[..first]) {
+        decoder.step()?;
+        (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.value_bits));
+    }
+    let mut rest = timestamps[first..].iter_mut().zip(&mut values[first..]);
+    while rest.len() > 0 {
+        // Constant series are common, and 28 of their samples fit in one peek.
+        let repeats = decoder.repeats();
+        if repeats > 0 {
+            for (timestamp, value) in rest.by_ref().take(repeats) {
+                decoder.timestamp_ms = decoder.timestamp_ms.wrapping_add(decoder.delta_ms);
+                decoder.reader.skip(SAMPLE_BITS_MIN as u32);
+                (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.value_bits));
+            }
+        } else if let Some((timestamp, value)) = rest.next() {
+            decoder.step_regular()?;
+            (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.value_bits));
+        }
+    }
+    decoder.reader.check()
+}
+
+/// The number of samples that `bytes` claim in their first two bytes, if they are long enough for it.
+pub(crate) fn count_of(
+    bytes: &[u8],
+    reader: &BitReader<'_>,
+    header: usize,
+    sample_bits_min: usize,
+) -> Result<u16> {
+    if bytes.len() < header {
+        return Err(reader.corrupt("the chunk is shorter than its header"));
+    }
+    let count = u16::from_be_bytes([bytes[0], bytes[1]]);
+    // Bounds every loop, since behind the end there are zeros without end, and zeros are samples.
+    if usize::from(count) > 1 + reader.remaining() / sample_bits_min {
+        return Err(reader.corrupt("the chunk is too short for its samples"));
+    }
+    Ok(count)
+}
+
+/// The number of `width` bits (under 64) that stands for -(2^(width-1) - 1) to 2^(width-1).
+#[inline(always)]
+pub(crate) fn sign_extend(bits: u64, width: u32) -> i64 {
+    let bits = bits.cast_signed();
+    if bits > 1 << (width - 1) { bits - (1 << width) } else { bits }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! A series' chunks into samples, one a timestamp.
+//!
+//! Chunks in order are decoded straight into the columns. One that begins before the last ended is merged with the
+//! tail that it overlaps: floats in the columns; histograms as samples, since integer counts beyond 2^53 and kinds of
+//! samples decide conflicts too and don't survive in columns. Masks and the range are applied to the result.
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::{Chunk, Series};
+use crate::Result;
+use crate::chunk::{Columns, Decoder, decode_columns, encode};
+use crate::model::{CounterReset, Labels, Sample, Value, prefer, prefer_float};
+
+impl Series {
+    /// Encodes samples, which are sorted by time and have one value a timestamp. Start times aren't kept.
+    pub fn from_samples(labels: Labels, samples: &[Sample]) -> Self {
+        Self { labels, chunks: encode(samples), deleted_ms: Vec::new() }
+    }
+
+    /// Decodes the samples of a range (milliseconds, both ends included) into `columns`, which are cleared first:
+    /// ascending, one sample a timestamp, without what is deleted. On the first of them, and where it isn't known
+    /// how two chunks join, a histogram's counter reset is [`CounterReset::Unknown`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when a chunk is damaged.
+    pub fn decode(&self, range_ms: RangeInclusive<i64>, columns: &mut Columns) -> Result<()> {
+        columns.clear();
+        let mut previous: Option<&Chunk> = None;
+        for chunk in self.ordered().iter().filter(|chunk| chunk.overlaps(&range_ms)) {
+            if previous.is_some_and(|p| p.encoding == chunk.encoding && p.data == chunk.data) {
+                continue;
+            }
+            previous = Some(chunk);
+            let before = columns.len();
+            decode_columns(chunk.encoding, &chunk.data, columns)?;
+            if !is_ascending(&columns.timestamps[before.saturating_sub(1)..]) {
+                if !columns.histograms.is_empty() {
+                    return self.decode_samples_into(range_ms, columns);
+                }
+                merge_floats(columns, before);
+            }
+        }
+        remove_deleted(columns, &self.deleted_ms);
+        trim(columns, &range_ms);
+        Ok(())
+    }
+
+    /// All samples, ascending, one a timestamp, without what is deleted; integer histograms as they are.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when a chunk is damaged.
+    pub fn samples(&self) -> Result<Vec<Sample>> {
+        self.samples_in(&(i64::MIN..=i64::MAX))
+    }
+
+    fn decode_samples_into(&self, range_ms: RangeInclusive<i64>, columns: &mut Columns) -> Result<()> {
+        columns.clear();
+        for sample in self.samples_in(&range_ms)? {
+            if range_ms.contains(&sample.timestamp_ms) {
+                columns.push(&sample);
+            }
+        }
+        Ok(())
+    }
+
+    /// The samples of all chunks that overlap the range.
+    fn samples_in(&self, range_ms: &RangeInclusive<i64>) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        for chunk in self.ordered().iter().filter(|chunk| chunk.overlaps(range_ms)) {
+            for sample in Decoder::new(chunk.encoding, &chunk.data)? {
+                samples.push(sample?);
+            }
+        }
+        if !samples.is_sorted_by(|a: &Sample, b: &Sample| a.timestamp_ms < b.timestamp_ms) {
+            samples = merge_samples(samples);
+        }
+        let mut masks = Masks::new(&self.deleted_ms);
+        samples.retain(|sample| !masks.hides(sample.timestamp_ms));
+        Ok(samples)
+    }
+
+    /// The chunks by their first timestamp.
+    fn ordered(&self) -> Cow<'_, [Chunk]> {
+        if self.chunks.is_sorted_by_key(|chunk| chunk.min_ms) {
+            return Cow::Borrowed(&self.chunks);
+        }
+        let mut chunks = self.chunks.clone();
+        chunks.sort_by_key(|chunk| chunk.min_ms);
+        Cow::Owned(chunks)
+    }
+}
+
+impl Chunk {
+    /// Whether a range (both ends included) may hold samples of this chunk.
+    pub fn overlaps(&self, range_ms: &RangeInclusive<i64>) -> bool {
+        self.min_ms <= *range_ms.end() && *range_ms.start() <= self.max_ms
+    }
+}
+
+/// Deleted ranges, asked in ascending order of time.
+struct Masks {
+    /// Sorted by start.
+    ranges_ms: Vec<(i64, i64)>,
+    /// The first that may still end ahead.
+    next: usize,
+}
+
+impl Masks {
+    fn new(deleted_ms: &[RangeInclusive<i64>]) -> Self {
+        let mut ranges_ms: Vec<_> = deleted_ms.iter().map(|range| (*range.start(), *range.end())).collect();
+        ranges_ms.sort_unstable();
+        // Where one range holds the next, the next must not end before it.
+        for i in 1..ranges_ms.len() {
+            ranges_ms[i].1 = ranges_ms[i].1.max(ranges_ms[i - 1].1);
+        }
+        Self { ranges_ms, next: 0 }
+    }
+
+    /// Whether a sample at this time is deleted; times must not descend between calls.
+    fn hides(&mut self, timestamp_ms: i64) -> bool {
+        while self.ranges_ms.get(self.next).is_some_and(|(_, end)| *end < timestamp_ms) {
+            self.next += 1;
+        }
+        self.ranges_ms.get(self.next).is_some_and(|(start, _)| *start <= timestamp_ms)
+    }
+}
+
+fn is_ascending(timestamps: &[i64]) -> bool {
+    timestamps.is_sorted_by(|a, b| a < b)
+}
+
+/// Merges the floats from `before` on, a whole chunk, with those that they overlap.
+fn merge_floats(columns: &mut Columns, before: usize) {
+    let first_ms = columns.timestamps[before..].iter().copied().min().unwrap_or(i64::MAX);
+    let from = columns.timestamps[..before].partition_point(|timestamp_ms| *timestamp_ms < first_ms);
+    let start = |i| columns.starts.get(i).copied().unwrap_or(0);
+    let mut tail: Vec<_> =
+        (from..columns.len()).map(|i| (columns.timestamps[i], columns.values[i], start(i))).collect();
+    // Stable, and linear where there are two ascending runs, as there nearly always are.
+    tail.sort_by_key(|(timestamp_ms, ..)| *timestamp_ms);
+    columns.truncate(from);
+    for same_time in tail.chunk_by(|a, b| a.0 == b.0) {
+        let best = same_time.iter().copied().reduce(|best, next| {
+            if prefer_float(next.1, best.1).then(next.2.cmp(&best.2)).is_gt() { next } else { best }
+        });
+        if let Some((timestamp_ms, value, start_ms)) = best {
+            columns.push_float(timestamp_ms, start_ms, value);
+        }
+    }
+}
+
+/// Sorts samples that chunks gave one after the other, keeps one a timestamp, and judges counter resets anew wherever
+/// a histogram follows another sample than the one before it in its chunk.
+fn merge_samples(samples: Vec<Sample>) -> Vec<Sample> {
+    let mut placed: Vec<_> = samples.into_iter().enumerate().collect();
+    placed.sort_by_key(|(_, sample)| sample.timestamp_ms);
+    let mut merged: Vec<(usize, Sample)> = Vec::with_capacity(placed.len());
+    for (place, sample) in placed {
+        match merged.last_mut() {
+            Some((kept_place, kept)) if kept.timestamp_ms == sample.timestamp_ms => {
+                if prefer(&sample, kept).is_gt() {
+                    (*kept_place, *kept) = (place, sample);
+                }
+            }
+            _ => merged.push((place, sample)),
+        }
+    }
+    let mut previous: Option<(usize, Value)> = None;
+    for (place, sample) in &mut merged {
+        if previous.as_ref().is_none_or(|(before, _)| before + 1 != *place) {
+            judge_reset(&mut sample.value, previous.as_ref().map(|(_, value)| value));
+        }
+        previous = Some((*place, sample.value.clone()));
+    }
+    merged.into_iter().map(|(_, sample)| sample).collect()
+}
+
+/// Sets what is known of a counter reset between `previous` and `value`.
+fn judge_reset(value: &mut Value, previous: Option<&Value>) {
+    let known = |is_reset| if is_reset { CounterReset::Reset } else { CounterReset::NotReset };
+    match (value, previous) {
+        (Value::Int(histogram), previous) if histogram.counter_reset != CounterReset::Gauge => {
+            let reset = match previous {
+                Some(Value::Int(previous)) => known(histogram.is_reset_after(previous)),
+                _ => CounterReset::Unknown,
+            };
+            if histogram.counter_reset != reset {
+                Arc::make_mut(histogram).counter_reset = reset;
+            }
+        }
+        (Value::Histogram(histogram), previous) if histogram.counter_reset != CounterReset::Gauge => {
+            let reset = match previous {
+                Some(Value::Histogram(previous)) => known(histogram.is_reset_after(previous)),
+                _ => CounterReset::Unknown,
+            };
+            if histogram.counter_reset != reset {
+                Arc::make_mut(histogram).counter_reset = reset;
+            }
+        }
+        _ => {}
+    }
+}
+
+fn remove_deleted(columns: &mut Columns, deleted_ms: &[RangeInclusive<i64>]) {
+    if deleted_ms.is_empty() {
+        return;
+    }
+    let mut masks = Masks::new(deleted_ms);
+    let mut kept = 0;
+    for i in 0..columns.len() {
+        if !masks.hides(columns.timestamps[i]) {
+            columns.move_to(i, kept);
+            kept += 1;
+        }
+    }
+    columns.truncate(kept);
+}
+
+/// Drops what lies outside the range.
+fn trim(columns: &mut Columns, range_ms: &RangeInclusive<i64>) {
+    let end = columns.timestamps.partition_point(|timestamp_ms| timestamp_ms <= range_ms.end());
+    columns.truncate(end);
+    let start = columns.timestamps.partition_point(|timestamp_ms| timestamp_ms < range_ms.start());
+    columns.drop_front(start);
+}
+
+#[cfg(test)]
+mod tests;
