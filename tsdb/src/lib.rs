@@ -9,6 +9,7 @@
 //! | [`chunk`] | runs of samples in Prometheus's encodings |
 //! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
+//! | [`files`] | every file name in the data folder |
 //! | [`head`] | what has been written and isn't in a block yet |
 //! | [`select`] | matchers + range → series, and decoding series into columns |
 
@@ -16,6 +17,7 @@ pub mod chunk;
 pub mod db;
 pub mod disk;
 pub mod error;
+pub mod files;
 pub mod head;
 pub mod model;
 pub mod select;

@@ -3,12 +3,21 @@
 //! Durability, as the engine relies on it: bytes are safe after [`DiskFile::sync`]; a name (created, renamed, linked,
 //! removed) is safe after [`Disk::sync_dir`] of its folder. Anything else may be lost, torn or reordered by a crash.
 
+mod memory;
+mod os;
+
+#[cfg(test)]
+mod conformance;
+
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use memory::{Fault, MemoryDisk};
+pub use os::{FolderLock, OsDisk};
 
 /// A data folder.
 pub trait Disk: Send + Sync + 'static {
@@ -25,16 +34,16 @@ pub trait Disk: Send + Sync + 'static {
     /// been written and are never written again; the file may grow meanwhile, and may be removed while mapped.
     fn map(&self, path: &Path, range: Range<u64>) -> io::Result<Bytes>;
 
-    /// What a folder holds, in order of name; an absent folder is `NotFound`.
+    /// What a folder holds, in order of name; an absent folder is `NotFound`, the empty path the data folder itself.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
-    /// Size of a file in bytes, or `None` where there is none.
+    /// Size of a file in bytes, or `None` where there is none; `IsADirectory` for a folder.
     fn size_bytes(&self, path: &Path) -> io::Result<Option<u64>>;
 
     /// Creates a folder and those above it; one that exists is fine.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Renames a file or folder, replacing a file.
+    /// Renames a file or folder, at once and whole even in a crash; a file replaces a file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// A second name for a file.
@@ -82,4 +91,12 @@ pub struct DirEntry {
     pub name: PathBuf,
     /// Whether it is a folder.
     pub is_dir: bool,
+}
+
+/// Refuses a path that isn't relative or steps up: whatever a caller was fed, nothing outside the folder is touched.
+fn check_path(path: &Path) -> io::Result<()> {
+    if path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path:?} leaves the data folder")))
 }
