@@ -2,3 +2,5 @@
 
 pub mod functions;
 pub mod parse;
+
+pub use parse::{ParseError, Syntax, parse, parse_with};

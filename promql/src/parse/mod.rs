@@ -1,11 +1,33 @@
 //! From a query's text to a typed tree, and back.
+//!
+//! 1. `lexer` cuts the text into tokens, one at a time, as the parser asks for them.
+//! 2. `parser` builds the tree by precedence climbing; selectors and their modifiers are in `selector`. Every
+//!    node is checked (`check`) as it is built, so the first error met is the one reported.
+//! 3. `display` writes a tree in one line, `pretty` in several, `json` as Prometheus's `parse_query` does.
 
 pub mod ast;
+mod check;
+mod display;
+pub mod duration;
+mod error;
+mod json;
+mod lexer;
+mod number;
+mod parser;
+mod pretty;
+mod selector;
 pub mod string;
 
-/// Height of the highest tree that the parser builds: `((…))`, `1+1+…` and `f(f(…))` all count. It bounds the stack
-/// of every walk over a tree.
+pub use error::ParseError;
+pub use parser::{parse, parse_with};
+
+/// Height of the highest tree that the parser builds: a chain such as `1+1+…` makes one as well as `f(f(…))`. It
+/// bounds the stack of every walk over a tree.
 pub const MAX_DEPTH: usize = 500;
+
+/// Most expressions that may stand inside one another: parentheses, calls, signs, right sides of operators. It bounds
+/// the parser's own stack, to well below the 2 MiB of a thread even in an unoptimised build.
+pub const MAX_NESTING: usize = 128;
 
 /// A run of bytes of the query, the end excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -15,3 +37,21 @@ pub struct Span {
     /// Behind the last byte.
     pub end: u32,
 }
+
+impl Span {
+    /// From the start of `self` to the end of `other`.
+    #[must_use]
+    pub fn to(self, other: Self) -> Self {
+        Self { start: self.start, end: other.end }
+    }
+}
+
+/// What the parser accepts beyond the stable language.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Syntax {
+    /// Functions and aggregations that Prometheus marks as experimental.
+    pub experimental: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! A tree as JSON, in the shape of Prometheus's `parse_query`: objects with a `type`, keys in alphabetical order,
+//! durations in milliseconds.
+
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+
+use tsdb::model::Matcher;
+
+use super::ast::{At, Cardinality, Expr, Node, ValueType, VectorSelector};
+use super::display::decimal;
+use crate::functions::Signature;
+
+impl Expr {
+    /// The tree as one JSON object.
+    pub fn to_json(&self) -> String {
+        let mut out = String::new();
+        write(self, &mut out);
+        out
+    }
+}
+
+fn write(expr: &Expr, out: &mut String) {
+    let mut object = Object::open(out);
+    match &expr.node {
+        Node::Number(number) => {
+            object.text("type", "numberLiteral").text("val", &decimal(number.value));
+        }
+        Node::String(string) => {
+            object.text("type", "stringLiteral").text("val", &string.to_string_lossy());
+        }
+        Node::Paren(inner) => {
+            object.child("expr", inner).text("type", "parenExpr");
+        }
+        Node::Unary(unary) => {
+            object.child("expr", &unary.operand);
+            object.text("op", if unary.negative { "-" } else { "+" }).text("type", "unaryExpr");
+        }
+        Node::Binary(binary) => {
+            object.raw("bool", binary.return_bool).child("lhs", &binary.left);
+            match &binary.matching {
+                None => object.raw("matching", "null"),
+                Some(matching) => {
+                    let card = match matching.cardinality {
+                        Cardinality::OneToOne => "one-to-one",
+                        Cardinality::ManyToOne => "many-to-one",
+                        Cardinality::OneToMany => "one-to-many",
+                        Cardinality::ManyToMany => "many-to-many",
+                    };
+                    object.key("matching");
+                    let mut inner = Object::open(object.out);
+                    inner.text("card", card).raw("fillValues", r#"{"lhs":null,"rhs":null}"#);
+                    inner.texts("include", &matching.include).texts("labels", &matching.labels);
+                    inner.raw("on", matching.on);
+                    inner.close();
+                    &mut object
+                }
+            };
+            object.text("op", binary.op.symbol()).child("rhs", &binary.right).text("type", "binaryExpr");
+        }
+        Node::Aggregate(aggregate) => {
+            object.child("expr", &aggregate.expr).texts("grouping", &aggregate.grouping);
+            object.text("op", aggregate.op.name());
+            match &aggregate.param {
+                Some(param) => object.child("param", param),
+                None => object.raw("param", "null"),
+            };
+            object.text("type", "aggregation").raw("without", aggregate.without);
+        }
+        Node::Call(call) => {
+            object.key("args").array(call.args.iter(), write);
+            object.key("func");
+            function(call.function.signature(), object.out);
+            object.text("type", "call");
+        }
+        Node::Vector(selector) => {
+            object.raw("anchored", false).selector(selector).raw("smoothed", false);
+            object.start_or_end(selector.at).timestamp(selector.at).text("type", "vectorSelector");
+        }
+        Node::Matrix(matrix) => {
+            object.raw("anchored", false).selector(&matrix.selector).raw("range", matrix.range_ms);
+            object.raw("smoothed", false).start_or_end(matrix.selector.at).timestamp(matrix.selector.at);
+            object.text("type", "matrixSelector");
+        }
+        Node::Subquery(subquery) => {
+            object.child("expr", &subquery.expr).raw("offset", subquery.offset_ms);
+            object.raw("range", subquery.range_ms).start_or_end(subquery.at);
+            object.raw("step", subquery.step_ms.unwrap_or(0)).timestamp(subquery.at).text("type", "subquery");
+        }
+    }
+    object.close();
+}
+
+fn function(signature: &Signature, out: &mut String) {
+    let mut object = Object::open(out);
+    object
+        .key("argTypes")
+        .array(signature.args.iter(), |value_type, out| string(type_name(*value_type), out));
+    object.text("name", signature.name).text("returnType", type_name(signature.returns));
+    // Prometheus counts what may come beyond the types listed, the last of which may then be missing.
+    let fixed = signature.args.len();
+    let variadic = match signature.args_max {
+        None => -1,
+        Some(max) if max == signature.args_min => 0,
+        Some(max) => i64::try_from(max + 1 - fixed).expect("functions take few arguments"),
+    };
+    object.raw("variadic", variadic);
+    object.close();
+}
+
+fn type_name(value_type: ValueType) -> &'static str {
+    match value_type {
+        ValueType::Scalar => "scalar",
+        ValueType::Vector => "vector",
+        ValueType::Matrix => "matrix",
+        ValueType::String => "string",
+    }
+}
+
+/// An object under construction.
+struct Object<'a> {
+    out: &'a mut String,
+    is_first: bool,
+}
+
+impl<'a> Object<'a> {
+    fn open(out: &'a mut String) -> Self {
+        out.push('{');
+        Self { out, is_first: true }
+    }
+
+    fn close(self) {
+        self.out.push('}');
+    }
+
+    fn key(&mut self, key: &str) -> &mut Self {
+        if !self.is_first {
+            self.out.push(',');
+        }
+        self.is_first = false;
+        string(key, self.out);
+        self.out.push(':');
+        self
+    }
+
+    fn text(&mut self, key: &str, value: &str) -> &mut Self {
+        self.key(key);
+        string(value, self.out);
+        self
+    }
+
+    fn raw(&mut self, key: &str, value: impl Display) -> &mut Self {
+        self.key(key);
+        write!(self.out, "{value}").expect("writing to a string never fails");
+        self
+    }
+
+    fn child(&mut self, key: &str, child: &Expr) -> &mut Self {
+        self.key(key);
+        write(child, self.out);
+        self
+    }
+
+    fn texts(&mut self, key: &str, values: &[Arc<str>]) -> &mut Self {
+        self.key(key).array(values.iter(), |value, out| string(value, out));
+        self
+    }
+
+    fn array<T>(&mut self, items: impl Iterator<Item = T>, mut write: impl FnMut(T, &mut String)) {
+        self.out.push('[');
+        for (i, item) in items.enumerate() {
+            if i > 0 {
+                self.out.push(',');
+            }
+            write(item, self.out);
+        }
+        self.out.push(']');
+    }
+
+    fn selector(&mut self, selector: &VectorSelector) -> &mut Self {
+        let matcher = |matcher: &Matcher, out: &mut String| {
+            let mut object = Object::open(out);
+            object.text("name", matcher.name());
+            object.text("type", &matcher.op().to_string()).text("value", matcher.value());
+            object.close();
+        };
+        self.key("matchers").array(selector.matchers.iter(), matcher);
+        self.text("name", selector.name.as_deref().unwrap_or("")).raw("offset", selector.offset_ms)
+    }
+
+    fn start_or_end(&mut self, at: Option<At>) -> &mut Self {
+        match at {
+            Some(At::Start) => self.text("startOrEnd", "start"),
+            Some(At::End) => self.text("startOrEnd", "end"),
+            Some(At::Time(_)) | None => self.raw("startOrEnd", "null"),
+        }
+    }
+
+    fn timestamp(&mut self, at: Option<At>) -> &mut Self {
+        match at {
+            Some(At::Time(ms)) => self.raw("timestamp", ms),
+            Some(At::Start | At::End) | None => self.raw("timestamp", "null"),
+        }
+    }
+}
+
+/// A JSON string, escaped as Go does for the web: `<`, `>`, `&`, U+2028 and U+2029 too.
+fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
+                write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a string never fails");
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}

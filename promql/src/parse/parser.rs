@@ -1,0 +1,407 @@
+//! The parser: precedence climbing over the lexer's tokens, one token ahead.
+//!
+//! Weakest first: `or`; `and`, `unless`; comparisons; `+`, `-`; `*`, `/`, `%`, `atan2` and signs; `^`, the only one
+//! that groups from the right; then what is written behind an expression: `[…]`, `offset`, `@`.
+
+use std::sync::Arc;
+
+use super::ast::{
+    AggregateOp, BinaryOp, Call, Cardinality, Expr, Node, Number, Unary, ValueType, VectorMatching,
+};
+use super::check::{self, Checked};
+use super::lexer::{Kind, Lexer, Token};
+use super::{MAX_DEPTH, MAX_NESTING, ParseError, Span, Syntax};
+use crate::functions::Function;
+
+/// Parses a query in the stable language.
+///
+/// # Errors
+/// [`ParseError`] for the first thing that is wrong, be it syntax or types.
+pub fn parse(query: &str) -> Result<Expr, ParseError> {
+    parse_with(query, Syntax::default())
+}
+
+/// Parses a query, accepting what `syntax` allows.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(query: &str, syntax: Syntax) -> Result<Expr, ParseError> {
+    if u32::try_from(query.len()).is_err() {
+        return Err(ParseError::new("", Span::default(), "the query is longer than 4 GiB"));
+    }
+    let mut lexer = Lexer::new(query);
+    let token = lexer.next()?;
+    let mut parser = Parser { query, lexer, token, last: Span::default(), depth: 0, syntax };
+    if parser.token.kind == Kind::End {
+        return Err(parser.error(parser.token.span, "no expression found in input"));
+    }
+    let tree = parser.expression(0)?;
+    match parser.token.kind {
+        Kind::End => Ok(tree.expr),
+        _ => Err(parser.unexpected("", "")),
+    }
+}
+
+/// An expression and its height, which [`MAX_DEPTH`] bounds.
+pub(super) struct Tree {
+    pub expr: Expr,
+    pub height: usize,
+}
+
+pub(super) struct Parser<'a> {
+    pub query: &'a str,
+    lexer: Lexer<'a>,
+    /// The next token, not yet taken.
+    pub token: Token,
+    /// Where the token taken last stands.
+    pub last: Span,
+    /// Calls of [`Parser::expression`] under way: the parser's own recursion.
+    depth: usize,
+    syntax: Syntax,
+}
+
+/// Whether it is `without`, and the labels.
+type Grouping = (bool, Vec<Arc<str>>);
+
+/// How strongly a sign binds its operand: only `^` and what is written behind an expression bind more strongly.
+const SIGN_POWER: u8 = 6;
+
+fn binding_power(op: BinaryOp) -> u8 {
+    match op {
+        BinaryOp::Or => 1,
+        BinaryOp::And | BinaryOp::Unless => 2,
+        BinaryOp::Add | BinaryOp::Sub => 4,
+        BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod | BinaryOp::Atan2 => 5,
+        BinaryOp::Pow => 6,
+        _ => 3,
+    }
+}
+
+impl Parser<'_> {
+    /// An expression whose operators bind at least as strongly as `power`.
+    fn expression(&mut self, power: u8) -> Result<Tree, ParseError> {
+        self.depth += 1;
+        if self.depth > MAX_NESTING {
+            return Err(self.too_deep(self.token.span, MAX_NESTING));
+        }
+        let mut left = self.operand()?;
+        while let Some(op) = self.operator() {
+            let op_power = binding_power(op);
+            if op_power < power {
+                break;
+            }
+            let op_span = self.bump()?.span;
+            let (return_bool, matching) = self.matching()?;
+            let right = self.expression(if op == BinaryOp::Pow { op_power } else { op_power + 1 })?;
+            let height = left.height.max(right.height);
+            let binary = check::BinaryParts {
+                op,
+                op_span: op_span.to(self.last),
+                return_bool,
+                matching,
+                left: left.expr,
+                right: right.expr,
+            };
+            left = self.grow(binary.check(), height)?;
+        }
+        self.depth -= 1;
+        Ok(left)
+    }
+
+    /// A sign and what it applies to, or an expression and what is written behind it.
+    fn operand(&mut self) -> Result<Tree, ParseError> {
+        let negative = match self.token.kind {
+            Kind::Operator(BinaryOp::Sub) => true,
+            Kind::Operator(BinaryOp::Add) => false,
+            _ => {
+                let operand = self.primary()?;
+                return self.suffixes(operand);
+            }
+        };
+        let start = self.bump()?.span;
+        let operand = self.expression(SIGN_POWER)?;
+        let span = start.to(operand.expr.span);
+        if let Node::Number(number) = operand.expr.node {
+            let value = if negative { -number.value } else { number.value };
+            let node = Node::Number(Number { value, ..number });
+            return Ok(Tree { expr: Expr { node, span }, height: operand.height });
+        }
+        let unary = Unary { negative, operand: operand.expr };
+        self.grow(check::unary(unary, span), operand.height)
+    }
+
+    fn primary(&mut self) -> Result<Tree, ParseError> {
+        let span = self.token.span;
+        let leaf = |node, span| Ok(Tree { expr: Expr { node, span }, height: 1 });
+        match &self.token.kind {
+            Kind::Number(value) => {
+                let value = *value;
+                self.bump()?;
+                leaf(Node::Number(Number { value, is_duration: false }), span)
+            }
+            #[allow(clippy::cast_precision_loss, reason = "durations are far below 2^53 ms")]
+            Kind::Duration(duration_ms) => {
+                let value = *duration_ms as f64 / 1000.0;
+                self.bump()?;
+                leaf(Node::Number(Number { value, is_duration: true }), span)
+            }
+            Kind::String(_) => {
+                let Kind::String(value) = self.bump()?.kind else { unreachable!("the kind was just seen") };
+                leaf(Node::String(value), span)
+            }
+            Kind::LeftParen => {
+                self.bump()?;
+                let inner = self.expression(0)?;
+                self.take(&Kind::RightParen, "parentheses", "\")\"")?;
+                let paren = Expr { node: Node::Paren(Box::new(inner.expr)), span: span.to(self.last) };
+                self.grow(Ok(paren), inner.height)
+            }
+            Kind::LeftBrace => self.selector(None),
+            Kind::Word => self.word(),
+            _ => Err(self.unexpected("", "")),
+        }
+    }
+
+    /// A number's name, an aggregation, a call or a metric's name: what follows the word tells.
+    fn word(&mut self) -> Result<Tree, ParseError> {
+        let span = self.token.span;
+        let text = self.text(span);
+        if let Some(value) = named_number(text) {
+            self.bump()?;
+            let node = Node::Number(Number { value, is_duration: false });
+            return Ok(Tree { expr: Expr { node, span }, height: 1 });
+        }
+        if is_reserved(text) {
+            return Err(self.unexpected("", ""));
+        }
+        let text = text.to_owned();
+        self.bump()?;
+        let aggregation = AggregateOp::ALL.into_iter().find(|op| op.name().eq_ignore_ascii_case(&text));
+        if let Some(op) = aggregation
+            && (self.token.kind == Kind::LeftParen || self.is_keyword("by") || self.is_keyword("without"))
+        {
+            return self.aggregate(op, span);
+        }
+        if self.token.kind == Kind::LeftParen && !text.contains(':') {
+            return self.call(&text, span);
+        }
+        self.selector(Some((text.into(), span)))
+    }
+
+    fn call(&mut self, name: &str, start: Span) -> Result<Tree, ParseError> {
+        let Some(function) = Function::from_name(name) else {
+            return Err(self.error(start, format!("unknown function with name {name:?}")));
+        };
+        if function.signature().experimental && !self.syntax.experimental {
+            return Err(self.experimental(name, start));
+        }
+        let (args, height) = self.arguments()?;
+        let call = Call { function, args };
+        self.grow(check::call(call, start.to(self.last)), height)
+    }
+
+    fn aggregate(&mut self, op: AggregateOp, start: Span) -> Result<Tree, ParseError> {
+        if op.is_experimental() && !self.syntax.experimental {
+            return Err(self.experimental(op.name(), start));
+        }
+        let before = self.grouping_modifier()?;
+        if self.token.kind != Kind::LeftParen {
+            return Err(self.unexpected("aggregation", "\"(\""));
+        }
+        let (args, height) = self.arguments()?;
+        let (without, grouping) = match before {
+            Some(modifier) => modifier,
+            None => self.grouping_modifier()?.unwrap_or_default(),
+        };
+        let span = start.to(self.last);
+        self.grow(check::aggregate(op, args, without, grouping, span), height)
+    }
+
+    /// `by (…)` or `without (…)`, if one of them comes next.
+    fn grouping_modifier(&mut self) -> Result<Option<Grouping>, ParseError> {
+        let without = self.is_keyword("without");
+        if !without && !self.is_keyword("by") {
+            return Ok(None);
+        }
+        self.bump()?;
+        Ok(Some((without, self.label_list()?)))
+    }
+
+    /// `(a, b)`: expressions, and the height of the highest.
+    fn arguments(&mut self) -> Result<(Vec<Expr>, usize), ParseError> {
+        self.take(&Kind::LeftParen, "function call", "\"(\"")?;
+        let mut args = Vec::new();
+        let mut height = 0;
+        if self.token.kind != Kind::RightParen {
+            loop {
+                let arg = self.expression(0)?;
+                height = height.max(arg.height);
+                args.push(arg.expr);
+                if self.token.kind != Kind::Comma {
+                    break;
+                }
+                let comma = self.bump()?.span;
+                if self.token.kind == Kind::RightParen {
+                    return Err(self.error(comma, "trailing commas not allowed in function call args"));
+                }
+            }
+        }
+        self.take(&Kind::RightParen, "function call", "\",\" or \")\"")?;
+        Ok((args, height))
+    }
+
+    /// `(a, "b", c,)`: names of labels.
+    fn label_list(&mut self) -> Result<Vec<Arc<str>>, ParseError> {
+        self.take(&Kind::LeftParen, "grouping opts", "\"(\"")?;
+        let mut labels = Vec::new();
+        while self.token.kind != Kind::RightParen {
+            let label: Arc<str> = match &self.token.kind {
+                Kind::Word if !self.text(self.token.span).contains(':') => self.text(self.token.span).into(),
+                Kind::String(name) => match name.as_str() {
+                    Some(name) if !name.is_empty() => name.into(),
+                    _ => {
+                        let message = format!("invalid label name {name}");
+                        return Err(self.error(self.token.span, message));
+                    }
+                },
+                _ => return Err(self.unexpected("grouping opts", "label")),
+            };
+            labels.push(label);
+            self.bump()?;
+            if self.token.kind != Kind::Comma {
+                break;
+            }
+            self.bump()?;
+        }
+        self.take(&Kind::RightParen, "grouping opts", "\",\" or \")\"")?;
+        Ok(labels)
+    }
+
+    /// What may stand between an operator and its right side: `bool`, `on (…)`, `group_left (…)` and their kin.
+    fn matching(&mut self) -> Result<(bool, Option<VectorMatching>), ParseError> {
+        let return_bool = self.is_keyword("bool");
+        if return_bool {
+            self.bump()?;
+        }
+        let on = self.is_keyword("on");
+        if !on && !self.is_keyword("ignoring") {
+            return Ok((return_bool, None));
+        }
+        self.bump()?;
+        let labels = self.label_list()?;
+        let cardinality = if self.is_keyword("group_left") {
+            Cardinality::ManyToOne
+        } else if self.is_keyword("group_right") {
+            Cardinality::OneToMany
+        } else {
+            Cardinality::OneToOne
+        };
+        let mut include = Vec::new();
+        if cardinality != Cardinality::OneToOne {
+            self.bump()?;
+            if self.token.kind == Kind::LeftParen {
+                include = self.label_list()?;
+            }
+        }
+        Ok((return_bool, Some(VectorMatching { cardinality, on, labels, include })))
+    }
+
+    /// The operator that comes next, if one does.
+    fn operator(&self) -> Option<BinaryOp> {
+        match self.token.kind {
+            Kind::Operator(op) => Some(op),
+            Kind::Word => [BinaryOp::And, BinaryOp::Or, BinaryOp::Unless, BinaryOp::Atan2]
+                .into_iter()
+                .find(|op| self.is_keyword(op.symbol())),
+            _ => None,
+        }
+    }
+
+    /// A node one higher than its highest child.
+    pub fn grow(&self, checked: Checked, child_height: usize) -> Result<Tree, ParseError> {
+        let expr = checked.map_err(|(span, message)| self.error(span, message))?;
+        let height = child_height + 1;
+        if height > MAX_DEPTH {
+            return Err(self.too_deep(expr.span, MAX_DEPTH));
+        }
+        Ok(Tree { expr, height })
+    }
+
+    /// Takes the next token, whatever it is.
+    pub fn bump(&mut self) -> Result<Token, ParseError> {
+        let next = self.lexer.next()?;
+        let taken = std::mem::replace(&mut self.token, next);
+        self.last = taken.span;
+        Ok(taken)
+    }
+
+    /// Takes the next token, which must be a `kind`.
+    pub fn take(&mut self, kind: &Kind, context: &str, expected: &str) -> Result<(), ParseError> {
+        if self.token.kind != *kind {
+            return Err(self.unexpected(context, expected));
+        }
+        self.bump().map(|_| ())
+    }
+
+    /// Whether the next token is this word, in any case.
+    pub fn is_keyword(&self, keyword: &str) -> bool {
+        self.token.kind == Kind::Word && self.text(self.token.span).eq_ignore_ascii_case(keyword)
+    }
+
+    pub fn text(&self, span: Span) -> &str {
+        &self.query[span.start as usize..span.end as usize]
+    }
+
+    pub fn error(&self, span: Span, message: impl Into<String>) -> ParseError {
+        ParseError::new(self.query, span, message)
+    }
+
+    /// The next token doesn't fit.
+    pub fn unexpected(&self, context: &str, expected: &str) -> ParseError {
+        let text = self.text(self.token.span);
+        let found = match &self.token.kind {
+            Kind::End => "end of input".to_owned(),
+            Kind::Word => format!("identifier {text:?}"),
+            Kind::Number(_) => format!("number {text:?}"),
+            Kind::Duration(_) => format!("duration {text:?}"),
+            Kind::String(_) => format!("string {text:?}"),
+            _ => format!("{text:?}"),
+        };
+        let context = if context.is_empty() { String::new() } else { format!(" in {context}") };
+        let expected = if expected.is_empty() { String::new() } else { format!(", expected {expected}") };
+        self.error(self.token.span, format!("unexpected {found}{context}{expected}"))
+    }
+
+    fn experimental(&self, name: &str, span: Span) -> ParseError {
+        self.error(span, format!("{name}() is experimental and isn't enabled"))
+    }
+
+    fn too_deep(&self, span: Span, max: usize) -> ParseError {
+        self.error(span, format!("the expression is nested too deeply: at most {max} levels"))
+    }
+}
+
+/// `Inf` and `NaN`, in any case.
+pub(super) fn named_number(word: &str) -> Option<f64> {
+    if word.eq_ignore_ascii_case("inf") {
+        Some(f64::INFINITY)
+    } else if word.eq_ignore_ascii_case("nan") {
+        Some(f64::NAN)
+    } else {
+        None
+    }
+}
+
+/// Words that can't name a metric outside braces.
+pub(super) fn is_reserved(word: &str) -> bool {
+    ["atan2", "bool", "group_left", "group_right", "ignoring", "on"]
+        .iter()
+        .any(|reserved| reserved.eq_ignore_ascii_case(word))
+}
+
+impl ValueType {
+    /// Whether operators and signs work on it.
+    pub(super) fn is_operand(self) -> bool {
+        matches!(self, Self::Scalar | Self::Vector)
+    }
+}

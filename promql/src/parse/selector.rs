@@ -1,0 +1,258 @@
+//! Selectors, and what may be written behind an expression: `[5m]`, `[1h:5m]`, `offset`, `@`.
+
+use std::sync::Arc;
+
+use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
+
+use super::ast::{At, BinaryOp, Expr, MatrixSelector, Node, Subquery, ValueType, VectorSelector};
+use super::lexer::Kind;
+use super::parser::{Parser, Tree, named_number};
+use super::{ParseError, Span, duration};
+
+/// What `offset` and `@` may follow, as errors say it.
+const MODIFIABLE: &str =
+    "must be preceded by an instant vector selector or range vector selector or a subquery";
+
+impl Parser<'_> {
+    /// A selector whose name, if it has one, was just taken.
+    pub fn selector(&mut self, name: Option<(Arc<str>, Span)>) -> Result<Tree, ParseError> {
+        let start = name.as_ref().map_or(self.token.span, |(_, span)| *span);
+        let mut name = name.map(|(name, _)| name);
+        let mut matchers = Vec::new();
+        if self.token.kind == Kind::LeftBrace {
+            self.bump()?;
+            while self.token.kind != Kind::RightBrace {
+                self.matcher(&mut name, &mut matchers, start)?;
+                if self.token.kind != Kind::Comma {
+                    break;
+                }
+                self.bump()?;
+            }
+            self.take(&Kind::RightBrace, "label matching", "\",\" or \"}\"")?;
+        }
+        let span = start.to(self.last);
+        match &name {
+            Some(name) => {
+                if let Some(twice) = matchers.iter().find(|m: &&Matcher| m.name() == METRIC_NAME) {
+                    return Err(self.named_twice(span, name, twice.value()));
+                }
+                matchers.push(Matcher::equal(METRIC_NAME, name.clone()));
+            }
+            None if matchers.iter().all(|m| m.matches("")) => {
+                return Err(self.error(span, "vector selector must contain at least one non-empty matcher"));
+            }
+            None => {}
+        }
+        let selector = VectorSelector { name, matchers, offset_ms: 0, at: None };
+        Ok(Tree { expr: Expr { node: Node::Vector(selector), span }, height: 1 })
+    }
+
+    /// `label="value"`, `"label"=~"value"`, or `"metric"` alone.
+    fn matcher(
+        &mut self,
+        name: &mut Option<Arc<str>>,
+        matchers: &mut Vec<Matcher>,
+        start: Span,
+    ) -> Result<(), ParseError> {
+        let label_span = self.token.span;
+        let (label, is_quoted): (Arc<str>, bool) = match &self.token.kind {
+            Kind::Word if !self.text(label_span).contains(':') => (self.text(label_span).into(), false),
+            Kind::String(label) => match label.as_str() {
+                Some(label) => (label.into(), true),
+                None => return Err(self.error(label_span, format!("invalid label name {label}"))),
+            },
+            _ => return Err(self.unexpected("label matching", "identifier or \"}\"")),
+        };
+        self.bump()?;
+        let op = match self.token.kind {
+            Kind::Assign => MatchOp::Equal,
+            Kind::Operator(BinaryOp::NotEqual) => MatchOp::NotEqual,
+            Kind::Regex => MatchOp::Regex,
+            Kind::NotRegex => MatchOp::NotRegex,
+            Kind::Comma | Kind::RightBrace if is_quoted => {
+                if let Some(first) = name {
+                    return Err(self.named_twice(start.to(self.last), first, &label));
+                }
+                *name = Some(label);
+                return Ok(());
+            }
+            _ => return Err(self.unexpected("label matching", "label matching operator")),
+        };
+        self.bump()?;
+        let Kind::String(value) = &self.token.kind else {
+            return Err(self.unexpected("label matching", "string"));
+        };
+        let Some(value) = value.as_str() else {
+            return Err(self.error(self.token.span, format!("the value {value} isn't UTF-8")));
+        };
+        let matcher = Matcher::new(op, label, value);
+        self.bump()?;
+        matchers.push(matcher.map_err(|e| self.error(label_span.to(self.last), e.to_string()))?);
+        Ok(())
+    }
+
+    fn named_twice(&self, span: Span, first: &str, second: &str) -> ParseError {
+        self.error(span, format!("metric name must not be set twice: {first:?} or {second:?}"))
+    }
+
+    /// Everything that is written behind `tree`.
+    pub fn suffixes(&mut self, mut tree: Tree) -> Result<Tree, ParseError> {
+        // Modifiers stand in the nodes and can't be told from none by their value: `offset 0` is one.
+        let mut has_offset = false;
+        loop {
+            if self.token.kind == Kind::LeftBracket {
+                tree = self.range(tree, has_offset)?;
+                has_offset = false;
+            } else if self.is_keyword("offset") {
+                self.offset(&mut tree.expr, has_offset)?;
+                has_offset = true;
+            } else if self.token.kind == Kind::At {
+                self.at(&mut tree.expr)?;
+            } else {
+                return Ok(tree);
+            }
+        }
+    }
+
+    /// `[5m]` or `[1h:5m]`.
+    fn range(&mut self, tree: Tree, has_offset: bool) -> Result<Tree, ParseError> {
+        let bracket = self.bump()?.span;
+        let range_ms = self.positive_duration("subquery or range selector")?;
+        if self.token.kind == Kind::Colon {
+            self.bump()?;
+            let step_ms = match self.token.kind {
+                Kind::RightBracket => None,
+                _ => Some(self.positive_duration("subquery selector")?),
+            };
+            self.take(&Kind::RightBracket, "subquery selector", "\"]\"")?;
+            let span = tree.expr.span.to(self.last);
+            let inner = tree.expr.value_type();
+            if inner != ValueType::Vector {
+                let message =
+                    format!("subquery is only allowed on instant vector, got {} instead", inner.described());
+                return Err(self.error(span, message));
+            }
+            let subquery = Subquery { expr: tree.expr, range_ms, step_ms, offset_ms: 0, at: None };
+            return self.grow(Ok(Expr { node: Node::Subquery(Box::new(subquery)), span }), tree.height);
+        }
+        self.take(&Kind::RightBracket, "subquery or range selector", "\":\" or \"]\"")?;
+        let brackets = bracket.to(self.last);
+        let span = tree.expr.span.to(self.last);
+        let Node::Vector(selector) = tree.expr.node else {
+            return Err(self.error(brackets, "ranges only allowed for vector selectors"));
+        };
+        if has_offset {
+            return Err(self.error(brackets, "no offset modifiers allowed before range"));
+        }
+        if selector.at.is_some() {
+            return Err(self.error(brackets, "no @ modifiers allowed before range"));
+        }
+        let node = Node::Matrix(MatrixSelector { selector, range_ms });
+        Ok(Tree { expr: Expr { node, span }, height: tree.height })
+    }
+
+    /// `offset 5m`, `offset -5m`.
+    fn offset(&mut self, expr: &mut Expr, has_offset: bool) -> Result<(), ParseError> {
+        let keyword = self.bump()?.span;
+        let sign = match self.token.kind {
+            Kind::Operator(BinaryOp::Sub) => -1,
+            Kind::Operator(BinaryOp::Add) => 1,
+            _ => 0,
+        };
+        if sign != 0 {
+            self.bump()?;
+        }
+        let offset_ms = self.duration("offset")? * if sign < 0 { -1 } else { 1 };
+        let place = match &mut expr.node {
+            Node::Vector(selector) => &mut selector.offset_ms,
+            Node::Matrix(matrix) => &mut matrix.selector.offset_ms,
+            Node::Subquery(subquery) => &mut subquery.offset_ms,
+            _ => return Err(self.error(expr.span, format!("offset modifier {MODIFIABLE}"))),
+        };
+        *place = offset_ms;
+        expr.span = expr.span.to(self.last);
+        if has_offset {
+            return Err(self.error(keyword.to(self.last), "offset may not be set multiple times"));
+        }
+        Ok(())
+    }
+
+    /// `@ 1234.5`, `@ start()`, `@ end()`.
+    fn at(&mut self, expr: &mut Expr) -> Result<(), ParseError> {
+        let sign = self.bump()?.span;
+        let at = if self.is_keyword("start") || self.is_keyword("end") {
+            let at = if self.is_keyword("start") { At::Start } else { At::End };
+            self.bump()?;
+            self.take(&Kind::LeftParen, "@", "\"(\"")?;
+            self.take(&Kind::RightParen, "@", "\")\"")?;
+            at
+        } else {
+            At::Time(self.timestamp()?)
+        };
+        let place = match &mut expr.node {
+            Node::Vector(selector) => &mut selector.at,
+            Node::Matrix(matrix) => &mut matrix.selector.at,
+            Node::Subquery(subquery) => &mut subquery.at,
+            _ => return Err(self.error(expr.span, format!("@ modifier {MODIFIABLE}"))),
+        };
+        if place.is_some() {
+            return Err(self.error(sign.to(self.last), "@ <timestamp> may not be set multiple times"));
+        }
+        *place = Some(at);
+        expr.span = expr.span.to(self.last);
+        Ok(())
+    }
+
+    /// Seconds since the epoch, as milliseconds.
+    fn timestamp(&mut self) -> Result<i64, ParseError> {
+        let start = self.token.span;
+        let negative = self.token.kind == Kind::Operator(BinaryOp::Sub);
+        if negative || self.token.kind == Kind::Operator(BinaryOp::Add) {
+            self.bump()?;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "durations are far below 2^53 ms")]
+        let seconds = match self.token.kind {
+            Kind::Number(seconds) => Some(seconds),
+            Kind::Duration(duration_ms) => Some(duration_ms as f64 / 1000.0),
+            Kind::Word => named_number(self.text(self.token.span)),
+            _ => None,
+        };
+        let Some(seconds) = seconds else { return Err(self.unexpected("@", "timestamp")) };
+        self.bump()?;
+        to_ms(if negative { -seconds } else { seconds }).ok_or_else(|| {
+            let message =
+                format!("timestamp out of bounds for @ modifier: {}", self.text(start.to(self.last)));
+            self.error(start.to(self.last), message)
+        })
+    }
+
+    fn positive_duration(&mut self, context: &str) -> Result<i64, ParseError> {
+        let span = self.token.span;
+        match self.duration(context)? {
+            0 => Err(self.error(span, "duration must be greater than 0")),
+            duration_ms => Ok(duration_ms),
+        }
+    }
+
+    /// A duration, or a number of seconds, in milliseconds; never negative.
+    fn duration(&mut self, context: &str) -> Result<i64, ParseError> {
+        let duration_ms = match self.token.kind {
+            Kind::Duration(duration_ms) => duration_ms,
+            Kind::Number(seconds) => to_ms(seconds)
+                .filter(|ms| *ms <= duration::MAX_MS)
+                .ok_or_else(|| self.error(self.token.span, "duration out of range"))?,
+            _ => return Err(self.unexpected(context, "duration")),
+        };
+        self.bump()?;
+        Ok(duration_ms)
+    }
+}
+
+/// Milliseconds, or `None` when they don't fit.
+fn to_ms(seconds: f64) -> Option<i64> {
+    /// 2^63, the first float above every `i64`.
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    let ms = (seconds * 1000.0).round();
+    #[allow(clippy::cast_possible_truncation, reason = "checked to be in range")]
+    (ms > -LIMIT && ms < LIMIT).then_some(ms as i64)
+}
