@@ -11,6 +11,7 @@
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
 //! | [`files`] | every file name in the data folder |
 //! | [`head`] | what has been written and isn't in a block yet |
+//! | [`index`] | from labels to series: postings and the planner that head and blocks share |
 //! | [`select`] | matchers + range → series, and decoding series into columns |
 
 pub mod chunk;
@@ -19,6 +20,7 @@ pub mod disk;
 pub mod error;
 pub mod files;
 pub mod head;
+pub mod index;
 pub mod model;
 pub mod select;
 

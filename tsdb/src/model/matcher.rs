@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use super::regex::Pattern;
+use crate::Result;
 
 /// How a label's value is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +19,24 @@ pub enum MatchOp {
     NotRegex,
 }
 
+impl MatchOp {
+    /// Whether it refuses what its value or pattern describes: `!=` and `!~`.
+    pub fn is_negative(self) -> bool {
+        matches!(self, Self::NotEqual | Self::NotRegex)
+    }
+
+    /// The op that matches exactly the other values.
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        match self {
+            Self::Equal => Self::NotEqual,
+            Self::NotEqual => Self::Equal,
+            Self::Regex => Self::NotRegex,
+            Self::NotRegex => Self::Regex,
+        }
+    }
+}
+
 impl fmt::Display for MatchOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -29,34 +48,43 @@ impl fmt::Display for MatchOp {
     }
 }
 
-/// One condition on a label. A label that a series lacks has the value `""`.
+/// One condition on a label. A label that a series lacks has the value `""`. Cloning copies pointers.
 #[derive(Clone)]
 pub struct Matcher {
     name: Arc<str>,
-    op: MatchOp,
     value: Arc<str>,
-    regex: Option<regex::Regex>,
+    test: Test,
+}
+
+/// A comparison with what it needs, so that no regex matcher can lack its pattern.
+#[derive(Clone)]
+enum Test {
+    Equal,
+    NotEqual,
+    Regex(Arc<Pattern>),
+    NotRegex(Arc<Pattern>),
 }
 
 impl Matcher {
     /// A matcher; patterns have RE2's meaning, `.` matches newline, and both ends are anchored.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the pattern isn't RE2 or is too large.
+    /// [`Error::Invalid`](crate::Error::Invalid) when the pattern isn't RE2, [`Error::Limit`](crate::Error::Limit)
+    /// when it is longer than [`PATTERN_BYTES_MAX`](super::PATTERN_BYTES_MAX) or too large once compiled.
     pub fn new(op: MatchOp, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Result<Self> {
         let (name, value) = (name.into(), value.into());
-        let regex = match op {
-            MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(
-                regex::Regex::new(&format!("^(?s:{value})$")).map_err(|e| Error::Invalid(e.to_string()))?,
-            ),
+        let test = match op {
+            MatchOp::Equal => Test::Equal,
+            MatchOp::NotEqual => Test::NotEqual,
+            MatchOp::Regex => Test::Regex(Arc::new(Pattern::new(&value)?)),
+            MatchOp::NotRegex => Test::NotRegex(Arc::new(Pattern::new(&value)?)),
         };
-        Ok(Self { name, op, value, regex })
+        Ok(Self { name, value, test })
     }
 
     /// `name="value"`.
     pub fn equal(name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
+        Self { name: name.into(), value: value.into(), test: Test::Equal }
     }
 
     /// The label's name.
@@ -66,7 +94,12 @@ impl Matcher {
 
     /// The comparison.
     pub fn op(&self) -> MatchOp {
-        self.op
+        match self.test {
+            Test::Equal => MatchOp::Equal,
+            Test::NotEqual => MatchOp::NotEqual,
+            Test::Regex(_) => MatchOp::Regex,
+            Test::NotRegex(_) => MatchOp::NotRegex,
+        }
     }
 
     /// The value or pattern as written.
@@ -76,19 +109,60 @@ impl Matcher {
 
     /// Whether a label with `value` passes; pass `""` for a label that is absent.
     pub fn matches(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
-            (MatchOp::Equal, _) => *self.value == *value,
-            (MatchOp::NotEqual, _) => *self.value != *value,
-            (MatchOp::Regex, Some(re)) => re.is_match(value),
-            (MatchOp::NotRegex, Some(re)) => !re.is_match(value),
-            (MatchOp::Regex | MatchOp::NotRegex, None) => unreachable!("`new` compiles every pattern"),
+        match &self.test {
+            Test::Equal => *self.value == *value,
+            Test::NotEqual => *self.value != *value,
+            Test::Regex(pattern) => pattern.matches(value),
+            Test::NotRegex(pattern) => !pattern.matches(value),
+        }
+    }
+
+    /// Whether a series that lacks the label passes.
+    pub fn matches_empty(&self) -> bool {
+        self.matches("")
+    }
+
+    /// Whether it passes whatever the value, and whether or not the label exists: `=~".*"`.
+    pub fn matches_all(&self) -> bool {
+        matches!(&self.test, Test::Regex(pattern) if pattern.is_everything())
+    }
+
+    /// The matcher that passes exactly what this one refuses.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        let test = match &self.test {
+            Test::Equal => Test::NotEqual,
+            Test::NotEqual => Test::Equal,
+            Test::Regex(pattern) => Test::NotRegex(Arc::clone(pattern)),
+            Test::NotRegex(pattern) => Test::Regex(Arc::clone(pattern)),
+        };
+        Self { name: Arc::clone(&self.name), value: Arc::clone(&self.value), test }
+    }
+
+    /// All values that pass, sorted, where the matcher spells them out: `=`, and `=~` with a pattern such as `a|b`,
+    /// `x[12]` or `(?i)up`. `None` where they aren't known, and for `!=` and `!~` (ask [`Matcher::inverse`]).
+    pub fn set_matches(&self) -> Option<Vec<&str>> {
+        match &self.test {
+            Test::Equal => Some(vec![&self.value]),
+            Test::Regex(pattern) => pattern.set().map(|set| set.iter().map(|value| &**value).collect()),
+            Test::NotEqual | Test::NotRegex(_) => None,
+        }
+    }
+
+    /// What every passing value of `=~` begins with, so that a sorted list of values is read in part only; `""` where
+    /// nothing is known.
+    pub fn prefix(&self) -> &str {
+        match &self.test {
+            Test::Equal => &self.value,
+            Test::Regex(pattern) => pattern.prefix(),
+            Test::NotEqual | Test::NotRegex(_) => "",
         }
     }
 }
 
 impl PartialEq for Matcher {
     fn eq(&self, other: &Self) -> bool {
-        (self.op, &self.name, &self.value) == (other.op, &other.name, &other.value)
+        (self.op(), &self.name, &self.value) == (other.op(), &other.name, &other.value)
     }
 }
 
@@ -96,12 +170,12 @@ impl Eq for Matcher {}
 
 impl std::hash::Hash for Matcher {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.op, &self.name, &self.value).hash(state);
+        (self.op(), &self.name, &self.value).hash(state);
     }
 }
 
 impl fmt::Debug for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{:?}", self.name, self.op, self.value)
+        write!(f, "{}{}{:?}", self.name, self.op(), self.value)
     }
 }

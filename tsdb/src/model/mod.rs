@@ -3,6 +3,7 @@
 mod histogram;
 mod labels;
 mod matcher;
+mod regex;
 mod reset;
 mod sample;
 mod tenant;
@@ -12,6 +13,7 @@ pub use histogram::{
 };
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
+pub use regex::{COMPILED_BYTES_MAX, PATTERN_BYTES_MAX};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, prefer, prefer_float, stale_nan};
 pub use tenant::{TENANT_ID_BYTES_MAX, TenantId};
 
