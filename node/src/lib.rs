@@ -1,1 +1,21 @@
-//! node
+//! One node of Carillon: where storage, PromQL and HTTP are wired together.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`env`] | the seams: clock, disk, ledger, network, threads |
+//! | [`config`] | one declaration per option, and reading them |
+//! | [`node`] | start, run, stop |
+//! | [`http`] | what is served: writes, questions, status |
+//! | [`identity`] | which store this is |
+//! | [`log`] | log lines as logfmt or JSON |
+
+pub mod config;
+pub mod env;
+pub mod http;
+pub mod identity;
+pub mod log;
+pub mod node;
+
+pub use config::Config;
+pub use env::Env;
+pub use node::Node;

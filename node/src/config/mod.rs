@@ -1,0 +1,128 @@
+//! The configuration: what there is to set, and how it is read.
+//!
+//! Every option stands once, in this file: its YAML key, type, default, help, and whether it can change while the
+//! node runs. Flag (`--wal-sync`), variable (`CARILLON_WAL_SYNC`), reference page and JSON Schema follow from that.
+//! [`load`] reads flag over environment over file, and names every mistake at once.
+
+mod declare;
+mod describe;
+mod load;
+mod values;
+mod yaml;
+
+use std::collections::BTreeMap;
+
+pub use declare::Declared;
+use declare::options;
+pub use describe::{arguments, reference, schema, to_yaml};
+pub use load::{Problem, Problems, Sources, Variables, load};
+pub use values::{
+    Address, Bound, ChunkEncoding, Duration, FilePath, Kind, LogFormat, LogLevel, Setting, Size, WalSync,
+    parse_duration_ms,
+};
+
+options! {
+    /// All options of a node. Options of tenants have their defaults in `limits` and exceptions in `tenants`.
+    Config {
+        /// Folder that holds everything this node stores. One node a folder.
+        "data_dir" data_dir: FilePath = FilePath("./carillon-data".into()), restart;
+
+        /// Where HTTP is served. Port 0 takes a free one.
+        "http.address" http_address: Address = Address("127.0.0.1:9480".to_owned()), restart;
+        /// Connections served at once; further ones wait to be accepted.
+        "http.max_connections" http_max_connections: u64 = 4096, restart;
+        /// How long a client may take to send a request's headers.
+        "http.header_timeout" http_header_timeout: Duration = Duration::from_s(10), restart;
+        /// Largest body of a write request, as sent; larger ones are answered 413.
+        "http.max_body" http_max_body: Size = Size::mib(32), reload;
+        /// Largest body of a write request after decompression; a request that declares more is answered 413
+        /// before anything is allocated.
+        "http.max_decompressed_body" http_max_decompressed_body: Size = Size::mib(64), reload;
+        /// Bytes of write requests in work at once, decompressed; beyond it requests are answered 503, and senders
+        /// try again.
+        "http.max_in_flight" http_max_in_flight: Size = Size::mib(256), restart;
+        /// How long a stopping node waits for requests in work.
+        "http.stop_timeout" http_stop_timeout: Duration = Duration::from_s(10), reload;
+
+        /// `group`: a write is answered after its `fdatasync`, shared by all that wait. `interval`: it is answered
+        /// at once, and a crash of the machine loses what came since the last sync.
+        "wal.sync" wal_sync: WalSync = WalSync::Group, restart;
+        /// Time between syncs under `interval`.
+        "wal.sync_interval" wal_sync_interval: Duration = Duration::from_s(1), restart;
+
+        /// How floats are encoded in new chunks. `xor2` keeps start timestamps; Thanos can't read it yet.
+        "storage.chunk_encoding" chunk_encoding: ChunkEncoding = ChunkEncoding::Xor, restart;
+        /// How long blocks are kept on this node, counted from the newest sample in them.
+        "storage.retention" retention: Bound<Duration> = Bound::Max(Duration::from_h(15 * 24)), reload;
+        /// Time between rounds of cutting blocks, checkpoints and retention.
+        "storage.maintenance_interval" maintenance_interval: Duration = Duration::from_s(5), reload;
+
+        /// Threads that evaluate queries; 0 = as many as there are cores.
+        "query.threads" query_threads: u64 = 0, restart;
+        /// Queries in work at once; further ones wait.
+        "query.max_concurrency" query_max_concurrency: u64 = 32, restart;
+        /// Queries that may wait; further ones are answered 503.
+        "query.max_waiting" query_max_waiting: u64 = 256, restart;
+        /// Longest time a query may take, waiting included; `timeout=` can only shorten it.
+        "query.timeout" query_timeout: Duration = Duration::from_s(120), reload;
+        /// How far back an instant selector looks for a sample.
+        "query.lookback_delta" query_lookback: Duration = Duration::from_s(300), reload;
+        /// Memory that one query may take for samples and results.
+        "query.max_memory" query_max_memory: Size = Size::mib(1024), reload;
+        /// Whether experimental PromQL functions are allowed.
+        "query.experimental_functions" query_experimental: bool = true, reload;
+
+        /// The least important lines that are logged.
+        "log.level" log_level: LogLevel = LogLevel::Info, reload;
+        /// `logfmt`: pairs of `key=value`; `json`: an object a line.
+        "log.format" log_format: LogFormat = LogFormat::Logfmt, restart;
+    }
+    /// What a tenant may do, where `tenants` names no exception.
+    + limits: Limits;
+    /// Exceptions by tenant.
+    + tenants: BTreeMap<String, Limits>;
+}
+
+options! {
+    /// What one tenant may do: `limits.KEY` for all, `tenants.NAME.KEY` for one.
+    Limits {
+        /// Oldest sample taken, if in order for its series, counted back from this node's clock.
+        "max_backfill" max_backfill: Bound<Duration> = Bound::Max(Duration::from_h(24)), reload;
+        /// Oldest sample taken out of order, counted back from the tenant's newest.
+        "out_of_order_window" out_of_order_window: Bound<Duration> = Bound::Max(Duration::from_h(2)), reload;
+        /// How far ahead of this node's clock a sample may be.
+        "max_future" max_future: Bound<Duration> = Bound::Max(Duration::from_min(10)), reload;
+        /// Series that have samples in the head at once; a write that would add more is answered 429.
+        "max_series" max_series: Bound<u64> = Bound::Unlimited, reload;
+        /// Labels of a series.
+        "max_labels" max_labels: u64 = 64, reload;
+        /// Bytes of a label's name.
+        "max_label_name_length" max_label_name_length: u64 = 1024, reload;
+        /// Bytes of a label's value.
+        "max_label_value_length" max_label_value_length: u64 = 8192, reload;
+    }
+}
+
+impl Config {
+    /// What `tenant` may do.
+    pub fn limits_of(&self, tenant: &str) -> &Limits {
+        self.tenants.get(tenant).unwrap_or(&self.limits)
+    }
+
+    /// The keys of options that differ and can't change while the node runs.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let differs = |o: &&Declared| !o.reload && self.show(o.key) != new.show(o.key);
+        Self::DECLARED.iter().filter(differs).map(|o| o.key).collect()
+    }
+
+    /// These options with everything of `new` that can change while the node runs.
+    #[must_use]
+    pub fn reloaded(&self, new: &Self) -> Self {
+        let mut result = new.clone();
+        for option in Self::DECLARED.iter().filter(|o| !o.reload) {
+            let old = self.show(option.key).expect("the option is declared");
+            result.set(option.key, &old).expect("the option is declared").expect("what is shown reads back");
+        }
+        result
+    }
+}

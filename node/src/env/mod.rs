@@ -1,0 +1,62 @@
+//! The seams: everything through which a node touches the world.
+//!
+//! Built in two places, [`Env::production`] and whoever tests or simulates, and handed to
+//! [`Node::start`](crate::Node::start). No other code reads a clock, makes a thread, opens a file or a socket, or
+//! draws a random number.
+
+mod clock;
+mod ledger;
+mod net;
+mod pool;
+mod process;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tsdb::disk::Disk;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use ledger::{DiskLedger, Ledger, SledLedger};
+pub use net::{Connection, Listener, Net, TcpNet};
+pub use pool::{Inline, Job, Pool, PoolWorkers, ThreadPool, on_cores, on_disk};
+pub use process::{OsProcess, Process, Usage};
+
+/// What a node needs from the world. Cloning shares it.
+#[derive(Clone)]
+pub struct Env {
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The data folder.
+    pub disk: Arc<dyn Disk>,
+    /// Small durable facts: who this store is.
+    pub ledger: Arc<dyn Ledger>,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// Blocking and parallel work.
+    pub pool: Arc<dyn Pool>,
+    /// What the process uses.
+    pub process: Arc<dyn Process>,
+    /// Where all randomness of the node comes from.
+    pub seed: u128,
+}
+
+impl Env {
+    /// The real world over a data folder, which is made where there is none.
+    ///
+    /// `query_threads` 0 means one for each core.
+    ///
+    /// # Errors
+    /// When the folder can't be made, opened or locked, or the ledger in it can't be read.
+    pub fn production(data_dir: &Path, query_threads: usize) -> tsdb::Result<Self> {
+        let disk = tsdb::disk::OsDisk::open(data_dir).map_err(|e| tsdb::Error::io("open", data_dir, e))?;
+        Ok(Self {
+            clock: Arc::new(SystemClock),
+            ledger: Arc::new(SledLedger::open(&data_dir.join(SledLedger::FOLDER))?),
+            disk: Arc::new(disk),
+            net: Arc::new(TcpNet),
+            pool: Arc::new(ThreadPool::new(query_threads)),
+            process: Arc::new(OsProcess::new()),
+            seed: rand::random(),
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! Accepting connections and serving them until the node stops.
+//!
+//! Bounded on every side: connections, time for headers, streams a connection. At a stop no connection is accepted
+//! any more, those in work end after their current request, and whoever takes too long is cut off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::env::Listener;
+
+/// How many requests one HTTP/2 connection may have in work.
+const HTTP2_STREAMS_MAX: u32 = 256;
+/// Bytes of headers that are read before a request is refused.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Pause after a failed accept: the usual cause is a lack of file descriptors, which time mends.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How connections are served.
+pub struct ServerSettings {
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Longest wait for a request's headers.
+    pub header_timeout: Duration,
+    /// Longest wait for requests in work at a stop.
+    pub stop_timeout: Duration,
+}
+
+/// Serves until `stop` is cancelled and the requests in work are done, or too late.
+pub async fn serve(
+    mut listener: Box<dyn Listener>,
+    router: Router,
+    settings: ServerSettings,
+    stop: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
+    let connections = Arc::new(Semaphore::new(settings.max_connections));
+    let mut server = Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(HEADER_BYTES_MAX);
+    server.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
+
+    let cut_off = CancellationToken::new();
+    loop {
+        let accepted = async {
+            let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service).into_owned());
+        let cut_off = cut_off.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                // A client that goes away or talks nonsense is its own business.
+                _ = connection => {}
+                () = cut_off.cancelled() => {}
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(settings.stop_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!(waited_ms = settings.stop_timeout.as_millis(), "requests still in work are cut off");
+    }
+    cut_off.cancel();
+}

@@ -1,0 +1,153 @@
+//! Log lines on stderr: logfmt (`ts=… level=… msg=… key=value`) or one JSON object a line.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload::Handle;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
+
+use crate::config::{LogFormat, LogLevel};
+use crate::env::Clock;
+use crate::http::time::format_rfc3339;
+
+/// Changes the level while the node runs.
+#[derive(Clone)]
+pub struct LogControl(Handle<LevelFilter, Registry>);
+
+impl LogControl {
+    /// Sets the least important lines that are logged.
+    pub fn set_level(&self, level: LogLevel) {
+        // The subscriber lives as long as the process: there is nothing to do when it is gone.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+/// Starts logging for the process. A second call (tests) leaves the first in place.
+pub fn start(format: LogFormat, level: LogLevel, clock: std::sync::Arc<dyn Clock>) -> LogControl {
+    let (filter, control) = reload::Layer::new(filter(level));
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Lines { format, clock });
+    // An error means that logging was started before.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    LogControl(control)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
+}
+
+struct Lines {
+    format: LogFormat,
+    clock: std::sync::Arc<dyn Clock>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N>
+    for Lines
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Line { format: self.format, text: String::with_capacity(256) };
+        line.pair("ts", &format_rfc3339(self.clock.now_ms()));
+        line.pair("level", &event.metadata().level().as_str().to_lowercase());
+        event.record(&mut Message(&mut line));
+        event.record(&mut line);
+        line.end();
+        writer.write_str(&line.text)
+    }
+}
+
+struct Line {
+    format: LogFormat,
+    text: String,
+}
+
+impl Line {
+    fn pair(&mut self, key: &str, value: &str) {
+        match self.format {
+            LogFormat::Logfmt => {
+                let gap = if self.text.is_empty() { "" } else { " " };
+                let _ = write!(self.text, "{gap}{key}=");
+                let plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '=';
+                if !value.is_empty() && value.chars().all(plain) {
+                    self.text.push_str(value);
+                } else {
+                    self.text.push_str(&serde_json::Value::from(value).to_string());
+                }
+            }
+            LogFormat::Json => {
+                let key = serde_json::Value::from(key);
+                let gap = if self.text.is_empty() { '{' } else { ',' };
+                let _ = write!(self.text, "{gap}{key}:{}", serde_json::Value::from(value));
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.text.push_str(match self.format {
+            LogFormat::Logfmt => "\n",
+            LogFormat::Json => "}\n",
+        });
+    }
+}
+
+const MESSAGE: &str = "message";
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != MESSAGE {
+            self.pair(field.name(), value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() != MESSAGE {
+            self.pair(field.name(), &format!("{value:?}"));
+        }
+    }
+}
+
+/// Takes the message alone, so that it stands first.
+struct Message<'a>(&'a mut Line);
+
+impl Visit for Message<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == MESSAGE {
+            self.0.pair("msg", &format!("{value:?}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: LogFormat) -> String {
+        let mut line = Line { format, text: String::new() };
+        line.pair("level", "info");
+        line.pair("msg", "a \"b\"\nc");
+        line.end();
+        line.text
+    }
+
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(line(LogFormat::Logfmt), "level=info msg=\"a \\\"b\\\"\\nc\"\n");
+        assert_eq!(line(LogFormat::Json), "{\"level\":\"info\",\"msg\":\"a \\\"b\\\"\\nc\"}\n");
+    }
+}
