@@ -8,7 +8,12 @@
 //! | [`http`] | what is served: writes, questions, status |
 //! | [`identity`] | which store this is |
 //! | [`log`] | log lines as logfmt or JSON |
+//! | [`cli`] | the command line, one file a verb |
+//! | [`bench`] | load and measurements, for any server |
 
+pub mod bench;
+pub mod cli;
+mod client;
 pub mod config;
 pub mod env;
 pub mod http;

@@ -1,0 +1,121 @@
+//! The client's side of the HTTP API: asks a node, and turns its envelope into a result or a failure.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::Failure;
+
+/// Longer than any server lets a query run by default.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Which node, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct Connection {
+    /// Where the node's HTTP API is
+    #[arg(long, env = "CARILLON_URL", default_value = "http://127.0.0.1:9480", help_heading = "Connection")]
+    pub url: reqwest::Url,
+    /// Which tenant is meant; the node's default where absent
+    #[arg(long, env = "CARILLON_TENANT", help_heading = "Connection")]
+    pub tenant: Option<String>,
+}
+
+/// An answer's payload and remarks.
+#[derive(Debug)]
+pub struct Answer {
+    /// The envelope's `data`.
+    pub data: Value,
+    /// Warnings and infos, in that order.
+    pub remarks: Vec<String>,
+}
+
+/// A client of one node.
+#[derive(Clone, Debug)]
+pub struct Api {
+    base: reqwest::Url,
+    client: reqwest::Client,
+}
+
+impl Api {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the tenant's name can't be a header.
+    pub fn new(connection: &Connection) -> Result<Self, Failure> {
+        let tenant = connection.tenant.as_deref().map(|tenant| ("x-scope-orgid", tenant));
+        let client = crate::client::client(tenant, REQUEST_TIMEOUT).map_err(Failure::usage)?;
+        Ok(Self { base: connection.url.clone(), client })
+    }
+
+    /// The address of `path` (which begins with `/`) on this node.
+    pub fn url(&self, path: &str) -> reqwest::Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+
+    /// Asks by a form, so that long expressions fit.
+    ///
+    /// # Errors
+    /// When the node can't be reached, or answers with an error.
+    pub async fn ask(&self, path: &str, parameters: &[(&str, String)]) -> Result<Answer, Failure> {
+        let mut form = reqwest::Url::parse("http://form").expect("a URL");
+        form.query_pairs_mut().extend_pairs(parameters);
+        let request = self
+            .client
+            .post(self.url(path))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.query().unwrap_or_default().to_owned());
+        self.send(request).await
+    }
+
+    /// Asks by GET, for paths that know nothing else.
+    ///
+    /// # Errors
+    /// As [`Api::ask`].
+    pub async fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<Answer, Failure> {
+        let mut url = self.url(path);
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        self.send(self.client.get(url)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, Failure> {
+        let (status, body) = self.raw(request).await?;
+        let envelope: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
+        if !status.is_success() || envelope["status"] != "success" {
+            let kind = envelope["errorType"].as_str().map(|k| format!(" ({k})")).unwrap_or_default();
+            let reason = envelope["error"].as_str().unwrap_or_else(|| body.trim());
+            return Err(Failure::failed(format!("{} answered {status}{kind}: {reason}", self.base)));
+        }
+        let remarks = ["warnings", "infos"]
+            .iter()
+            .flat_map(|kind| envelope[*kind].as_array().into_iter().flatten())
+            .filter_map(|remark| remark.as_str().map(str::to_owned))
+            .collect();
+        let data = envelope.get("data").cloned().unwrap_or(Value::Null);
+        Ok(Answer { data, remarks })
+    }
+
+    /// Sends a request to this node and reads the answer whole.
+    async fn raw(&self, request: reqwest::RequestBuilder) -> Result<(reqwest::StatusCode, String), Failure> {
+        let failed = |e: reqwest::Error| {
+            let hint = "is a node running there? start one with `carillon run`, or name another by --url";
+            Failure::failed(format!("can't reach {}: {}; {hint}", self.base, innermost(&e)))
+        };
+        let answer = request.send().await.map_err(failed)?;
+        let status = answer.status();
+        Ok((status, answer.text().await.map_err(failed)?))
+    }
+}
+
+/// The cause that says most: reqwest's own text only repeats the URL.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
