@@ -6,9 +6,11 @@
 mod api;
 mod bench;
 mod completion;
+mod config;
 mod failure;
 mod output;
 mod query;
+mod run;
 mod when;
 
 use std::ffi::OsString;
@@ -32,6 +34,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run a node: what the bare binary does
+    Run(run::Run),
     /// Ask a PromQL question
     #[command(subcommand)]
     Query(query::Query),
@@ -42,15 +46,17 @@ enum Verb {
     /// Put load on a running node, or on any server that speaks Prometheus's protocols
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Check, print or describe the configuration
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
     /// Print a completion script for a shell
     Completion(completion::Completion),
 }
 
 /// Does what the arguments, the program's name first, say.
 pub fn main(mut args: Vec<OsString>) -> ExitCode {
-    let mut command = Cli::command();
-    insert_default_verb(&command, &mut args);
-    let parsed = command.try_get_matches_from_mut(args).and_then(|m| Cli::from_arg_matches(&m));
+    insert_default_verb(&mut args);
+    let parsed = Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(message) => {
@@ -73,10 +79,12 @@ pub fn main(mut args: Vec<OsString>) -> ExitCode {
 impl Verb {
     fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
+            Self::Run(verb) => block_on(verb.run(output)),
             Self::Query(verb) => block_on(verb.run(output)),
             Self::Series(verb) => block_on(verb.run(output)),
             Self::Labels(verb) => block_on(verb.run(output)),
             Self::Bench(verb) => block_on(verb.run(output)),
+            Self::Config(verb) => verb.run(output),
             Self::Completion(verb) => verb.run(Cli::command(), output),
         }
     }
@@ -89,7 +97,7 @@ pub fn command() -> clap::Command {
 
 /// `carillon --data-dir x` means `carillon run --data-dir x`: where the first argument is an option that isn't the
 /// program's own, or there is none, `run` is meant.
-fn insert_default_verb(command: &clap::Command, args: &mut Vec<OsString>) {
+fn insert_default_verb(args: &mut Vec<OsString>) {
     let verbless = match args.get(1).map(|first| first.to_string_lossy()) {
         None => true,
         Some(first) => {
@@ -97,12 +105,12 @@ fn insert_default_verb(command: &clap::Command, args: &mut Vec<OsString>) {
             first.starts_with('-') && !own.contains(&first.as_ref()) && !first.starts_with("--output=")
         }
     };
-    if verbless && command.find_subcommand("run").is_some() {
+    if verbless {
         args.insert(args.len().min(1), "run".into());
     }
 }
 
-/// Runs a client's verb: one thread is plenty to wait for answers, several serve `bench`.
+/// Runs a verb that waits for a network.
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -122,10 +130,9 @@ mod tests {
 
     #[test]
     fn an_option_of_run_needs_no_verb() {
-        let command = clap::Command::new("carillon").subcommand(clap::Command::new("run"));
         let with_verb = |args: &[&str]| {
             let mut args: Vec<OsString> = args.iter().map(Into::into).collect();
-            insert_default_verb(&command, &mut args);
+            insert_default_verb(&mut args);
             args.into_iter().map(|a| a.into_string().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(with_verb(&["carillon"]), ["carillon", "run"]);

@@ -82,6 +82,11 @@ impl Output {
         self.format == Format::Table
     }
 
+    /// Whether results are for programs.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Shows a result: `rows` are asked for only where they are shown.
     ///
     /// # Errors

@@ -121,14 +121,9 @@ impl Range {
         let step = match &self.step {
             Some(step) => step.clone(),
             None => {
-                let span = |text| {
-                    when::time_ms(text, now_ms).map_err(|_| {
-                        Failure::usage("give --step where --start or --end is neither now-… nor Unix seconds")
-                    })
-                };
-                let step_ms = (span(&self.end)? - span(&self.start)?) / DEFAULT_STEPS;
+                let span_ms = when::time_ms(&self.end, now_ms)? - when::time_ms(&self.start, now_ms)?;
                 // Whole seconds: shorter steps than that are asked for by name.
-                format!("{}", (step_ms / 1000).max(1))
+                format!("{}", (span_ms / DEFAULT_STEPS / 1000).max(1))
             }
         };
         let mut parameters = vec![

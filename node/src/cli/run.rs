@@ -1,0 +1,216 @@
+//! `carillon run`: one node, until SIGINT or SIGTERM. SIGHUP reads the configuration again.
+//!
+//! Its options are those that `node::config` declares, and `--config` for the file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Output};
+use crate::config::{self, Config, Problems, Sources};
+use crate::env::SystemClock;
+use crate::node::Hooks;
+use crate::{Env, Node, log};
+
+/// Where to look for the configuration, and what was set on the command line.
+#[derive(Clone, Debug)]
+pub struct Run {
+    settings: Settings,
+}
+
+/// The parts of a configuration that a command line names.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    file: Option<PathBuf>,
+    /// YAML key and text.
+    flags: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Reads file, environment and flags.
+    ///
+    /// # Errors
+    /// Every mistake in them; a file that can't be read is one.
+    pub fn load(&self) -> Result<Config, Problems> {
+        let text = self.file.as_deref().map(read_file).transpose()?;
+        let name = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let variables = |name: &str| std::env::var(name).ok();
+        config::load(&Sources {
+            file: text.as_deref().map(|text| (name.as_str(), text)),
+            env: Some(&variables),
+            flags: self.flags.clone(),
+        })
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the configuration lies outside of the data folder, and is read first"
+)]
+fn read_file(path: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(path).map_err(|e| {
+        Problems(vec![config::Problem {
+            place: path.display().to_string(),
+            message: format!("can't be read: {e}"),
+        }])
+    })
+}
+
+impl Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_hint(clap::ValueHint::FilePath)
+            .help("YAML file with options; flags and CARILLON_* variables win over it [env: CARILLON_CONFIG]")
+            .env("CARILLON_CONFIG")
+            .hide_env(true)
+            .value_parser(clap::value_parser!(PathBuf));
+        command.next_help_heading("Configuration").arg(file).args(config::arguments())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |arg: Arg| {
+            let key = arg.get_id().as_str().to_owned();
+            matches.get_one::<String>(&key).map(|text| (key, text.clone()))
+        };
+        Ok(Self {
+            file: matches.get_one("config").cloned(),
+            flags: config::arguments().into_iter().filter_map(given).collect(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Run {
+    fn augment_args(command: Command) -> Command {
+        Settings::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Settings::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Run {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { settings: Settings::from_arg_matches(matches)? })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.settings.update_from_arg_matches(matches)
+    }
+}
+
+impl Run {
+    pub(super) async fn run(self, output: &Output) -> Result<(), Failure> {
+        let config = self.settings.load().map_err(|p| wrong_configuration(&p))?;
+        let control = log::start(config.log_format, config.log_level, Arc::new(SystemClock));
+        let data_dir = config.data_dir.0.clone();
+        let threads = usize::try_from(config.query_threads).unwrap_or(usize::MAX);
+        let env = Env::production(&data_dir, threads).map_err(|e| {
+            Failure::failed(format!(
+                "can't open the data folder {}: {e}; name another by --data-dir",
+                data_dir.display()
+            ))
+        })?;
+
+        // Before the node answers: a signal that comes while it starts stops it in order too.
+        let mut signals = Signals::new()?;
+        let settings = self.settings;
+        let hooks = Hooks { reload: Some(Box::new(move || settings.load())), log: Some(control) };
+        let node = Node::start_with(config, env, hooks).await.map_err(|e| Failure::failed(e.to_string()))?;
+        announce(&node, &data_dir, output)?;
+        while let Signal::Reload = signals.next().await {
+            match node.reload() {
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "the configuration wasn't reloaded"),
+            }
+        }
+        output.note("stopping");
+        node.stop().await.map_err(|e| Failure::failed(format!("the storage couldn't be sealed: {e}")))
+    }
+}
+
+/// A configuration with mistakes is wrong usage.
+pub(super) fn wrong_configuration(problems: &Problems) -> Failure {
+    Failure::usage(format!("the configuration has mistakes\n{problems}"))
+}
+
+/// Says where everything is: the first thing that someone who just typed `carillon` sees.
+fn announce(node: &Node, data_dir: &Path, output: &Output) -> Result<(), Failure> {
+    let url = format!("http://{}", node.http_address());
+    output.text(&format!(
+        "Carillon {} is ready, its data in {}\n  status        {url}/\n  remote write  {url}/api/v1/write\n  PromQL        \
+         {url}  (as a Prometheus data source)\nCtrl-C stops it\n",
+        env!("CARGO_PKG_VERSION"),
+        data_dir.display(),
+    ))
+}
+
+enum Signal {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|e| Failure::failed(format!("can't listen for signals: {e}")));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hang_up.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(args: &[&str]) -> Settings {
+        let matches = Settings::augment_args(Command::new("run")).try_get_matches_from(args).unwrap();
+        Settings::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn options_are_those_that_the_configuration_declares() {
+        let settings = settings(&["run", "--http-address", "127.0.0.1:0", "--limits-max-series", "5"]);
+        let config = config::load(&Sources { flags: settings.flags, ..Sources::default() }).unwrap();
+        assert_eq!(config.http_address.to_string(), "127.0.0.1:0");
+        assert_eq!(config.limits.max_series.max(), Some(5));
+    }
+
+    #[test]
+    fn a_file_that_isnt_there_is_named() {
+        let problems = settings(&["run", "--config", "/nowhere/carillon.yaml"]).load().unwrap_err();
+        assert!(problems.to_string().starts_with("/nowhere/carillon.yaml: can't be read"), "{problems}");
+    }
+}
