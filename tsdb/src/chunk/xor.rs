@@ -61,19 +61,23 @@ impl Window {
     }
 }
 
-/// Writes the XOR of two values behind `code`, which has `length` bits (up to 24) and goes into the same push where it can.
-#[inline]
-pub(crate) fn push_xor(writer: &mut BitWriter, code: u64, length: u32, xor: u64, window: &mut Window) {
-    if xor == 0 {
-        writer.push(code << 1, length + 1);
-        return;
-    }
+/// Writes a XOR (not 0) behind `code`, which has `length` bits (up to 24) and goes into the same push where it can.
+/// `inside` and `fresh` are the bits, and their number, that say whether the last window is used or a new one follows.
+#[inline(always)]
+pub(crate) fn push_window(
+    writer: &mut BitWriter,
+    (code, length): (u64, u32),
+    xor: u64,
+    window: &mut Window,
+    inside: (u64, u32),
+    fresh: (u64, u32),
+) {
     let (head, head_length) = if window.holds(xor) {
-        (code << 2 | 0b10, length + 2)
+        (code << inside.1 | inside.0, length + inside.1)
     } else {
         *window = Window::around(xor);
         let description = u64::from(window.leading) << 6 | u64::from(window.width & 0x3f);
-        (code << 13 | 0b11 << 11 | description, length + 13)
+        ((code << fresh.1 | fresh.0) << 11 | description, length + fresh.1 + 11)
     };
     let width = u32::from(window.width);
     let bits = xor >> window.trailing();
@@ -85,6 +89,28 @@ pub(crate) fn push_xor(writer: &mut BitWriter, code: u64, length: u32, xor: u64,
     }
 }
 
+/// Writes any XOR behind `code`.
+#[inline]
+pub(crate) fn push_xor(writer: &mut BitWriter, code: (u64, u32), xor: u64, window: &mut Window) {
+    if xor == 0 {
+        writer.push(code.0 << 1, code.1 + 1);
+    } else {
+        push_window(writer, code, xor, window, (0b10, 2), (0b11, 2));
+    }
+}
+
+/// Reads what [`push_window`] wrote, from behind the bits that said `is_fresh`.
+#[inline(always)]
+pub(crate) fn read_window(reader: &mut BitReader<'_>, window: &mut Window, is_fresh: bool) -> Result<u64> {
+    if is_fresh {
+        let Some(new) = Window::from_bits(reader.read(11)) else {
+            return Err(reader.corrupt("a window of bits is wider than a value"));
+        };
+        *window = new;
+    }
+    Ok(reader.read(u32::from(window.width)) << window.trailing())
+}
+
 /// Reads a XOR.
 #[inline(always)]
 pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Result<u64> {
@@ -93,16 +119,8 @@ pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Resul
         reader.skip(1);
         return Ok(0);
     }
-    if bits >> 62 == 0b10 {
-        reader.skip(2);
-    } else {
-        let Some(new) = Window::from_bits(bits << 2 >> 53) else {
-            return Err(reader.corrupt("a window of bits is wider than a value"));
-        };
-        *window = new;
-        reader.skip(13);
-    }
-    Ok(reader.read(u32::from(window.width)) << window.trailing())
+    reader.skip(2);
+    read_window(reader, window, bits >> 62 == 0b11)
 }
 
 /// An open XOR chunk.
@@ -169,12 +187,12 @@ impl XorAppender {
             }
             1 => {
                 self.writer.push_uvarint(delta_ms.cast_unsigned());
-                push_xor(&mut self.writer, 0, 0, xor, &mut self.window);
+                push_xor(&mut self.writer, (0, 0), xor, &mut self.window);
                 self.delta_ms = delta_ms;
             }
             _ => {
-                let (code, length) = self.timestamp_code(delta_ms.wrapping_sub(self.delta_ms));
-                push_xor(&mut self.writer, code, length, xor, &mut self.window);
+                let code = self.timestamp_code(delta_ms.wrapping_sub(self.delta_ms));
+                push_xor(&mut self.writer, code, xor, &mut self.window);
                 self.delta_ms = delta_ms;
             }
         }
@@ -214,14 +232,10 @@ impl XorAppender {
         self.bytes().first_chunk().map_or(0, |count| u16::from_be_bytes(*count))
     }
 
-    /// The newest timestamp; `i64::MIN` in an empty chunk.
-    pub fn last_timestamp_ms(&self) -> i64 {
-        self.timestamp_ms
-    }
-
-    /// The newest value; meaningless in an empty chunk.
-    pub fn last_value(&self) -> f64 {
-        self.value
+    /// The newest sample: timestamp (ms) and value.
+    #[inline]
+    pub fn last(&self) -> Option<(i64, f64)> {
+        (self.count() > 0).then_some((self.timestamp_ms, self.value))
     }
 
     /// Bytes on the heap.

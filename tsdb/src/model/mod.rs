@@ -14,7 +14,7 @@ pub use histogram::{
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use regex::{COMPILED_BYTES_MAX, PATTERN_BYTES_MAX};
-pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, prefer, prefer_float, stale_nan};
+pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, prefer, prefer_float, prefer_value, stale_nan};
 pub use tenant::{TENANT_ID_BYTES_MAX, TenantId};
 
 /// The label that holds a metric's name.

@@ -39,6 +39,15 @@ impl Value {
         })
     }
 
+    /// Whether two values are the same bit by bit: NaNs by their bits, histograms whatever their buckets' layout.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Float(_), _) | (_, Self::Float(_)) => false,
+            (a, b) => prefer_value(a, b).is_eq(),
+        }
+    }
+
     /// Appends the value's canonical form: equal words exactly when two values are the same, whatever chunk and
     /// bucket layout they came in. Empty buckets, a guess about a reset and all of a stale histogram but its
     /// staleness say nothing and are left out; that a histogram is a gauge counts.
@@ -103,16 +112,20 @@ impl Sample {
 /// order they came: what isn't a stale marker before what is, then floats behind histograms, then the greater
 /// canonical bits, then the greater start time.
 pub fn prefer(a: &Sample, b: &Sample) -> Ordering {
-    let values = match (&a.value, &b.value) {
-        (Value::Float(a), Value::Float(b)) => prefer_float(*a, *b),
-        (a, b) => (!a.is_stale()).cmp(&!b.is_stale()).then_with(|| {
-            let (mut left, mut right) = (Vec::new(), Vec::new());
-            a.canonical(&mut left);
-            b.canonical(&mut right);
-            left.cmp(&right)
-        }),
-    };
-    values.then(a.start_ms.cmp(&b.start_ms))
+    prefer_value(&a.value, &b.value).then(a.start_ms.cmp(&b.start_ms))
+}
+
+/// [`prefer`] for two values without start times.
+pub fn prefer_value(a: &Value, b: &Value) -> Ordering {
+    if let (Value::Float(a), Value::Float(b)) = (a, b) {
+        return prefer_float(*a, *b);
+    }
+    (!a.is_stale()).cmp(&!b.is_stale()).then_with(|| {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        a.canonical(&mut left);
+        b.canonical(&mut right);
+        left.cmp(&right)
+    })
 }
 
 /// [`prefer`] for two floats without start times.

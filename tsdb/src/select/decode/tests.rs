@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::Encoding;
-use crate::model::{IntHistogram, stale_nan};
+use crate::model::{FloatHistogram, IntHistogram, Span, stale_nan};
 
 fn labels() -> Labels {
     Labels::from_sorted([("__name__", "m")])
@@ -148,5 +148,65 @@ proptest! {
         prop_assert!(found.is_sorted_by(|a, b| a.0 < b.0));
         let all: std::collections::BTreeSet<_> = parts.iter().flatten().map(|sample| sample.timestamp_ms).collect();
         prop_assert_eq!(found.len(), all.len());
+    }
+}
+
+/// A sample of any kind, small enough that conflicts are common.
+fn any_sample(timestamp_ms: i64, choice: u8) -> Sample {
+    let start_ms = i64::from(choice / 16);
+    let spans = vec![Span { offset: 0, length: 2 }];
+    let int = |bucket| IntHistogram {
+        count: bucket,
+        positive_spans: spans.clone(),
+        positive_buckets: vec![0, bucket],
+        ..Default::default()
+    };
+    let value = match choice % 8 {
+        0 => Value::Float(1.0),
+        1 => Value::Float(stale_nan()),
+        2 => Value::Int(Arc::new(int(1))),
+        3 => Value::Int(Arc::new(int(2))),
+        4 => Value::Int(Arc::new(IntHistogram { counter_reset: CounterReset::Gauge, ..int(2) })),
+        5 => Value::Int(Arc::new(IntHistogram { sum: stale_nan(), ..Default::default() })),
+        6 => Value::Histogram(Arc::new(int(1).to_float())),
+        _ => Value::Histogram(Arc::new(FloatHistogram { sum: 3.0, ..int(1).to_float() })),
+    };
+    Sample { timestamp_ms, start_ms, value }
+}
+
+/// Samples as comparable words.
+fn words(samples: &[Sample]) -> Vec<(i64, i64, Vec<u64>)> {
+    let canonical = |sample: &Sample| {
+        let mut words = Vec::new();
+        sample.value.canonical(&mut words);
+        words
+    };
+    samples.iter().map(|sample| (sample.timestamp_ms, sample.start_ms, canonical(sample))).collect()
+}
+
+proptest! {
+    #[test]
+    fn samples_of_any_kind_round_trip(choices in prop::collection::vec(any::<u8>(), 0..60)) {
+        let samples: Vec<_> = (0..).zip(&choices).map(|(t, choice)| any_sample(t, *choice)).collect();
+        let series = Series::from_samples(labels(), &samples);
+        prop_assert_eq!(words(&series.samples().unwrap()), words(&samples));
+        decoded(&series, 0..=100);
+    }
+
+    #[test]
+    fn kinds_merge_independently_of_the_order_of_chunks(
+        parts in prop::collection::vec(prop::collection::btree_map(0i64..12, any::<u8>(), 0..8), 1..5),
+    ) {
+        let mut parts: Vec<Vec<Sample>> =
+            parts.into_iter().map(|part| part.into_iter().map(|(t, choice)| any_sample(t, choice)).collect()).collect();
+        let found = of_chunks(&parts).samples().unwrap();
+        decoded(&of_chunks(&parts), 0..=100);
+        decoded(&of_chunks(&parts), 3..=8);
+        parts.reverse();
+        prop_assert_eq!(words(&found), words(&of_chunks(&parts).samples().unwrap()));
+        let mut all: Vec<Sample> = parts.concat();
+        all.sort_by(|a, b| a.timestamp_ms.cmp(&b.timestamp_ms).then_with(|| prefer(b, a)));
+        all.dedup_by_key(|sample| sample.timestamp_ms);
+        prop_assert_eq!(words(&found), words(&all));
     }
 }

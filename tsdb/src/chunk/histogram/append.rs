@@ -1,0 +1,315 @@
+//! Writing histogram chunks.
+//!
+//! A sample with buckets that the chunk hasn't makes the chunk be written anew with the buckets of both; one that lacks
+//! some of the chunk's gets zeros for them. A change of anything else, or a counter reset, needs a new chunk.
+
+use super::cell::{Cell, ChunkCount, FloatCell};
+use super::decode::{HistogramDecoder, State, values};
+use super::layout::Layout;
+use super::{FLAGS_AT, HEADER_BYTES, HEADER_BYTES_WITH_STARTS, flags, reset_of};
+use crate::Result;
+use crate::chunk::bits::BitWriter;
+use crate::chunk::starts::Starts;
+use crate::chunk::varbit::push_varbit_int;
+use crate::model::{CounterReset, Histogram, Span, bucket_indexes, is_stale};
+
+/// A chunk isn't written anew to have more buckets than this, unless a sample alone has more: gauges whose buckets
+/// wander would make each sample as wide as all of them.
+const LAYOUT_BUCKETS_MAX: usize = 1024;
+
+/// The chunk can't take the sample: begin another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewChunk {
+    /// What is known of a counter reset between the two, for the new chunk's header.
+    pub reset: CounterReset,
+}
+
+/// An open histogram chunk.
+#[derive(Clone, Debug)]
+pub struct HistogramAppender<C: ChunkCount> {
+    writer: BitWriter,
+    starts: Option<Starts>,
+    /// Of the last sample; `None` in an empty chunk.
+    state: Option<State<C>>,
+    reset: CounterReset,
+}
+
+impl<C: ChunkCount> HistogramAppender<C> {
+    /// An empty chunk, of the encoding with start times or without; `reset` says what is known about the chunk before.
+    pub fn new(with_starts: bool, reset: CounterReset) -> Self {
+        let header = [0; HEADER_BYTES_WITH_STARTS];
+        let length = if with_starts { HEADER_BYTES_WITH_STARTS } else { HEADER_BYTES };
+        Self {
+            writer: BitWriter::new(&header[..length]),
+            starts: with_starts.then(Starts::default),
+            state: None,
+            reset,
+        }
+    }
+
+    /// Continues a chunk from its bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when they aren't a whole chunk.
+    pub fn resume(bytes: &[u8], with_starts: bool) -> Result<Self> {
+        let mut decoder = HistogramDecoder::<C>::new(bytes, with_starts)?;
+        let reset = reset_of(bytes[FLAGS_AT]);
+        if decoder.count == 0 {
+            return Ok(Self::new(with_starts, reset));
+        }
+        for sample in decoder.by_ref() {
+            sample?;
+        }
+        Ok(Self {
+            writer: BitWriter::resume(bytes, decoder.reader.position()),
+            starts: decoder.starts,
+            state: Some(decoder.state),
+            reset,
+        })
+    }
+
+    /// Appends a sample; the start time is dropped where the encoding doesn't keep it.
+    ///
+    /// # Errors
+    /// [`NewChunk`] when this chunk can't take it, and is left as it was; an empty chunk takes any.
+    pub fn append(
+        &mut self,
+        timestamp_ms: i64,
+        start_ms: i64,
+        histogram: &Histogram<C>,
+    ) -> Result<(), NewChunk> {
+        if is_stale(histogram.sum) {
+            let stale = Histogram {
+                sum: histogram.sum,
+                counter_reset: histogram.counter_reset,
+                ..Histogram::default()
+            };
+            self.write(timestamp_ms, start_ms, &stale);
+            return Ok(());
+        }
+        if let Some(state) = &self.state {
+            self.judge(state, histogram)?;
+            if !(covers(&state.layout.positive_spans, &histogram.positive_spans)
+                && covers(&state.layout.negative_spans, &histogram.negative_spans))
+            {
+                self.widen(state.layout.widened(histogram), histogram)?;
+            }
+        }
+        self.write(timestamp_ms, start_ms, histogram);
+        Ok(())
+    }
+
+    /// Whether the encoding keeps start times.
+    pub fn has_starts(&self) -> bool {
+        self.starts.is_some()
+    }
+
+    /// The chunk as it now is.
+    pub fn bytes(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u16 {
+        u16::from_be_bytes([self.bytes()[0], self.bytes()[1]])
+    }
+
+    /// The newest timestamp, if there is a sample.
+    pub fn last_timestamp_ms(&self) -> Option<i64> {
+        self.state.as_ref().map(|state| state.timestamp_ms)
+    }
+
+    /// The newest sample: timestamp (ms), start time (ms, 0 where it isn't kept), value.
+    pub fn last(&self) -> Option<(i64, i64, Histogram<C>)> {
+        let state = self.state.as_ref()?;
+        let reset = match self.reset {
+            CounterReset::Gauge => CounterReset::Gauge,
+            _ if self.count() > 1 => CounterReset::NotReset,
+            CounterReset::Reset => CounterReset::Reset,
+            _ => CounterReset::Unknown,
+        };
+        Some((state.timestamp_ms, self.starts.map_or(0, |starts| starts.start_ms), state.histogram(reset)))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let cells = |state: &State<C>| {
+            (state.positive.capacity() + state.negative.capacity()) * size_of::<C::Cell>()
+                + (state.layout.positive_spans.capacity() + state.layout.negative_spans.capacity())
+                    * size_of::<Span>()
+        };
+        self.writer.capacity_bytes() + self.state.as_ref().map_or(0, cells)
+    }
+
+    /// What is known of a counter reset between the chunk and a sample behind it, for the header of a chunk that begins
+    /// with it.
+    pub fn reset_before(&self, histogram: &Histogram<C>) -> CounterReset {
+        match &self.state {
+            None => CounterReset::Unknown,
+            _ if is_stale(histogram.sum) => CounterReset::Unknown,
+            Some(state) => match self.judge(state, histogram) {
+                Ok(()) if self.reset == CounterReset::Gauge => CounterReset::Gauge,
+                Ok(()) => CounterReset::NotReset,
+                Err(NewChunk { reset }) => reset,
+            },
+        }
+    }
+
+    /// Whether the chunk may go on with `histogram`, whatever its buckets.
+    fn judge(&self, state: &State<C>, histogram: &Histogram<C>) -> Result<(), NewChunk> {
+        let is_gauge = histogram.counter_reset == CounterReset::Gauge;
+        if is_gauge != (self.reset == CounterReset::Gauge) || state.is_stale() {
+            return Err(NewChunk { reset: CounterReset::Unknown });
+        }
+        if is_gauge {
+            return if state.layout.suits(histogram) {
+                Ok(())
+            } else {
+                Err(NewChunk { reset: CounterReset::Gauge })
+            };
+        }
+        let [count, zero_count] = state.counts.map(|cell| cell.value(C::default()));
+        if histogram.counter_reset == CounterReset::Reset || histogram.count < count {
+            return Err(NewChunk { reset: CounterReset::Reset });
+        }
+        if !state.layout.suits(histogram) {
+            return Err(NewChunk { reset: CounterReset::Unknown });
+        }
+        let shrank = histogram.zero_count < zero_count
+            || shrank(
+                bucket_indexes(&state.layout.positive_spans).zip(values::<C>(&state.positive)),
+                histogram.positive(),
+            )
+            || shrank(
+                bucket_indexes(&state.layout.negative_spans).zip(values::<C>(&state.negative)),
+                histogram.negative(),
+            );
+        if shrank { Err(NewChunk { reset: CounterReset::Reset }) } else { Ok(()) }
+    }
+
+    /// Writes the chunk anew in a wider layout.
+    fn widen(&mut self, wider: Layout, histogram: &Histogram<C>) -> Result<(), NewChunk> {
+        let (positive, negative) = wider.buckets();
+        let own = histogram.positive_buckets.len() + histogram.negative_buckets.len();
+        if positive + negative > LAYOUT_BUCKETS_MAX.max(own) {
+            let is_gauge = self.reset == CounterReset::Gauge;
+            return Err(NewChunk {
+                reset: if is_gauge { CounterReset::Gauge } else { CounterReset::NotReset },
+            });
+        }
+        let narrow = std::mem::replace(self, Self::new(self.starts.is_some(), self.reset));
+        let mut wider = Some(wider);
+        let samples = HistogramDecoder::<C>::new(narrow.bytes(), narrow.starts.is_some());
+        for sample in samples.expect("what was written can be read") {
+            let (timestamp_ms, start_ms, histogram) = sample.expect("what was written can be read");
+            match wider.take() {
+                Some(layout) => self.begin(layout, timestamp_ms, start_ms, &histogram),
+                None => self.write(timestamp_ms, start_ms, &histogram),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the first sample, and the layout before it.
+    fn begin(&mut self, layout: Layout, timestamp_ms: i64, start_ms: i64, histogram: &Histogram<C>) {
+        self.reset = match histogram.counter_reset {
+            known @ (CounterReset::Gauge | CounterReset::Reset) => known,
+            _ if self.reset == CounterReset::Gauge => CounterReset::Unknown,
+            _ => self.reset,
+        };
+        let writer = &mut self.writer;
+        layout.write(writer);
+        push_varbit_int(writer, timestamp_ms);
+        let counts = [histogram.count, histogram.zero_count]
+            .map(|count| C::Cell::write_first(writer, count, C::default(), false));
+        let sum = FloatCell::write_first(writer, histogram.sum, 0.0, false);
+        let mut cells = |spans: &[Span], buckets: &mut dyn Iterator<Item = (i32, C)>| {
+            let mut left = C::default();
+            spread(spans, buckets)
+                .map(|count| C::Cell::write_first(writer, count, std::mem::replace(&mut left, count), true))
+                .collect()
+        };
+        let positive = cells(&layout.positive_spans, &mut histogram.positive());
+        let negative = cells(&layout.negative_spans, &mut histogram.negative());
+        self.state = Some(State { layout, timestamp_ms, delta_ms: 0, counts, sum, positive, negative });
+        self.finish(timestamp_ms, i64::MIN, start_ms);
+    }
+
+    /// Writes a sample whose buckets the chunk has.
+    fn write(&mut self, timestamp_ms: i64, start_ms: i64, histogram: &Histogram<C>) {
+        let Some(state) = &mut self.state else {
+            return self.begin(Layout::of(histogram), timestamp_ms, start_ms, histogram);
+        };
+        let writer = &mut self.writer;
+        let previous_ms = std::mem::replace(&mut state.timestamp_ms, timestamp_ms);
+        let delta_ms = timestamp_ms.wrapping_sub(previous_ms);
+        push_varbit_int(writer, delta_ms.wrapping_sub(state.delta_ms));
+        state.delta_ms = delta_ms;
+        let is_stale = is_stale(histogram.sum);
+        for (cell, count) in state.counts.iter_mut().zip([histogram.count, histogram.zero_count]) {
+            // A stale sample's counts mean nothing.
+            cell.write(writer, if is_stale { cell.cheapest() } else { count }, C::default());
+        }
+        state.sum.write(writer, histogram.sum, 0.0);
+        if !is_stale {
+            for (cells, spans, buckets) in [
+                (
+                    &mut state.positive,
+                    &state.layout.positive_spans,
+                    &mut histogram.positive() as &mut dyn Iterator<Item = _>,
+                ),
+                (&mut state.negative, &state.layout.negative_spans, &mut histogram.negative()),
+            ] {
+                let mut left = C::default();
+                for (cell, count) in cells.iter_mut().zip(spread(spans, buckets)) {
+                    cell.write(writer, count, left);
+                    left = count;
+                }
+            }
+        }
+        self.finish(timestamp_ms, previous_ms, start_ms);
+    }
+
+    /// What follows every sample: its start time, and the header.
+    fn finish(&mut self, timestamp_ms: i64, previous_ms: i64, start_ms: i64) {
+        let index = self.count();
+        if let Some(starts) = &mut self.starts {
+            starts.write(&mut self.writer, index, timestamp_ms, previous_ms, start_ms);
+            self.writer.header::<HEADER_BYTES_WITH_STARTS>()[HEADER_BYTES] = starts.header();
+        }
+        let header = self.writer.header::<HEADER_BYTES>();
+        let count = index.checked_add(1).expect("a chunk is ended long before 65,535 samples");
+        header[..FLAGS_AT].copy_from_slice(&count.to_be_bytes());
+        header[FLAGS_AT] = flags(self.reset);
+    }
+}
+
+/// Whether all indexes of `few` are among those of `many`.
+fn covers(many: &[Span], few: &[Span]) -> bool {
+    let mut many_indexes = bucket_indexes(many);
+    many == few || bucket_indexes(few).all(|index| many_indexes.any(|other| other == index))
+}
+
+/// The counts of the buckets of `spans`, where `buckets` (ascending, as they are) lack one: 0.
+fn spread<C: Copy + Default>(
+    spans: &[Span],
+    buckets: impl Iterator<Item = (i32, C)>,
+) -> impl Iterator<Item = C> {
+    let mut buckets = buckets.peekable();
+    bucket_indexes(spans).map(move |index| {
+        while buckets.next_if(|(i, _)| *i < index).is_some() {}
+        buckets.next_if(|(i, _)| *i == index).map_or_else(C::default, |(_, count)| count)
+    })
+}
+
+/// Whether some bucket of `before` holds less in `now`.
+fn shrank<C: ChunkCount>(
+    before: impl Iterator<Item = (i32, C)>,
+    now: impl Iterator<Item = (i32, C)>,
+) -> bool {
+    let mut now = now.peekable();
+    before.into_iter().any(|(index, count)| {
+        while now.next_if(|(i, _)| *i < index).is_some() {}
+        now.next_if(|(i, _)| *i == index).map_or_else(C::default, |(_, count)| count) < count
+    })
+}
