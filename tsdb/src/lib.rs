@@ -13,6 +13,7 @@
 //! | [`head`] | what has been written and isn't in a block yet |
 //! | [`index`] | from labels to series: postings and the planner that head and blocks share |
 //! | [`select`] | matchers + range → series, and decoding series into columns |
+//! | [`wal`] | the write-ahead log of all tenants |
 
 pub mod chunk;
 pub mod db;
@@ -23,5 +24,6 @@ pub mod head;
 pub mod index;
 pub mod model;
 pub mod select;
+pub mod wal;
 
 pub use error::{Error, Result};
