@@ -9,6 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ulid::Ulid;
+
 /// Held by the process that owns the folder.
 pub const LOCK: &str = "LOCK";
 
@@ -51,6 +53,47 @@ impl WalFile {
     }
 }
 
+/// A block's file of what it says of itself.
+pub const BLOCK_META: &str = "meta.json";
+/// A block's index.
+pub const BLOCK_INDEX: &str = "index";
+/// A block's deletions.
+pub const BLOCK_TOMBSTONES: &str = "tombstones";
+/// A block's folder of chunk files.
+pub const BLOCK_CHUNKS_DIR: &str = "chunks";
+
+/// What a block's folder is called while it is written, behind its name: Prometheus removes such folders too.
+const TEMPORARY_BLOCK_SUFFIX: &str = ".tmp-for-creation";
+
+/// The folder of a block while it is written.
+pub fn temporary_block(ulid: Ulid) -> PathBuf {
+    format!("{ulid}{TEMPORARY_BLOCK_SUFFIX}").into()
+}
+
+/// Whether a name in a folder of blocks is a block that a crash left unfinished: remove it.
+pub fn is_leftover_block(name: &Path) -> bool {
+    let ulid = name.to_str().and_then(|name| name.strip_suffix(TEMPORARY_BLOCK_SUFFIX));
+    ulid.is_some_and(|ulid| Ulid::from_string(ulid).is_ok())
+}
+
+/// The ULID of a block's folder; `None` when the name isn't one.
+pub fn block_ulid(name: &Path) -> Option<Ulid> {
+    let name = name.to_str()?;
+    // Only the one spelling that we write: two folders must never stand for one block.
+    Ulid::from_string(name).ok().filter(|ulid| ulid.to_string() == name)
+}
+
+/// A chunk file, numbered from 1.
+pub fn chunk_file(number: u32) -> PathBuf {
+    format!("{number:06}").into()
+}
+
+/// The number of a chunk file; `None` when the name isn't one.
+pub fn chunk_file_number(name: &Path) -> Option<u32> {
+    let number = name.to_str()?.parse().ok()?;
+    (chunk_file(number) == name).then_some(number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +112,18 @@ mod tests {
         for name in ["", "1", "0000000a", "000000001", "spare-", "spare-1", "4294967296", "00000001.tmp"] {
             assert_eq!(WalFile::parse(Path::new(name)), None, "{name}");
         }
+    }
+
+    #[test]
+    fn names_of_blocks_are_told_from_what_a_crash_left() {
+        let ulid = Ulid(12345);
+        assert_eq!(block_ulid(Path::new(&ulid.to_string())), Some(ulid));
+        assert!(is_leftover_block(&temporary_block(ulid)));
+        assert_eq!(block_ulid(&temporary_block(ulid)), None);
+        for name in ["", "wal", "0000000000000000000000001r", "x.tmp-for-creation"] {
+            assert!(block_ulid(Path::new(name)).is_none() && !is_leftover_block(Path::new(name)), "{name}");
+        }
+        assert_eq!(chunk_file_number(&chunk_file(1_234_567)), Some(1_234_567));
+        assert_eq!(chunk_file_number(Path::new("1")), None);
     }
 }

@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`model`] | labels, matchers, samples, histograms: what everybody talks about |
+//! | [`block`] | a time range in files that never change, as Prometheus writes them |
 //! | [`chunk`] | runs of samples in Prometheus's encodings |
 //! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
@@ -15,6 +16,7 @@
 //! | [`select`] | matchers + range → series, and decoding series into columns |
 //! | [`wal`] | the write-ahead log of all tenants |
 
+pub mod block;
 pub mod chunk;
 pub mod db;
 pub mod disk;
