@@ -9,6 +9,7 @@
 //! | [`block`] | a time range in files that never change, as Prometheus writes them |
 //! | [`chunk`] | runs of samples in Prometheus's encodings |
 //! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
+//! | [`digest`] | whether two stores hold the same samples |
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
 //! | [`files`] | every file name in the data folder |
 //! | [`head`] | what has been written and isn't in a block yet |
@@ -19,6 +20,7 @@
 pub mod block;
 pub mod chunk;
 pub mod db;
+pub mod digest;
 pub mod disk;
 pub mod error;
 pub mod files;

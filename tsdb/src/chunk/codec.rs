@@ -8,7 +8,7 @@ use super::appender::{ChunkAppender, Writes};
 use super::columns::Columns;
 use super::histogram::{HistogramDecoder, NewChunk};
 use super::xor::{XorDecoder, decode_floats};
-use super::xor2::Xor2Decoder;
+use super::xor2::{Xor2Decoder, decode_floats_with_starts};
 use super::{Encoding, bits::BitReader};
 use crate::Result;
 use crate::model::{CounterReset, Sample, Value};
@@ -107,18 +107,11 @@ pub fn decode_columns(encoding: Encoding, bytes: &[u8], columns: &mut Columns) -
 }
 
 fn decode_any(encoding: Encoding, bytes: &[u8], columns: &mut Columns) -> Result<()> {
-    match Decoder::new(encoding, bytes)? {
-        Decoder::Xor2(decoder) => {
-            for sample in decoder {
-                let (timestamp_ms, start_ms, value) = sample?;
-                columns.push_float(timestamp_ms, start_ms, value);
-            }
-        }
-        decoder => {
-            for sample in decoder {
-                columns.push(&sample?);
-            }
-        }
+    if encoding == Encoding::Xor2 {
+        return decode_floats_with_starts(bytes, columns);
+    }
+    for sample in Decoder::new(encoding, bytes)? {
+        columns.push(&sample?);
     }
     Ok(())
 }

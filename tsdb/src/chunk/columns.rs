@@ -1,5 +1,6 @@
 //! Decoded samples, side by side: what an engine rolls over.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::model::{FloatHistogram, Sample, Value};
@@ -86,14 +87,27 @@ impl Columns {
         self.starts.truncate(length);
     }
 
-    /// Drops the first `count` samples.
-    pub(crate) fn drop_front(&mut self, count: usize) {
-        if count > 0 {
-            self.timestamps.drain(..count);
-            self.values.drain(..count);
-            self.histograms.drain(..count.min(self.histograms.len()));
-            self.starts.drain(..count.min(self.starts.len()));
+    /// Drops a range of samples.
+    pub(crate) fn remove(&mut self, range: Range<usize>) {
+        if range.is_empty() {
+            return;
         }
+        self.timestamps.drain(range.clone());
+        self.values.drain(range.clone());
+        if !self.histograms.is_empty() {
+            self.histograms.drain(range.clone());
+        }
+        if !self.starts.is_empty() {
+            self.starts.drain(range);
+        }
+    }
+
+    /// Whether two ranges hold the same floats, bit by bit. Histograms aren't looked at.
+    pub(crate) fn is_same_run(&self, a: Range<usize>, b: Range<usize>) -> bool {
+        let (values, others) = (&self.values[a.clone()], &self.values[b.clone()]);
+        self.timestamps[a.clone()] == self.timestamps[b.clone()]
+            && values.iter().zip(others).all(|(value, other)| value.to_bits() == other.to_bits())
+            && (self.starts.is_empty() || self.starts[a] == self.starts[b])
     }
 
     /// Moves sample `from` to the place of `to`.
@@ -132,7 +146,7 @@ mod tests {
         assert_eq!(columns.values, [1.5, 4.0, 2.5]);
         assert_eq!(columns.starts, [0, 1, 0]);
         assert_eq!(columns.histograms.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
-        columns.drop_front(1);
+        columns.remove(0..1);
         columns.truncate(1);
         assert_eq!(
             (columns.timestamps.as_slice(), columns.starts.as_slice()),

@@ -36,7 +36,15 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) const NONE: Self = Self { leading: 0, width: 64, is_set: false };
 
-    fn trailing(self) -> u32 {
+    /// Bits in it, 1 to 64.
+    #[inline(always)]
+    pub(crate) fn width(self) -> u32 {
+        u32::from(self.width)
+    }
+
+    /// Zeros behind it.
+    #[inline(always)]
+    pub(crate) fn trailing(self) -> u32 {
         64 - u32::from(self.leading) - u32::from(self.width)
     }
 
@@ -79,7 +87,7 @@ pub(crate) fn push_window(
         let description = u64::from(window.leading) << 6 | u64::from(window.width & 0x3f);
         ((code << fresh.1 | fresh.0) << 11 | description, length + fresh.1 + 11)
     };
-    let width = u32::from(window.width);
+    let width = window.width();
     let bits = xor >> window.trailing();
     if head_length + width <= 64 {
         writer.push(head << width | bits, head_length + width);
@@ -108,7 +116,7 @@ pub(crate) fn read_window(reader: &mut BitReader<'_>, window: &mut Window, is_fr
         };
         *window = new;
     }
-    Ok(reader.read(u32::from(window.width)) << window.trailing())
+    Ok(reader.read(window.width()) << window.trailing())
 }
 
 /// Reads a XOR.
@@ -297,40 +305,43 @@ impl<'a> XorDecoder<'a> {
     #[inline(always)]
     fn step_regular(&mut self) -> Result<()> {
         let bits = self.reader.peek();
-        if bits >> 63 != 0 {
-            self.read_change(bits);
-        } else if bits >> 61 == 0b010 && u32::from(self.window.width) + 3 <= PEEK_BITS {
-            // The same distance and the same window: what most counters do, in one peek.
-            let width = u32::from(self.window.width);
-            self.reader.skip(3 + width);
-            self.timestamp_ms = self.timestamp_ms.wrapping_add(self.delta_ms);
-            self.value_bits ^= (bits << 3 >> (64 - width)) << self.window.trailing();
-            return Ok(());
-        } else {
-            self.reader.skip(1);
-        }
+        let used = if bits >> 63 == 0 { 1 } else { self.read_change(bits) };
         self.timestamp_ms = self.timestamp_ms.wrapping_add(self.delta_ms);
-        self.value_bits ^= read_xor(&mut self.reader, &mut self.window)?;
+        // What most samples are: timestamp and value in one peek.
+        let value = bits << used;
+        let width = self.window.width();
+        if value >> 62 == 0b10 && used + 2 + width <= PEEK_BITS {
+            self.reader.skip(used + 2 + width);
+            self.value_bits ^= (value << 2 >> (64 - width)) << self.window.trailing();
+        } else {
+            self.reader.skip(used);
+            self.value_bits ^= read_xor(&mut self.reader, &mut self.window)?;
+        }
         Ok(())
     }
 
-    /// A change of the distance between timestamps, whose code begins `bits`.
+    /// A change of the distance between timestamps, whose code begins `bits`; how many of them it took.
     #[inline(always)]
-    fn read_change(&mut self, bits: u64) {
+    fn read_change(&mut self, bits: u64) -> u32 {
         let (prefix, width) = match bits.leading_ones() {
             1 => (2, 14),
             2 => (3, 17),
             3 => (4, 20),
-            _ => {
-                self.reader.skip(4);
-                let change = self.reader.read(64).cast_signed();
-                self.delta_ms = self.delta_ms.wrapping_add(change);
-                return;
-            }
+            _ => return self.read_any_change(),
         };
-        self.reader.skip(prefix + width);
         let change = sign_extend(bits << prefix >> (64 - width), width);
         self.delta_ms = self.delta_ms.wrapping_add(change);
+        prefix + width
+    }
+
+    /// A change that takes 64 bits, and leaves none to skip: the caller's peek doesn't reach to the value, and since it
+    /// begins with ones it isn't taken for a value in the last window.
+    #[cold]
+    fn read_any_change(&mut self) -> u32 {
+        self.reader.skip(4);
+        let change = self.reader.read(64).cast_signed();
+        self.delta_ms = self.delta_ms.wrapping_add(change);
+        0
     }
 
     /// How many samples from here on repeat both distance and value, as far as one peek shows.

@@ -16,7 +16,8 @@
 //! Changes of distance are two's complement. XORs are with the last value that wasn't a stale marker (0 before there is
 //! one). Start times: see `starts`.
 
-use super::bits::{BitReader, BitWriter};
+use super::bits::{BitReader, BitWriter, PEEK_BITS};
+use super::columns::Columns;
 use super::starts::Starts;
 use super::xor::{Window, count_of, push_window, read_window};
 use crate::Result;
@@ -247,6 +248,15 @@ impl<'a> Xor2Decoder<'a> {
     #[inline]
     fn step_regular(&mut self) -> Result<()> {
         let bits = self.reader.peek();
+        let width = self.window.width();
+        if bits >> 61 == 0b100 && 3 + width <= PEEK_BITS {
+            // The same distance and the same window: what most counters do, in one peek.
+            self.reader.skip(3 + width);
+            self.timestamp_ms = self.timestamp_ms.wrapping_add(self.delta_ms);
+            self.baseline_bits ^= (bits << 3 >> (64 - width)) << self.window.trailing();
+            self.value_bits = self.baseline_bits;
+            return Ok(());
+        }
         let ones = bits.leading_ones().min(5);
         self.reader.skip((ones + 1).min(5));
         if let Some(width) = ones.checked_sub(2).and_then(|i| CHANGE_WIDTHS.get(i as usize)) {
@@ -305,6 +315,21 @@ impl Iterator for Xor2Decoder<'_> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         (0, Some(usize::from(self.count - self.read)))
     }
+}
+
+/// Appends a XOR2 chunk's samples to the columns.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]; the columns then hold the samples before the damage.
+pub(crate) fn decode_floats_with_starts(bytes: &[u8], columns: &mut Columns) -> Result<()> {
+    let mut decoder = Xor2Decoder::new(bytes)?;
+    columns.timestamps.reserve(usize::from(decoder.count));
+    columns.values.reserve(usize::from(decoder.count));
+    while decoder.read < decoder.count {
+        decoder.step()?;
+        columns.push_float(decoder.timestamp_ms, decoder.starts.start_ms, f64::from_bits(decoder.value_bits));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

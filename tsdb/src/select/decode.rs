@@ -133,8 +133,15 @@ fn is_ascending(timestamps: &[i64]) -> bool {
 
 /// Merges the floats from `before` on, a whole chunk, with those that they overlap.
 fn merge_floats(columns: &mut Columns, before: usize) {
-    let first_ms = columns.timestamps[before..].iter().copied().min().unwrap_or(i64::MAX);
+    let run = &columns.timestamps[before..];
+    let Some(first_ms) = run.iter().copied().min() else { return };
     let from = columns.timestamps[..before].partition_point(|timestamp_ms| *timestamp_ms < first_ms);
+    // Replicas hold the same samples in chunks of other ends: nearly always there is nothing to decide.
+    let shared = (before - from).min(run.len());
+    if is_ascending(run) && columns.is_same_run(from..from + shared, before..before + shared) {
+        columns.remove(before..before + shared);
+        return;
+    }
     let start = |i| columns.starts.get(i).copied().unwrap_or(0);
     let mut tail: Vec<_> =
         (from..columns.len()).map(|i| (columns.timestamps[i], columns.values[i], start(i))).collect();
@@ -223,7 +230,7 @@ fn trim(columns: &mut Columns, range_ms: &RangeInclusive<i64>) {
     let end = columns.timestamps.partition_point(|timestamp_ms| timestamp_ms <= range_ms.end());
     columns.truncate(end);
     let start = columns.timestamps.partition_point(|timestamp_ms| timestamp_ms < range_ms.start());
-    columns.drop_front(start);
+    columns.remove(0..start);
 }
 
 #[cfg(test)]
