@@ -13,7 +13,7 @@ pub use histogram::{
 };
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
-pub use regex::{COMPILED_BYTES_MAX, PATTERN_BYTES_MAX};
+pub use regex::{COMPILED_BYTES_MAX, PATTERN_BYTES_MAX, anchored_regex};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale, prefer, prefer_float, prefer_value, stale_nan};
 pub use tenant::{TENANT_ID_BYTES_MAX, TenantId};
 

@@ -8,6 +8,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+use parse::Captures;
 use regex_syntax::hir::{Class, ClassUnicodeRange, Dot, Hir, HirKind, Look};
 
 use crate::{Error, Result};
@@ -27,6 +28,31 @@ const PRODUCT_MAX: usize = 256;
 
 /// Nesting that the engine's own parser may meet in what we print; ours is limited before.
 const PRINTED_DEPTH_MAX: u32 = 1000;
+
+/// A pattern as a whole value has to match it, with its capturing groups: for functions that replace.
+///
+/// # Errors
+/// [`Error::Invalid`] where it isn't RE2; [`Error::Limit`] where it is longer than [`PATTERN_BYTES_MAX`] or larger than
+/// [`COMPILED_BYTES_MAX`] once compiled.
+pub fn anchored_regex(pattern: &str) -> Result<regex::Regex> {
+    compile(parsed(pattern, Captures::Kept)?)
+}
+
+fn parsed(pattern: &str, captures: Captures) -> Result<Hir> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(Error::Limit(format!(
+            "regular expression of {} bytes: the limit is {PATTERN_BYTES_MAX}",
+            pattern.len()
+        )));
+    }
+    parse::parse(pattern, captures).map_err(|refusal| {
+        let shown: String = pattern.chars().take(80).collect();
+        Error::Invalid(format!(
+            "invalid regular expression {shown:?}: {} at byte {}",
+            refusal.reason, refusal.at
+        ))
+    })
+}
 
 /// A compiled pattern.
 #[derive(Clone, Debug)]
@@ -66,19 +92,7 @@ impl Pattern {
     /// # Errors
     /// [`Error::Invalid`] where it isn't RE2; [`Error::Limit`] where it is too long or too large once compiled.
     pub(super) fn new(pattern: &str) -> Result<Self> {
-        if pattern.len() > PATTERN_BYTES_MAX {
-            return Err(Error::Limit(format!(
-                "regular expression of {} bytes: the limit is {PATTERN_BYTES_MAX}",
-                pattern.len()
-            )));
-        }
-        let hir = parse::parse(pattern).map_err(|refusal| {
-            let shown: String = pattern.chars().take(80).collect();
-            Error::Invalid(format!(
-                "invalid regular expression {shown:?}: {} at byte {}",
-                refusal.reason, refusal.at
-            ))
-        })?;
+        let hir = parsed(pattern, Captures::Dropped)?;
         let hir = without_anchors(hir, true, true);
         let prefix = literal_prefix(&hir);
         let form = match set_of(&hir) {

@@ -1,12 +1,14 @@
 //! RE2's syntax as Go's `regexp/syntax` reads it with the flags Perl and DotNL, parsed into `regex-syntax`'s HIR.
 //!
 //! Steps: one pass over the pattern keeps the current concatenation and its finished alternatives; a repetition takes
-//! the last item of the concatenation; a group recurses. Captures and laziness are dropped, since a matcher only asks
-//! whether the whole value matches. What RE2 refuses is refused here, also where the `regex` crate would accept it
+//! the last item of the concatenation; a group recurses. A matcher only asks whether the whole value matches, so for it
+//! captures are dropped. What RE2 refuses is refused here, also where the `regex` crate would accept it
 //! (`x{1001}`, `a**`, `(?x)`, look-around); what both write alike but mean differently (`\d`, `\s`, `\b`, `[a&&b]`)
 //! gets RE2's meaning because the crate never sees the pattern's own text.
 
-use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, HirKind, Look, Repetition};
+use regex_syntax::hir::{
+    Capture, Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, HirKind, Look, Repetition,
+};
 
 /// Largest repetition count, and largest product of nested counts: RE2's limit.
 const REPEAT_MAX: u32 = 1000;
@@ -23,10 +25,17 @@ pub(super) struct Refusal {
     pub reason: String,
 }
 
+/// What becomes of groups that capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Captures {
+    Kept,
+    Dropped,
+}
+
 /// Parses a whole pattern.
-pub(super) fn parse(pattern: &str) -> Result<Hir, Refusal> {
-    let flags = Flags { fold_case: false, multi_line: false, dot_newline: true };
-    let mut parser = Parser { pattern, at: 0, flags, depth: 0, names: Vec::new() };
+pub(super) fn parse(pattern: &str, captures: Captures) -> Result<Hir, Refusal> {
+    let flags = Flags { fold_case: false, multi_line: false, dot_newline: true, lazy: false };
+    let mut parser = Parser { pattern, at: 0, flags, depth: 0, captures, groups: 0, names: Vec::new() };
     let node = parser.alternation()?;
     if parser.peek().is_some() {
         return Err(parser.refuse("unexpected )"));
@@ -39,6 +48,7 @@ struct Flags {
     fold_case: bool,
     multi_line: bool,
     dot_newline: bool,
+    lazy: bool,
 }
 
 struct Node {
@@ -52,6 +62,9 @@ struct Parser<'a> {
     at: usize,
     flags: Flags,
     depth: usize,
+    captures: Captures,
+    /// Capturing groups opened so far.
+    groups: u32,
     names: Vec<&'a str>,
 }
 
@@ -182,7 +195,7 @@ impl<'a> Parser<'a> {
         max: Option<u32>,
         counted: bool,
     ) -> Result<(), Refusal> {
-        self.take("?");
+        let greedy = self.take("?") == self.flags.lazy;
         if repeated {
             return Err(self.refuse_at(start, "nested repetition operator"));
         }
@@ -194,7 +207,7 @@ impl<'a> Parser<'a> {
         if weight > REPEAT_MAX {
             return Err(self.refuse_at(start, "invalid repetition count"));
         }
-        let hir = Hir::repetition(Repetition { min, max, greedy: true, sub: Box::new(hir) });
+        let hir = Hir::repetition(Repetition { min, max, greedy, sub: Box::new(hir) });
         items.push(Node { hir, weight });
         Ok(())
     }
@@ -204,29 +217,39 @@ impl<'a> Parser<'a> {
         let start = self.at;
         self.at += 1;
         let outer = self.flags;
+        let mut capture = Some(None);
         if self.take("?") {
-            if self.take("P<")
-                || (!self.rest().starts_with("<=") && !self.rest().starts_with("<!") && self.take("<"))
-            {
-                self.capture_name(start)?;
+            let look_behind = self.rest().starts_with("<=") || self.rest().starts_with("<!");
+            if self.take("P<") || (!look_behind && self.take("<")) {
+                capture = Some(Some(self.capture_name(start)?.into()));
             } else if self.group_flags(start)? {
                 return Ok(None);
+            } else {
+                capture = None;
             }
         }
+        let index = self.groups + 1;
+        self.groups += u32::from(capture.is_some());
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(self.refuse_at(start, format!("groups nest deeper than {DEPTH_MAX}")));
         }
-        let node = self.alternation()?;
+        let Node { hir, weight } = self.alternation()?;
         self.depth -= 1;
         if !self.take(")") {
             return Err(self.refuse_at(start, "missing closing )"));
         }
         self.flags = outer;
-        Ok(Some(node))
+        let hir = match capture {
+            Some(name) if self.captures == Captures::Kept => {
+                Hir::capture(Capture { index, name, sub: Box::new(hir) })
+            }
+            _ => hir,
+        };
+        Ok(Some(Node { hir, weight }))
     }
 
-    fn capture_name(&mut self, start: usize) -> Result<(), Refusal> {
+    fn capture_name(&mut self, start: usize) -> Result<&'a str, Refusal> {
         let name = self.rest().split_once('>').map(|(name, _)| name);
         let valid =
             |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -238,7 +261,7 @@ impl<'a> Parser<'a> {
         }
         self.names.push(name);
         self.at += name.len() + 1;
-        Ok(())
+        Ok(name)
     }
 
     /// Reads `flags)` (true) or `flags:` (false) and sets them.
@@ -250,7 +273,7 @@ impl<'a> Parser<'a> {
                 'i' => self.flags.fold_case = on,
                 'm' => self.flags.multi_line = on,
                 's' => self.flags.dot_newline = on,
-                'U' => {}
+                'U' => self.flags.lazy = on,
                 '-' if on => {
                     on = false;
                     named_since_minus = false;

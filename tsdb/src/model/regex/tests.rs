@@ -179,6 +179,15 @@ fn a_long_list_of_literals_needs_no_engine() {
 }
 
 #[test]
+fn captures_are_numbered_and_named_as_written() {
+    let regex = anchored_regex(r"(?i:x)(a+?)(?P<rest>\d*a*)(?U)(.*)(.*)").unwrap();
+    let found = regex.captures("Xaa1").unwrap();
+    assert_eq!((&found[1], &found["rest"], &found[3], &found[4]), ("a", "a", "", "1"));
+    assert!(regex.captures("yXaa1").is_none());
+    assert!(anchored_regex("(a)**").is_err());
+}
+
+#[test]
 fn sets_are_found() {
     assert_eq!(set("foo"), ["foo"]);
     assert_eq!(set("b|a|b"), ["a", "b"]);
