@@ -10,10 +10,11 @@
 //! | [`log`] | log lines as logfmt or JSON |
 //! | [`cli`] | the command line, one file a verb |
 //! | [`bench`] | load and measurements, for any server |
+//! | [`client`] | HTTP clients for those two |
 
 pub mod bench;
 pub mod cli;
-mod client;
+pub mod client;
 pub mod config;
 pub mod env;
 pub mod http;

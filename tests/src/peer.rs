@@ -1,0 +1,136 @@
+//! Peers: real Prometheus servers and node_exporter, as `.ci/setup` installs them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::process::signal;
+use crate::{Http, skip};
+
+/// A running peer with a port of its own. Dropping it ends it.
+pub struct Peer {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+/// A port of the loopback that nobody listens on now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Debian's Prometheus, or `None` with a message.
+pub fn prometheus() -> Option<PathBuf> {
+    installed("/usr/bin/prometheus".into())
+}
+
+/// Debian's promtool, or `None` with a message.
+pub fn promtool() -> Option<PathBuf> {
+    installed("/usr/bin/promtool".into())
+}
+
+/// Debian's node_exporter, or `None` with a message.
+pub fn node_exporter() -> Option<PathBuf> {
+    installed("/usr/bin/prometheus-node-exporter".into())
+}
+
+/// The newest Prometheus of 3.5 or later that was unpacked beside the system, or `None` with a message.
+pub fn prometheus_new() -> Option<PathBuf> {
+    let named = std::env::var_os("CARILLON_PEERS").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/carillon-peers"));
+    let dir = named.or_else(home)?;
+    let mut found: Vec<_> = std::fs::read_dir(&dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("prometheus-3"))
+        .collect();
+    found.sort();
+    let newest = found.pop().unwrap_or_else(|| "prometheus-3.5".to_owned());
+    installed(dir.join(newest).join("usr/bin/prometheus"))
+}
+
+fn installed(path: PathBuf) -> Option<PathBuf> {
+    if path.exists() {
+        return Some(path);
+    }
+    skip(&format!("{} isn't installed; .ci/setup does that", path.display()));
+    None
+}
+
+impl Peer {
+    /// Starts a program that serves HTTP on `port`, with its log in `dir`, and waits until `path` answers.
+    pub async fn start(program: &Path, port: u16, args: &[String], dir: &Path, path: &str) -> Self {
+        let log = dir.join(format!("log-{port}"));
+        let file = File::create(&log).unwrap();
+        let child = Command::new(program)
+            .args(args)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        let mut peer = Self { child, port, log };
+        let http = peer.http();
+        crate::eventually("a peer that answers", 60, async || {
+            let ended = peer.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{} ended: {}", program.display(), peer.log());
+            http.try_get(path, &[]).await.ok().filter(|answer| answer.status == 200)
+        })
+        .await;
+        peer
+    }
+
+    /// Starts a Prometheus with this configuration and its data in `dir`.
+    pub async fn prometheus(program: &Path, dir: &Path, config: &str, more: &[&str]) -> Self {
+        let port = free_port();
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("prometheus.yml"), config.replace("SELF", &format!("127.0.0.1:{port}")))
+            .unwrap();
+        let mut args = vec![
+            format!("--config.file={}", dir.join("prometheus.yml").display()),
+            format!("--storage.tsdb.path={}", dir.join("data").display()),
+            format!("--web.listen-address=127.0.0.1:{port}"),
+        ];
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        Self::start(program, port, &args, dir, "/-/ready").await
+    }
+
+    /// Its port on the loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it answers, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A client of it.
+    pub fn http(&self) -> Http {
+        Http::new(&self.url())
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            signal("KILL", self.child.id());
+        }
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(20).collect();
+            eprintln!(
+                "--- the last of a peer's log\n{}\n---",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
+        }
+    }
+}
