@@ -59,6 +59,8 @@ pub const BLOCK_META: &str = "meta.json";
 pub const BLOCK_INDEX: &str = "index";
 /// A block's deletions.
 pub const BLOCK_TOMBSTONES: &str = "tombstones";
+/// A block's deletions while they are written.
+pub const TEMPORARY_TOMBSTONES: &str = "tombstones.tmp";
 /// A block's folder of chunk files.
 pub const BLOCK_CHUNKS_DIR: &str = "chunks";
 

@@ -8,6 +8,7 @@
 //! | [`model`] | labels, matchers, samples, histograms: what everybody talks about |
 //! | [`block`] | a time range in files that never change, as Prometheus writes them |
 //! | [`chunk`] | runs of samples in Prometheus's encodings |
+//! | [`compact`] | several blocks into one |
 //! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
 //! | [`digest`] | whether two stores hold the same samples |
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
@@ -19,6 +20,7 @@
 
 pub mod block;
 pub mod chunk;
+pub mod compact;
 pub mod db;
 pub mod digest;
 pub mod disk;

@@ -6,6 +6,7 @@
 //! reference  number of the file, from 0 <32 bits> | offset in it <32 bits>
 //! ```
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,7 +75,6 @@ impl ChunkFilesWriter {
         Ok(self.meta(chunk.min_ms, chunk.max_ms, offset))
     }
 
-    #[allow(dead_code, reason = "merging blocks uses it")]
     /// Appends a chunk as another block's file holds it: length, encoding, data and checksum, which hold.
     pub(crate) fn write_raw(&mut self, min_ms: i64, max_ms: i64, raw: &[u8]) -> Result<ChunkMeta> {
         let file = self.file_with_room(raw.len() as u64)?;
@@ -163,31 +163,25 @@ impl ChunkFiles {
         Ok(Self { dir: dir.to_owned(), files: mapped })
     }
 
-    /// The chunk that an index refers to.
+    /// The samples of a chunk that an index refers to.
     ///
     /// # Errors
     /// [`Error::Corrupt`]; [`Error::Invalid`] when its encoding isn't known.
     pub(crate) fn get(&self, reference: u64) -> Result<StoredChunk> {
-        let (file, encoding, data, _) = self.find(reference)?;
-        let encoding = Encoding::from_byte(encoding).ok_or_else(|| {
-            let path = self.path(reference);
-            Error::Invalid(format!("chunks of encoding {encoding} can't be read ({})", path.display()))
-        })?;
+        let Found { file, encoding, data, .. } = self.find(reference)?;
         Ok(StoredChunk { encoding, data: file.slice(data) })
     }
 
-    #[allow(dead_code, reason = "merging blocks uses it")]
-    /// A chunk's encoding byte, and its bytes in the file: length, encoding, data and checksum.
+    /// The same chunk as its file holds it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`].
+    /// As [`ChunkFiles::get`].
     pub(crate) fn raw(&self, reference: u64) -> Result<RawChunk<'_>> {
-        let (file, encoding, data, whole) = self.find(reference)?;
+        let Found { file, encoding, data, whole } = self.find(reference)?;
         Ok(RawChunk { encoding, data: &file[data], whole: &file[whole] })
     }
 
-    #[allow(clippy::type_complexity, reason = "a file and two places in it, taken apart at once")]
-    fn find(&self, reference: u64) -> Result<(&Bytes, u8, std::ops::Range<usize>, std::ops::Range<usize>)> {
+    fn find(&self, reference: u64) -> Result<Found<'_>> {
         let offset = (reference & u64::from(u32::MAX)) as usize;
         let wrong = |reason: &str| Error::corrupt("chunk", offset, reason).in_file(self.path(reference));
         let number = (reference >> 32) as usize;
@@ -204,7 +198,12 @@ impl ChunkFiles {
         if crc32c(content) != sum {
             return Err(wrong("checksum mismatch"));
         }
-        Ok((file, content[0], start + 1..start + content.len(), offset..reader.offset()))
+        let encoding = Encoding::from_byte(content[0]).ok_or_else(|| {
+            let path = self.path(reference);
+            Error::Invalid(format!("chunks of encoding {} can't be read ({})", content[0], path.display()))
+        })?;
+        let data = start + 1..start + content.len();
+        Ok(Found { file, encoding, data, whole: offset..reader.offset() })
     }
 
     fn path(&self, reference: u64) -> PathBuf {
@@ -213,12 +212,20 @@ impl ChunkFiles {
     }
 }
 
-#[allow(dead_code, reason = "merging blocks uses it")]
-/// A chunk as its file holds it.
+/// A chunk as its file holds it, checksum verified.
 pub(crate) struct RawChunk<'a> {
-    pub(crate) encoding: u8,
+    pub(crate) encoding: Encoding,
+    /// The samples.
     pub(crate) data: &'a [u8],
+    /// Length, encoding, samples and checksum.
     pub(crate) whole: &'a [u8],
+}
+
+struct Found<'a> {
+    file: &'a Bytes,
+    encoding: Encoding,
+    data: Range<usize>,
+    whole: Range<usize>,
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use ulid::Ulid;
 
+use crate::chunk::Encoding;
 use crate::disk::Disk;
 use crate::files;
 use crate::index::coding::crc32c;
@@ -74,6 +75,19 @@ pub struct BlockStats {
     /// Samples that are histograms.
     #[serde(skip_serializing_if = "is_zero")]
     pub num_histogram_samples: u64,
+}
+
+impl BlockStats {
+    /// Where samples of an encoding are counted beside `num_samples`.
+    pub(super) fn counter(&mut self, encoding: Encoding) -> &mut u64 {
+        match encoding {
+            Encoding::Xor | Encoding::Xor2 => &mut self.num_float_samples,
+            Encoding::Histogram
+            | Encoding::FloatHistogram
+            | Encoding::HistogramWithStarts
+            | Encoding::FloatHistogramWithStarts => &mut self.num_histogram_samples,
+        }
+    }
 }
 
 /// What a block was made of.

@@ -11,7 +11,7 @@
 //! The formats are Prometheus's to the byte. Everything is read where it lies, by memory map; checksums are verified
 //! on the way, and whatever the bytes are, reading ends with samples or an error.
 
-mod chunk_files;
+pub(crate) mod chunk_files;
 pub(crate) mod file_writer;
 mod meta;
 mod reader;
@@ -21,7 +21,7 @@ mod symbol_set;
 mod tests;
 mod tombstones;
 mod verify;
-mod writer;
+pub(crate) mod writer;
 
 pub use chunk_files::CHUNK_FILE_BYTES_MAX;
 pub use meta::{BlockMeta, BlockStats, Compaction, META_BYTES_MAX, Parent};

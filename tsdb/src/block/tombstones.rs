@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use super::file_writer::FileWriter;
 use crate::disk::Disk;
 use crate::files;
 use crate::index::coding::{Reader, crc32c, push_uvarint, push_varint};
@@ -37,6 +38,26 @@ impl Tombstones {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(Error::io("read", path, e)),
         }
+    }
+
+    /// Replaces the file of the block in `dir` and makes it safe. Blocks opened before keep what they read.
+    ///
+    /// # Errors
+    /// Those of the disk; the old file is then still there.
+    pub fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        let path = dir.join(files::BLOCK_TOMBSTONES);
+        let temporary = dir.join(files::TEMPORARY_TOMBSTONES);
+        match disk.remove_file(&temporary) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", temporary, e));
+            }
+            _ => {}
+        }
+        let mut file = FileWriter::create(disk, &temporary)?;
+        file.write(&self.encode())?;
+        file.finish()?;
+        disk.rename(&temporary, &path).map_err(|e| Error::io("rename", &temporary, e))?;
+        disk.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))
     }
 
     /// Adds a deleted range, in milliseconds, both ends included.

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::reader::{Block, Parts};
 use super::{BlockStats, ChunkMeta};
 use crate::Result;
-use crate::chunk::{Decoder, Encoding};
+use crate::chunk::Decoder;
 use crate::index::postings::PostingsSource;
 use crate::index::reader::{SeriesEntry, SymbolCache};
 use crate::model::Labels;
@@ -105,10 +105,7 @@ fn verify_chunks(parts: &Parts, labels: &Labels, chunks: &[ChunkMeta], report: &
             count += 1;
         }
         report.stats.num_samples += count;
-        match stored.encoding {
-            Encoding::Histogram | Encoding::FloatHistogram => report.stats.num_histogram_samples += count,
-            _ => report.stats.num_float_samples += count,
-        }
+        *report.stats.counter(stored.encoding) += count;
         if let Some(range) = range {
             if range != (chunk.min_ms..=chunk.max_ms) {
                 report.problem(|| {

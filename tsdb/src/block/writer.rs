@@ -187,11 +187,10 @@ impl FilesWriter {
 
     /// Writes a chunk.
     pub(crate) fn write_chunk(&mut self, chunk: &Chunk) -> Result<ChunkMeta> {
-        self.count_chunk(chunk.min_ms, chunk.max_ms, chunk.encoding as u8, &chunk.data)?;
+        self.count_chunk(chunk.min_ms, chunk.max_ms, chunk.encoding, &chunk.data)?;
         self.chunk_files().write(chunk)
     }
 
-    #[allow(dead_code, reason = "merging blocks uses it")]
     /// Writes a chunk as another block's file holds it.
     pub(crate) fn write_raw(
         &mut self,
@@ -207,7 +206,7 @@ impl FilesWriter {
         self.chunks.as_mut().expect("taken by `finish` alone")
     }
 
-    fn count_chunk(&mut self, min_ms: i64, max_ms: i64, encoding: u8, data: &[u8]) -> Result<()> {
+    fn count_chunk(&mut self, min_ms: i64, max_ms: i64, encoding: Encoding, data: &[u8]) -> Result<()> {
         let BlockMeta { min_ms: from, max_ms: to, .. } = self.meta;
         if min_ms < from || max_ms >= to || min_ms > max_ms {
             return Err(Error::Invalid(format!(
@@ -229,11 +228,7 @@ impl FilesWriter {
         let stats = &mut self.meta.stats;
         stats.num_chunks += 1;
         stats.num_samples += count;
-        if [Encoding::Histogram as u8, Encoding::FloatHistogram as u8].contains(&encoding) {
-            stats.num_histogram_samples += count;
-        } else {
-            stats.num_float_samples += count;
-        }
+        *stats.counter(encoding) += count;
         Ok(())
     }
 

@@ -200,6 +200,14 @@ impl IndexReader {
         failed.map_or(Ok(after.saturating_sub(1)), Err)
     }
 
+    /// The ids of all series; `None` in an empty index.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub(crate) fn all_ids(&self) -> Result<Option<StoredIds<'_>>> {
+        self.all.map(|offset| self.list_at(offset)).transpose()
+    }
+
     /// The list at an offset of the postings offset table.
     ///
     /// # Errors
@@ -297,6 +305,11 @@ impl<'a> StoredIds<'a> {
         self.ids.iter().map(|id| u32::from_be_bytes(*id))
     }
 
+    /// The id at a place; `None` beyond the end.
+    pub(crate) fn get(self, at: usize) -> Option<u32> {
+        self.ids.get(at).map(|id| u32::from_be_bytes(*id))
+    }
+
     /// Whether some id is in `set`.
     pub(crate) fn meets(self, set: &RoaringBitmap) -> bool {
         self.iter().any(|id| set.contains(id))
@@ -335,7 +348,7 @@ impl PostingsSource for IndexReader {
     type List<'a> = StoredIds<'a>;
 
     fn all(&self) -> Result<RoaringBitmap> {
-        self.all.map_or_else(|| Ok(RoaringBitmap::new()), |offset| Ok(self.list_at(offset)?.to_set()))
+        Ok(self.all_ids()?.map(StoredIds::to_set).unwrap_or_default())
     }
 
     fn list(&self, name: &str, value: &str) -> Result<Option<StoredIds<'_>>> {

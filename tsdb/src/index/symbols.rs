@@ -58,7 +58,6 @@ impl Symbols {
         Ok(Self { file, start, end, count, references })
     }
 
-    #[allow(dead_code, reason = "merging blocks uses it")]
     /// Number of symbols.
     pub(crate) fn count(&self) -> u32 {
         self.count
@@ -93,7 +92,6 @@ impl Symbols {
         }
     }
 
-    #[allow(dead_code, reason = "merging blocks uses it")]
     /// All symbols with what labels call them, in the table's order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Result<(u32, &str)>> {
         let mut reader = self.reader(self.start);
