@@ -5,6 +5,7 @@
 
 mod api;
 mod bench;
+mod blocks;
 mod completion;
 mod config;
 mod failure;
@@ -43,6 +44,9 @@ enum Verb {
     Series(query::Series),
     /// List label names, or the values of one label
     Labels(query::Labels),
+    /// Look at blocks where they lie
+    #[command(subcommand)]
+    Blocks(blocks::Blocks),
     /// Put load on a running node, or on any server that speaks Prometheus's protocols
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -83,6 +87,7 @@ impl Verb {
             Self::Query(verb) => block_on(verb.run(output)),
             Self::Series(verb) => block_on(verb.run(output)),
             Self::Labels(verb) => block_on(verb.run(output)),
+            Self::Blocks(verb) => verb.run(output),
             Self::Bench(verb) => block_on(verb.run(output)),
             Self::Config(verb) => verb.run(output),
             Self::Completion(verb) => verb.run(Cli::command(), output),
