@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Encoding;
 use super::appender::{ChunkAppender, Writes};
 use super::columns::Columns;
 use super::histogram::{HistogramDecoder, NewChunk};
 use super::xor::{XorDecoder, decode_floats};
 use super::xor2::{Xor2Decoder, decode_floats_with_starts};
-use super::{Encoding, bits::BitReader};
 use crate::Result;
 use crate::model::{CounterReset, Sample, Value};
 use crate::select::Chunk;
@@ -82,12 +82,10 @@ impl Iterator for Decoder<'_> {
 /// How many samples a chunk says it has.
 ///
 /// # Errors
-/// [`crate::Error::Corrupt`] when it is shorter than the number.
-pub fn count(bytes: &[u8]) -> Result<u16> {
-    match bytes.first_chunk() {
-        Some(count) => Ok(u16::from_be_bytes(*count)),
-        None => Err(BitReader::new(bytes, 0).corrupt("the chunk is shorter than its header")),
-    }
+/// [`crate::Error::Corrupt`] when it can't have as many.
+pub fn count(encoding: Encoding, bytes: &[u8]) -> Result<u16> {
+    let (_, count) = Decoder::new(encoding, bytes)?.size_hint();
+    Ok(count.and_then(|count| u16::try_from(count).ok()).expect("decoders know how many samples come"))
 }
 
 /// Appends a chunk's samples to the columns, which stay as they are where that fails.

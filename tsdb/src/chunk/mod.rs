@@ -38,11 +38,11 @@ pub enum Encoding {
     Histogram = 2,
     /// Native histograms with float counts.
     FloatHistogram = 3,
-    /// Floats with start times (Prometheus 3.11 and later).
+    /// Floats with start times.
     Xor2 = 4,
-    /// Native histograms with integer counts and start times (Prometheus 3.12 and later).
+    /// Native histograms with integer counts and start times.
     HistogramWithStarts = 5,
-    /// Native histograms with float counts and start times (Prometheus 3.12 and later).
+    /// Native histograms with float counts and start times.
     FloatHistogramWithStarts = 6,
 }
 

@@ -416,7 +416,7 @@ fn decode_into(bytes: &[u8], columns: &mut Columns, before: usize) -> Result<()>
     decoder.reader.check()
 }
 
-/// The number of samples that `bytes` claim in their first two bytes, if they are long enough for it.
+/// The number of samples in a chunk's first two bytes, if it is long enough for them.
 pub(crate) fn count_of(
     bytes: &[u8],
     reader: &BitReader<'_>,
@@ -427,11 +427,16 @@ pub(crate) fn count_of(
         return Err(reader.corrupt("the chunk is shorter than its header"));
     }
     let count = u16::from_be_bytes([bytes[0], bytes[1]]);
-    // Bounds every loop, since behind the end there are zeros without end, and zeros are samples.
+    check_count(count, reader, sample_bits_min)?;
+    Ok(count)
+}
+
+/// Bounds every loop over samples, since behind the end there are zeros without end, and zeros are samples.
+pub(crate) fn check_count(count: u16, reader: &BitReader<'_>, sample_bits_min: usize) -> Result<()> {
     if usize::from(count) > 1 + reader.remaining() / sample_bits_min {
         return Err(reader.corrupt("the chunk is too short for its samples"));
     }
-    Ok(count)
+    Ok(())
 }
 
 /// The number of `width` bits (under 64) that stands for -(2^(width-1) - 1) to 2^(width-1).

@@ -5,11 +5,10 @@
 
 use super::cell::{Cell, ChunkCount, FloatCell};
 use super::decode::{HistogramDecoder, State, values};
+use super::header::Header;
 use super::layout::Layout;
-use super::{FLAGS_AT, HEADER_BYTES, HEADER_BYTES_WITH_STARTS, flags, reset_of};
 use crate::Result;
 use crate::chunk::bits::BitWriter;
-use crate::chunk::starts::Starts;
 use crate::chunk::varbit::push_varbit_int;
 use crate::model::{CounterReset, Histogram, Span, bucket_indexes, is_stale};
 
@@ -28,23 +27,16 @@ pub struct NewChunk {
 #[derive(Clone, Debug)]
 pub struct HistogramAppender<C: ChunkCount> {
     writer: BitWriter,
-    starts: Option<Starts>,
+    header: Header,
     /// Of the last sample; `None` in an empty chunk.
     state: Option<State<C>>,
-    reset: CounterReset,
 }
 
 impl<C: ChunkCount> HistogramAppender<C> {
     /// An empty chunk, of the encoding with start times or without; `reset` says what is known about the chunk before.
     pub fn new(with_starts: bool, reset: CounterReset) -> Self {
-        let header = [0; HEADER_BYTES_WITH_STARTS];
-        let length = if with_starts { HEADER_BYTES_WITH_STARTS } else { HEADER_BYTES };
-        Self {
-            writer: BitWriter::new(&header[..length]),
-            starts: with_starts.then(Starts::default),
-            state: None,
-            reset,
-        }
+        let header = Header::new(reset, with_starts);
+        Self { writer: BitWriter::new(&header.bytes()), header, state: None }
     }
 
     /// Continues a chunk from its bytes.
@@ -53,18 +45,16 @@ impl<C: ChunkCount> HistogramAppender<C> {
     /// [`crate::Error::Corrupt`] when they aren't a whole chunk.
     pub fn resume(bytes: &[u8], with_starts: bool) -> Result<Self> {
         let mut decoder = HistogramDecoder::<C>::new(bytes, with_starts)?;
-        let reset = reset_of(bytes[FLAGS_AT]);
-        if decoder.count == 0 {
-            return Ok(Self::new(with_starts, reset));
+        if decoder.header.count == 0 {
+            return Ok(Self::new(with_starts, decoder.header.reset));
         }
         for sample in decoder.by_ref() {
             sample?;
         }
         Ok(Self {
             writer: BitWriter::resume(bytes, decoder.reader.position()),
-            starts: decoder.starts,
+            header: decoder.header,
             state: Some(decoder.state),
-            reset,
         })
     }
 
@@ -101,7 +91,7 @@ impl<C: ChunkCount> HistogramAppender<C> {
 
     /// Whether the encoding keeps start times.
     pub fn has_starts(&self) -> bool {
-        self.starts.is_some()
+        self.header.starts.is_some()
     }
 
     /// The chunk as it now is.
@@ -111,7 +101,7 @@ impl<C: ChunkCount> HistogramAppender<C> {
 
     /// Number of samples.
     pub fn count(&self) -> u16 {
-        u16::from_be_bytes([self.bytes()[0], self.bytes()[1]])
+        self.header.count
     }
 
     /// The newest timestamp, if there is a sample.
@@ -122,13 +112,17 @@ impl<C: ChunkCount> HistogramAppender<C> {
     /// The newest sample: timestamp (ms), start time (ms, 0 where it isn't kept), value.
     pub fn last(&self) -> Option<(i64, i64, Histogram<C>)> {
         let state = self.state.as_ref()?;
-        let reset = match self.reset {
+        let reset = match self.header.reset {
             CounterReset::Gauge => CounterReset::Gauge,
             _ if self.count() > 1 => CounterReset::NotReset,
             CounterReset::Reset => CounterReset::Reset,
             _ => CounterReset::Unknown,
         };
-        Some((state.timestamp_ms, self.starts.map_or(0, |starts| starts.start_ms), state.histogram(reset)))
+        Some((
+            state.timestamp_ms,
+            self.header.starts.map_or(0, |starts| starts.start_ms),
+            state.histogram(reset),
+        ))
     }
 
     /// Bytes on the heap.
@@ -148,7 +142,7 @@ impl<C: ChunkCount> HistogramAppender<C> {
             None => CounterReset::Unknown,
             _ if is_stale(histogram.sum) => CounterReset::Unknown,
             Some(state) => match self.judge(state, histogram) {
-                Ok(()) if self.reset == CounterReset::Gauge => CounterReset::Gauge,
+                Ok(()) if self.header.reset == CounterReset::Gauge => CounterReset::Gauge,
                 Ok(()) => CounterReset::NotReset,
                 Err(NewChunk { reset }) => reset,
             },
@@ -158,7 +152,7 @@ impl<C: ChunkCount> HistogramAppender<C> {
     /// Whether the chunk may go on with `histogram`, whatever its buckets.
     fn judge(&self, state: &State<C>, histogram: &Histogram<C>) -> Result<(), NewChunk> {
         let is_gauge = histogram.counter_reset == CounterReset::Gauge;
-        if is_gauge != (self.reset == CounterReset::Gauge) || state.is_stale() {
+        if is_gauge != (self.header.reset == CounterReset::Gauge) || state.is_stale() {
             return Err(NewChunk { reset: CounterReset::Unknown });
         }
         if is_gauge {
@@ -192,14 +186,14 @@ impl<C: ChunkCount> HistogramAppender<C> {
         let (positive, negative) = wider.buckets();
         let own = histogram.positive_buckets.len() + histogram.negative_buckets.len();
         if positive + negative > LAYOUT_BUCKETS_MAX.max(own) {
-            let is_gauge = self.reset == CounterReset::Gauge;
+            let is_gauge = self.header.reset == CounterReset::Gauge;
             return Err(NewChunk {
                 reset: if is_gauge { CounterReset::Gauge } else { CounterReset::NotReset },
             });
         }
-        let narrow = std::mem::replace(self, Self::new(self.starts.is_some(), self.reset));
+        let narrow = std::mem::replace(self, Self::new(self.header.starts.is_some(), self.header.reset));
         let mut wider = Some(wider);
-        let samples = HistogramDecoder::<C>::new(narrow.bytes(), narrow.starts.is_some());
+        let samples = HistogramDecoder::<C>::new(narrow.bytes(), narrow.has_starts());
         for sample in samples.expect("what was written can be read") {
             let (timestamp_ms, start_ms, histogram) = sample.expect("what was written can be read");
             match wider.take() {
@@ -212,10 +206,10 @@ impl<C: ChunkCount> HistogramAppender<C> {
 
     /// Writes the first sample, and the layout before it.
     fn begin(&mut self, layout: Layout, timestamp_ms: i64, start_ms: i64, histogram: &Histogram<C>) {
-        self.reset = match histogram.counter_reset {
+        self.header.reset = match histogram.counter_reset {
             known @ (CounterReset::Gauge | CounterReset::Reset) => known,
-            _ if self.reset == CounterReset::Gauge => CounterReset::Unknown,
-            _ => self.reset,
+            _ if self.header.reset == CounterReset::Gauge => CounterReset::Unknown,
+            _ => self.header.reset,
         };
         let writer = &mut self.writer;
         layout.write(writer);
@@ -272,15 +266,11 @@ impl<C: ChunkCount> HistogramAppender<C> {
 
     /// What follows every sample: its start time, and the header.
     fn finish(&mut self, timestamp_ms: i64, previous_ms: i64, start_ms: i64) {
-        let index = self.count();
-        if let Some(starts) = &mut self.starts {
-            starts.write(&mut self.writer, index, timestamp_ms, previous_ms, start_ms);
-            self.writer.header::<HEADER_BYTES_WITH_STARTS>()[HEADER_BYTES] = starts.header();
+        if let Some(starts) = &mut self.header.starts {
+            starts.write(&mut self.writer, self.header.count, timestamp_ms, previous_ms, start_ms);
         }
-        let header = self.writer.header::<HEADER_BYTES>();
-        let count = index.checked_add(1).expect("a chunk is ended long before 65,535 samples");
-        header[..FLAGS_AT].copy_from_slice(&count.to_be_bytes());
-        header[FLAGS_AT] = flags(self.reset);
+        self.header.count_one();
+        *self.writer.header() = self.header.bytes();
     }
 }
 

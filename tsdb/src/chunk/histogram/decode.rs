@@ -1,24 +1,23 @@
 //! Reading histogram chunks.
 
 use super::cell::{Cell, ChunkCount, FloatCell};
+use super::header::{HEADER_BYTES, Header};
 use super::layout::Layout;
-use super::{FLAGS_AT, HEADER_BYTES, HEADER_BYTES_WITH_STARTS, SAMPLE_BITS_MIN, reset_of};
 use crate::Result;
 use crate::chunk::bits::BitReader;
-use crate::chunk::starts::Starts;
 use crate::chunk::varbit::read_varbit_int;
-use crate::chunk::xor::count_of;
+use crate::chunk::xor::check_count;
 use crate::model::{CounterReset, Histogram, is_stale};
+
+/// Fewest bits of a sample: timestamp, count, zero count and sum.
+const SAMPLE_BITS_MIN: usize = 4;
 
 /// Reads a histogram chunk, sample by sample.
 #[derive(Clone, Debug)]
 pub struct HistogramDecoder<'a, C: ChunkCount> {
     pub(super) reader: BitReader<'a>,
-    pub(super) count: u16,
+    pub(super) header: Header,
     pub(super) read: u16,
-    pub(super) reset: CounterReset,
-    /// Of encodings that keep start times.
-    pub(super) starts: Option<Starts>,
     pub(super) state: State<C>,
 }
 
@@ -41,12 +40,13 @@ impl<'a, C: ChunkCount> HistogramDecoder<'a, C> {
     /// # Errors
     /// [`crate::Error::Corrupt`] when they can't hold what they claim.
     pub fn new(bytes: &'a [u8], with_starts: bool) -> Result<Self> {
-        let header = if with_starts { HEADER_BYTES_WITH_STARTS } else { HEADER_BYTES };
-        let mut reader = BitReader::new(bytes, header);
-        let count = count_of(bytes, &reader, header, SAMPLE_BITS_MIN)?;
-        let starts = with_starts.then(|| Starts::from_header(bytes[HEADER_BYTES]));
-        let reset = reset_of(bytes[FLAGS_AT]);
-        let layout = if count == 0 { Layout::default() } else { Layout::read(&mut reader)? };
+        let mut reader = BitReader::new(bytes, HEADER_BYTES);
+        let Some(header) = bytes.first_chunk() else {
+            return Err(reader.corrupt("the chunk is shorter than its header"));
+        };
+        let header = Header::read(*header, with_starts);
+        check_count(header.count, &reader, SAMPLE_BITS_MIN)?;
+        let layout = if header.count == 0 { Layout::default() } else { Layout::read(&mut reader)? };
         let state = State {
             layout,
             timestamp_ms: i64::MIN,
@@ -56,7 +56,7 @@ impl<'a, C: ChunkCount> HistogramDecoder<'a, C> {
             positive: Vec::new(),
             negative: Vec::new(),
         };
-        Ok(Self { reader, count, read: 0, reset, starts, state })
+        Ok(Self { reader, header, read: 0, state })
     }
 
     /// Reads one sample into the state; the caller has seen that one remains.
@@ -83,7 +83,7 @@ impl<'a, C: ChunkCount> HistogramDecoder<'a, C> {
                 }
             }
         }
-        if let Some(starts) = &mut self.starts {
+        if let Some(starts) = &mut self.header.starts {
             starts.read(reader, self.read, state.timestamp_ms, previous_ms)?;
         }
         self.read += 1;
@@ -93,7 +93,7 @@ impl<'a, C: ChunkCount> HistogramDecoder<'a, C> {
     /// What is known of a reset before the sample just read. That there was none before the chunk isn't trusted, since
     /// late samples may have come between.
     fn reset(&self) -> CounterReset {
-        match self.reset {
+        match self.header.reset {
             CounterReset::Gauge => CounterReset::Gauge,
             _ if self.read > 1 => CounterReset::NotReset,
             CounterReset::Reset => CounterReset::Reset,
@@ -107,19 +107,19 @@ impl<C: ChunkCount> Iterator for HistogramDecoder<'_, C> {
     type Item = Result<(i64, i64, Histogram<C>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.read == self.count {
+        if self.read == self.header.count {
             return None;
         }
         if let Err(error) = self.step() {
-            self.read = self.count;
+            self.read = self.header.count;
             return Some(Err(error));
         }
-        let start_ms = self.starts.map_or(0, |starts| starts.start_ms);
+        let start_ms = self.header.starts.map_or(0, |starts| starts.start_ms);
         Some(Ok((self.state.timestamp_ms, start_ms, self.state.histogram(self.reset()))))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(usize::from(self.count - self.read)))
+        (0, Some(usize::from(self.header.count - self.read)))
     }
 }
 

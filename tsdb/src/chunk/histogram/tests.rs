@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Result;
-use crate::model::{CUSTOM_BUCKETS_SCHEMA, Histogram, IntHistogram, Sample, Span, Value, prefer, stale_nan};
+use crate::model::{
+    CUSTOM_BUCKETS_SCHEMA, CounterReset, Histogram, IntHistogram, Sample, Span, Value, prefer, stale_nan,
+};
 
 type Timed<C> = (i64, i64, Histogram<C>);
 
