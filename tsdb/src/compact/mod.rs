@@ -3,10 +3,10 @@
 //! Steps:
 //!
 //! 1. Merge the symbol tables, which are sorted, into one; for each block keep what its symbols are called in the new
-//!    table ([`symbols`]). Numbers then compare as strings do, and no label is looked at as text again.
+//!    table (`symbols`). Numbers then compare as strings do, and no label is looked at as text again.
 //! 2. Walk all blocks side by side in label order and gather the chunks of each series.
 //! 3. A chunk that overlaps no other and that no deletion touches is copied as its file holds it. The rest is decoded,
-//!    merged (one sample a timestamp, chosen by [`crate::model::prefer`]) and encoded anew ([`series`]). A block's
+//!    merged (one sample a timestamp, chosen by [`crate::model::prefer`]) and encoded anew (`series`). A block's
 //!    deletions concern its own samples only, and are carried out.
 //!
 //! Assumes that each block's series are in label order; one that isn't is refused, and the others' caller goes on
