@@ -2,6 +2,8 @@
 //!
 //! The files lie beside the project, in `../shared/fixtures/blocks`; without them there is nothing to check.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and report as tests do")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //!
 //! Without a `promtool` on the path there is nothing to check.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and report as tests do")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
