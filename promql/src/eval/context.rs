@@ -1,0 +1,132 @@
+//! What every operator of one evaluation shares.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tsdb::chunk::Columns;
+use tsdb::model::FloatHistogram;
+use tsdb::select::Series;
+
+use super::limits::{Budget, Charge, Limits};
+use super::notes::Notes;
+use super::row::Row;
+use super::workers::Workers;
+use crate::annotations::{Annotations, Level};
+use crate::error::Result;
+use crate::functions::window::KernelScratch;
+use crate::parse::Span;
+use crate::plan::QueryRange;
+
+/// One evaluation.
+pub(crate) struct Context<'a> {
+    pub(crate) inputs: &'a [Vec<Series>],
+    pub(crate) range: QueryRange,
+    pub(crate) limits: &'a Limits,
+    pub(crate) workers: &'a dyn Workers,
+    pub(crate) budget: Budget,
+    annotations: Mutex<Annotations>,
+    scratches: Mutex<Vec<Scratch>>,
+    samples: AtomicU64,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        inputs: &'a [Vec<Series>],
+        range: QueryRange,
+        limits: &'a Limits,
+        workers: &'a dyn Workers,
+    ) -> Self {
+        Self {
+            inputs,
+            range,
+            limits,
+            workers,
+            budget: Budget::new(limits.bytes_max),
+            annotations: Mutex::default(),
+            scratches: Mutex::default(),
+            samples: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn annotate(&self, level: Level, text: &str, span: Span) {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner).add(level, text, span);
+    }
+
+    /// Tells what was noted of a series.
+    pub(crate) fn tell(&self, notes: Notes, metric: &str, span: Span) {
+        if !notes.is_empty() {
+            let mut annotations = self.annotations.lock().unwrap_or_else(PoisonError::into_inner);
+            notes.annotate(&mut annotations, metric, span);
+        }
+    }
+
+    pub(crate) fn take_annotations(&self) -> Annotations {
+        std::mem::take(&mut self.annotations.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Buffers for one task; give them back when it is done.
+    pub(crate) fn scratch(&self) -> Scratch {
+        self.scratches.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_back(&self, scratch: Scratch) {
+        self.scratches.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+    }
+
+    pub(crate) fn count_samples(&self, samples: usize) {
+        self.samples.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Rows together with what they cost.
+    pub(crate) fn rows(&self, rows: Vec<Row>) -> Result<Rows<'_>> {
+        let charge = self.budget.charge(rows.iter().map(row_bytes).sum(), "rows")?;
+        Ok(Rows { rows, _charge: charge })
+    }
+}
+
+/// What a row costs, its labels included: they may have been made for it.
+pub(crate) fn row_bytes(row: &Row) -> usize {
+    row.size_bytes() + row.labels.as_bytes().len()
+}
+
+/// Rows that are paid for.
+#[derive(Debug)]
+pub(crate) struct Rows<'a> {
+    pub(crate) rows: Vec<Row>,
+    _charge: Charge<'a>,
+}
+
+impl<'a> Rows<'a> {
+    /// Charged already.
+    pub(crate) fn paid(rows: Vec<Row>, charge: Charge<'a>) -> Self {
+        Self { rows, _charge: charge }
+    }
+}
+
+/// Buffers that a task reuses from series to series.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) columns: Columns,
+    pub(crate) float_timestamps: Vec<i64>,
+    pub(crate) float_values: Vec<f64>,
+    pub(crate) histogram_timestamps: Vec<i64>,
+    pub(crate) histogram_values: Vec<std::sync::Arc<FloatHistogram>>,
+    pub(crate) kernel: KernelScratch,
+    /// Values of a row that nobody needs any more.
+    pub(crate) spare: Vec<f64>,
+}
+
+impl Scratch {
+    /// Bytes held, as far as they grow with the data.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let c = &self.columns;
+        (c.timestamps.capacity() + c.values.capacity() + c.starts.capacity()) * 8
+            + c.histograms.capacity() * size_of::<usize>()
+            + (self.float_timestamps.capacity() + self.float_values.capacity()) * 8
+            + (self.histogram_timestamps.capacity() + self.histogram_values.capacity()) * 8
+    }
+}

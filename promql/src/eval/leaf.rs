@@ -1,0 +1,170 @@
+//! From a stored series to a row: decode, then look back at each step or roll a window over.
+
+use std::sync::Arc;
+
+use tsdb::model::is_stale;
+use tsdb::select::Series;
+
+use super::context::{Context, Scratch};
+use super::notes::{Note, Notes};
+use super::row::Row;
+use crate::error::Result;
+use crate::functions::window::{self, FloatRun, HistogramRun, StepValues, Task, WindowFunction, Windows};
+use crate::parse::Span;
+use crate::plan::grid::{Grid, View};
+
+/// What is done with the samples of a selector.
+#[derive(Debug)]
+pub(crate) enum LeafOp {
+    /// The last sample not older than the look-back; its time in seconds instead of its value if `times`.
+    Instant { grid: Grid, view: View, lookback_ms: i64, times: bool },
+    /// A function over windows.
+    Window(WindowOp),
+}
+
+/// A function over windows, ready to run.
+#[derive(Debug)]
+pub(crate) struct WindowOp {
+    pub(crate) function: WindowFunction,
+    pub(crate) windows: Windows,
+    pub(crate) params: Vec<StepValues>,
+    pub(crate) span: Span,
+}
+
+impl LeafOp {
+    /// The series' row, or `None` when it has no sample at any step.
+    pub(crate) fn row(
+        &self,
+        context: &Context<'_>,
+        series: &Series,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Row>> {
+        let (first, last) = match self {
+            Self::Instant { grid, view, lookback_ms, .. } => {
+                let (first, last) = view.span_ms(grid);
+                (first.saturating_sub(*lookback_ms).saturating_add(1), last)
+            }
+            Self::Window(op) => op.windows.span_ms(),
+        };
+        scratch.columns.clear();
+        series.decode(first..=last, &mut scratch.columns)?;
+        context.count_samples(scratch.columns.timestamps.len());
+        if scratch.columns.timestamps.is_empty() {
+            return Ok(None);
+        }
+        let row = match self {
+            Self::Instant { grid, view, lookback_ms, times } => {
+                let mut row = blank(series, grid.count, scratch);
+                look_back(grid, view, *lookback_ms, *times, scratch, &mut row);
+                row.drop_name = *times;
+                row
+            }
+            Self::Window(op) => {
+                let row = blank(series, op.windows.grid.count, scratch);
+                separate(scratch);
+                op.fill(context, row, scratch)
+            }
+        };
+        Ok(kept(row, scratch))
+    }
+}
+
+fn blank(series: &Series, steps: usize, scratch: &mut Scratch) -> Row {
+    let mut values = std::mem::take(&mut scratch.spare);
+    values.clear();
+    values.resize(steps, super::row::ABSENT);
+    Row { labels: series.labels.clone(), drop_name: false, values, histograms: Vec::new() }
+}
+
+/// The row if it has any sample; else its memory is kept for the next.
+pub(crate) fn kept(row: Row, scratch: &mut Scratch) -> Option<Row> {
+    if row.has_any() {
+        return Some(row);
+    }
+    scratch.spare = row.values;
+    None
+}
+
+fn look_back(grid: &Grid, view: &View, lookback_ms: i64, times: bool, scratch: &Scratch, row: &mut Row) {
+    let columns = &scratch.columns;
+    let (timestamps, values) = (columns.timestamps.as_slice(), columns.values.as_slice());
+    let mut next = 0;
+    for step in 0..grid.count {
+        let time_ms = view.time_ms(grid.time_ms(step));
+        while next < timestamps.len() && timestamps[next] <= time_ms {
+            next += 1;
+        }
+        let Some(at) = next.checked_sub(1) else { continue };
+        if timestamps[at] <= time_ms.saturating_sub(lookback_ms) || is_stale(values[at]) {
+            continue;
+        }
+        if times {
+            row.values[step] = timestamps[at] as f64 / 1000.0;
+        } else if let Some(Some(histogram)) = columns.histograms.get(at) {
+            row.set_histogram(step, Arc::clone(histogram));
+        } else {
+            row.values[step] = values[at];
+        }
+    }
+}
+
+/// Leaves stale markers out, and puts floats and histograms into runs of their own. A series of floats without stale
+/// markers, the common case, stays where it is: runs are then read from the columns.
+fn separate(scratch: &mut Scratch) {
+    let Scratch { columns, float_timestamps, float_values, histogram_timestamps, histogram_values, .. } =
+        scratch;
+    float_timestamps.clear();
+    float_values.clear();
+    histogram_timestamps.clear();
+    histogram_values.clear();
+    if columns.histograms.is_empty() && !columns.values.iter().any(|v| is_stale(*v)) {
+        std::mem::swap(&mut columns.timestamps, float_timestamps);
+        std::mem::swap(&mut columns.values, float_values);
+        return;
+    }
+    for (i, (timestamp, value)) in columns.timestamps.iter().zip(&columns.values).enumerate() {
+        if is_stale(*value) {
+            continue;
+        }
+        if let Some(Some(histogram)) = columns.histograms.get(i) {
+            histogram_timestamps.push(*timestamp);
+            histogram_values.push(Arc::clone(histogram));
+        } else {
+            float_timestamps.push(*timestamp);
+            float_values.push(*value);
+        }
+    }
+}
+
+/// Suffixes by which counters are known.
+const COUNTER_SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
+
+impl WindowOp {
+    /// Fills `row`, all of whose steps are absent, from the runs in `scratch`.
+    pub(crate) fn fill(&self, context: &Context<'_>, mut row: Row, scratch: &mut Scratch) -> Row {
+        let floats = FloatRun { timestamps: &scratch.float_timestamps, values: &scratch.float_values };
+        let histograms =
+            HistogramRun { timestamps: &scratch.histogram_timestamps, values: &scratch.histogram_values };
+        let mut notes = Notes::default();
+        let task = Task {
+            function: self.function,
+            windows: &self.windows,
+            params: &self.params,
+            floats,
+            histograms,
+        };
+        window::evaluate(task, &mut scratch.kernel, &mut row, &mut notes);
+        row.drop_name |= !self.function.keeps_name();
+        if self.function.wants_counter() {
+            let name = row.labels.metric_name();
+            if !name.is_empty()
+                && !COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+                && row.values.iter().any(|v| !super::row::is_absent(*v))
+            {
+                notes.add(Note::PossibleNonCounter);
+            }
+        }
+        context.tell(notes, row.labels.metric_name(), self.span);
+        row
+    }
+}

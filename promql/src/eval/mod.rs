@@ -1,0 +1,325 @@
+//! Evaluates plans.
+//!
+//! 1. Nodes that treat each series on its own become stages of a pipeline, which decodes, rolls up and hands on one
+//!    series after another, in parallel by series ([`pipeline`]).
+//! 2. Nodes that need several series at once (joins, aggregations, sorting) take a pipeline's rows, all at once or
+//!    folded as they come, and are the source of the next pipeline.
+//! 3. The last rows lose the names that they were to lose, are checked for equal labels, ordered and handed out.
+//!
+//! Memory is counted where it is allocated ([`limits`]); the caller's wish to end is looked at once a series.
+
+mod absent;
+mod aggregate;
+mod binary;
+mod context;
+mod format;
+mod histograms;
+mod join;
+mod keys;
+mod labels;
+mod leaf;
+mod limits;
+pub(crate) mod notes;
+pub(crate) mod number;
+mod output;
+mod pipeline;
+pub(crate) mod row;
+mod same;
+mod stage;
+mod workers;
+
+use tsdb::select::Series;
+
+use binary::ElementOp;
+pub(crate) use binary::scalar_binary;
+use context::{Context, Rows};
+use histograms::Question;
+use leaf::{LeafOp, WindowOp};
+pub use limits::Limits;
+use pipeline::{Pipeline, Source};
+use row::{Row, is_absent};
+use stage::{MapOp, Stage};
+pub use workers::{Inline, Workers};
+
+use crate::annotations::Level;
+use crate::error::{Error, Result};
+use crate::functions::histogram;
+use crate::functions::window::{StepValues, WindowFunction, Windows};
+use crate::parse::Span;
+use crate::plan::grid::Grid;
+use crate::plan::{Map, Plan, RangeSource, Root, ScalarNode, Sort, VectorNode, Window};
+use crate::value::{Output, Stats, Value};
+
+impl Plan {
+    /// Evaluates the plan over `inputs`: for each of [`Plan::selects`] its series, by labels.
+    ///
+    /// # Errors
+    /// [`Error::Execution`] where the data makes the query ambiguous, [`Error::Limit`] where it is too large,
+    /// [`Error::Cancelled`] when the caller says so, [`Error::Storage`] for chunks that can't be decoded.
+    ///
+    /// # Panics
+    /// When there are fewer inputs than selects.
+    #[allow(clippy::needless_pass_by_value, reason = "the evaluation ends the inputs' use")]
+    pub fn evaluate(
+        &self,
+        inputs: Vec<Vec<Series>>,
+        limits: &Limits,
+        workers: &dyn Workers,
+    ) -> Result<Output> {
+        assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
+        let context = Context::new(&inputs, *self.range(), limits, workers);
+        let value = Evaluator { context: &context }.root(self.root())?;
+        Ok(Output {
+            value,
+            annotations: context.take_annotations(),
+            stats: Stats {
+                series: inputs.iter().map(|series| series.len() as u64).sum(),
+                samples: context.samples(),
+                peak_bytes: context.budget.peak_bytes(),
+            },
+        })
+    }
+}
+
+/// Walks the plan's tree.
+pub(crate) struct Evaluator<'c, 'a> {
+    context: &'c Context<'a>,
+}
+
+impl<'c> Evaluator<'c, '_> {
+    fn root(&self, root: &Root) -> Result<Value> {
+        let grid = self.context.range.grid();
+        self.check_steps(&grid)?;
+        match root {
+            Root::Scalar(scalar) => {
+                let values = self.scalar(scalar, &grid)?;
+                self.scalar_value(&values, &grid)
+            }
+            Root::Vector(vector) => {
+                let rows = self.rows(vector, &grid)?;
+                self.vector_value(rows, &grid)
+            }
+            Root::Matrix { source, range_ms } => self.matrix_value(source, *range_ms, &grid),
+            Root::String(text) => {
+                Ok(Value::String(crate::value::Point { timestamp_ms: grid.start_ms, value: text.clone() }))
+            }
+        }
+    }
+
+    /// Refuses grids of which not even one row would fit the budget.
+    fn check_steps(&self, grid: &Grid) -> Result<()> {
+        let bytes = grid.count.saturating_mul(size_of::<f64>());
+        if bytes > self.context.limits.bytes_max {
+            return Err(Error::Limit(format!(
+                "{} steps don't fit into the query's limit of {} bytes: use a longer step or a shorter range",
+                grid.count, self.context.limits.bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn scalar(&self, node: &ScalarNode, grid: &Grid) -> Result<StepValues> {
+        Ok(match node {
+            ScalarNode::Constant(value) => StepValues::Constant(*value),
+            ScalarNode::Time => {
+                StepValues::Each((0..grid.count).map(|step| grid.time_ms(step) as f64 / 1000.0).collect())
+            }
+            ScalarNode::OfVector(vector) => {
+                let rows = self.rows(vector, grid)?;
+                StepValues::Each(absent::only_values(&rows.rows, grid.count))
+            }
+            ScalarNode::Negate(operand) => map_steps(self.scalar(operand, grid)?, |v| -v),
+            ScalarNode::Binary { op, left, right } => {
+                let (left, right) = (self.scalar(left, grid)?, self.scalar(right, grid)?);
+                match (&left, &right) {
+                    (StepValues::Constant(left), StepValues::Constant(right)) => {
+                        StepValues::Constant(scalar_binary(*op, *left, *right))
+                    }
+                    _ => StepValues::Each(
+                        (0..grid.count)
+                            .map(|step| scalar_binary(*op, left.at(step), right.at(step)))
+                            .collect(),
+                    ),
+                }
+            }
+            ScalarNode::Once(inner) => {
+                StepValues::Constant(self.scalar(inner, &Grid::single(grid.start_ms))?.at(0))
+            }
+        })
+    }
+
+    /// All rows of a node.
+    fn rows(&self, node: &VectorNode, grid: &Grid) -> Result<Rows<'c>> {
+        match node {
+            VectorNode::Nothing => self.context.rows(Vec::new()),
+            VectorNode::OfScalar(scalar) => {
+                let mut row = Row::absent(tsdb::model::Labels::default(), grid.count);
+                match self.scalar(scalar, grid)? {
+                    StepValues::Constant(value) => row.values.fill(value),
+                    StepValues::Each(values) => row.values = values,
+                }
+                self.context.rows(vec![row])
+            }
+            VectorNode::Binary(node) => {
+                let left = self.rows(&node.left, grid)?;
+                let right = self.rows(&node.right, grid)?;
+                join::join(self.context, node, left, right)
+            }
+            VectorNode::Set(node) => {
+                let left = self.rows(&node.left, grid)?;
+                let right = self.rows(&node.right, grid)?;
+                join::combine(self.context, node, left, right)
+            }
+            VectorNode::Aggregate(node) => self.aggregate(node, grid),
+            VectorNode::Labels { edit, input } => {
+                let mut rows = self.rows(input, grid)?;
+                labels::edit(edit, &mut rows)?;
+                Ok(rows)
+            }
+            VectorNode::Absent(node) => self.absent(node, grid),
+            VectorNode::AbsentOver(node) => self.absent_over(node, grid),
+            VectorNode::Sort { sort, input, span } => self.sort(sort, input, *span, grid),
+            VectorNode::HistogramQuantile { input, quantiles, label, span } => {
+                let mut values = Vec::with_capacity(quantiles.len());
+                for (quantile, span) in quantiles {
+                    let steps = self.scalar(quantile, grid)?;
+                    self.warn_of_quantiles(&steps, *span);
+                    values.push(steps);
+                }
+                let label = label.as_ref().map(|label| label.name.clone());
+                let question = Question::Quantiles { quantiles: values, label };
+                histograms::evaluate(self.context, &question, self.rows(input, grid)?, *span)
+            }
+            VectorNode::HistogramFraction { input, lower, upper, span } => {
+                let question =
+                    Question::Fraction { lower: self.scalar(lower, grid)?, upper: self.scalar(upper, grid)? };
+                histograms::evaluate(self.context, &question, self.rows(input, grid)?, *span)
+            }
+            VectorNode::Select(_)
+            | VectorNode::SampleTimes(_)
+            | VectorNode::Window(_)
+            | VectorNode::Map { .. }
+            | VectorNode::ScalarOp(_)
+            | VectorNode::Once(_) => self.pipeline(node, grid)?.collect(self.context),
+        }
+    }
+
+    /// A node as a pipeline, whose breaking parts have been evaluated.
+    fn pipeline(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
+        match node {
+            VectorNode::Select(leaf) | VectorNode::SampleTimes(leaf) => {
+                let times = matches!(node, VectorNode::SampleTimes(_));
+                let lookback_ms = self.context.range.lookback_ms;
+                let op = LeafOp::Instant { grid: *grid, view: leaf.view, lookback_ms, times };
+                Ok(self.source(leaf.select, op))
+            }
+            VectorNode::Window(window) => self.window(window, grid),
+            VectorNode::Map { map, input } => {
+                let map = self.map(map, grid)?;
+                Ok(self.pipeline(input, grid)?.then(Stage::Map(map)))
+            }
+            VectorNode::ScalarOp(node) => {
+                let scalar = self.scalar(&node.scalar, grid)?;
+                let op = ElementOp { op: node.op, return_bool: node.return_bool };
+                let stage =
+                    Stage::Scalar { op, scalar, scalar_on_left: node.scalar_on_left, span: node.span };
+                Ok(self.pipeline(&node.input, grid)?.then(stage))
+            }
+            VectorNode::Once(inner) => {
+                let pipeline = self.pipeline(inner, &Grid::single(grid.start_ms))?;
+                Ok(pipeline.then(Stage::Repeat { steps: grid.count }))
+            }
+            _ => Ok(Pipeline::of_rows(self.rows(node, grid)?)),
+        }
+    }
+
+    fn source(&self, select: usize, op: LeafOp) -> Pipeline<'c> {
+        let series = &self.context.inputs[select];
+        Pipeline { source: Source::Series { series, op }, stages: Vec::new() }
+    }
+
+    fn window(&self, window: &Window, grid: &Grid) -> Result<Pipeline<'c>> {
+        let mut params = Vec::with_capacity(window.params.len());
+        for (param, _) in &window.params {
+            params.push(self.scalar(param, grid)?);
+        }
+        let op = |view| WindowOp {
+            function: window.function,
+            windows: Windows { grid: *grid, view, range_ms: window.range_ms },
+            params: params.clone(),
+            span: window.span,
+        };
+        let pipeline = match &window.source {
+            RangeSource::Select(leaf) => self.source(leaf.select, LeafOp::Window(op(leaf.view))),
+            RangeSource::Subquery(subquery) => {
+                let inner = self.subquery_grid(&subquery.view, subquery.step_ms, window.range_ms, grid);
+                self.check_steps(&inner)?;
+                let stage = Stage::Window { op: op(subquery.view), inner };
+                self.pipeline(&subquery.input, &inner)?.then(stage)
+            }
+        };
+        if !pipeline.source.is_empty() {
+            self.check_window_params(window, &params)?;
+        }
+        Ok(pipeline)
+    }
+
+    fn check_window_params(&self, window: &Window, params: &[StepValues]) -> Result<()> {
+        match window.function {
+            WindowFunction::Quantile => self.warn_of_quantiles(&params[0], window.params[0].1),
+            WindowFunction::Smoothing => {
+                for (values, name, short) in [(&params[0], "smoothing", "sf"), (&params[1], "trend", "tf")] {
+                    if let Some(wrong) = values.iter().find(|v| !(*v > 0.0 && *v < 1.0)) {
+                        return Err(Error::Execution(format!(
+                            "invalid {name} factor. Expected: 0 < {short} < 1, got: {wrong:.6}"
+                        )));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn map(&self, map: &Map, grid: &Grid) -> Result<MapOp> {
+        Ok(match map {
+            Map::Float(function) => MapOp::Float(*function),
+            Map::Negate => MapOp::Negate,
+            Map::Clamp { min, max } => {
+                MapOp::Clamp { min: self.scalar(min, grid)?, max: self.scalar(max, grid)? }
+            }
+            Map::ClampMin(min) => MapOp::ClampMin(self.scalar(min, grid)?),
+            Map::ClampMax(max) => MapOp::ClampMax(self.scalar(max, grid)?),
+            Map::Round(nearest) => MapOp::Round(self.scalar(nearest, grid)?),
+            Map::StepTimes => MapOp::StepTimes(*grid),
+            Map::Date(date) => MapOp::Date(*date),
+            Map::HistogramCount => MapOp::Histogram(|h| h.count),
+            Map::HistogramSum => MapOp::Histogram(|h| h.sum),
+            Map::HistogramAvg => MapOp::Histogram(histogram::average),
+            Map::HistogramStddev => MapOp::Histogram(histogram::deviation),
+            Map::HistogramStdvar => MapOp::Histogram(histogram::variance),
+        })
+    }
+
+    fn sort(&self, sort: &Sort, input: &VectorNode, span: Span, grid: &Grid) -> Result<Rows<'c>> {
+        let mut rows = self.rows(input, grid)?;
+        if self.context.range.is_instant() {
+            labels::sort(sort, &mut rows.rows);
+        } else {
+            let text = "sort is ineffective for range queries since results are always ordered by labels";
+            self.context.annotate(Level::Warning, text, span);
+            if let Sort::ByValue { .. } = sort {
+                rows.rows.iter_mut().for_each(Row::drop_histograms);
+                rows.rows.retain(|row| row.values.iter().any(|v| !is_absent(*v)));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn map_steps(values: StepValues, of: impl Fn(f64) -> f64) -> StepValues {
+    match values {
+        StepValues::Constant(value) => StepValues::Constant(of(value)),
+        StepValues::Each(values) => StepValues::Each(values.into_iter().map(of).collect()),
+    }
+}

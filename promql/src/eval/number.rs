@@ -1,0 +1,292 @@
+//! Sums that don't lose small terms beside large ones, means that don't overflow, and variances; all as partials
+//! that can be merged, so that a result doesn't depend on how the work was cut.
+//!
+//! A sum is kept as `hi + lo`: `hi` is the plain floating-point sum, `lo` collects what each addition rounded away
+//! (Neumaier's variant of Kahan's summation, with Knuth's branch-free TwoSum). It is rounded once, when read.
+
+/// The sum of `a` and `b` as floating point gives it, and what that rounded away (Knuth, TAOCP 4.2.2, theorem B).
+#[inline]
+pub fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let b_part = sum - a;
+    let error = (a - (sum - b_part)) + (b - b_part);
+    (sum, error)
+}
+
+/// A merging accumulator: the shape that sliding windows and parallel folds share.
+pub trait Partial: Copy {
+    /// Of no values.
+    const EMPTY: Self;
+    /// Takes one value in.
+    fn add(&mut self, value: f64);
+    /// Takes in the values of `later`, which come behind those already taken.
+    fn merge(&mut self, later: &Self);
+}
+
+/// A compensated sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum {
+    hi: f64,
+    lo: f64,
+}
+
+impl Partial for Sum {
+    const EMPTY: Self = Self { hi: 0.0, lo: 0.0 };
+
+    #[inline]
+    fn add(&mut self, value: f64) {
+        let (sum, error) = two_sum(self.hi, value);
+        self.hi = sum;
+        self.lo += error;
+    }
+
+    #[inline]
+    fn merge(&mut self, later: &Self) {
+        let (sum, error) = two_sum(self.hi, later.hi);
+        self.hi = sum;
+        self.lo += error + later.lo;
+    }
+}
+
+impl Sum {
+    /// The sum, rounded once. Where the plain sum left the finite numbers, the compensation means nothing.
+    #[inline]
+    pub fn value(&self) -> f64 {
+        if self.hi.is_finite() && !self.lo.is_nan() { self.hi + self.lo } else { self.hi }
+    }
+}
+
+impl Sum {
+    fn scaled(self) -> Self {
+        Self { hi: self.hi * MEAN_SCALE, lo: self.lo * MEAN_SCALE }
+    }
+}
+
+/// By how much a mean's sum is scaled down once it has overflowed: enough for 2^64 terms of the greatest size.
+const MEAN_SCALE: f64 = 1.0 / 18_446_744_073_709_551_616.0;
+
+/// A mean that stays finite as long as its values are, however large.
+///
+/// It is a sum and a count until the sum would overflow; from there on the sum is kept scaled by 2^-64.
+#[derive(Clone, Copy, Debug)]
+pub struct Mean {
+    sum: Sum,
+    count: f64,
+    scaled: bool,
+}
+
+impl Partial for Mean {
+    const EMPTY: Self = Self { sum: Sum::EMPTY, count: 0.0, scaled: false };
+
+    #[inline]
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let value = if self.scaled { value * MEAN_SCALE } else { value };
+        self.add_sum(Sum { hi: value, lo: 0.0 });
+    }
+
+    fn merge(&mut self, later: &Self) {
+        self.count += later.count;
+        let mut later = *later;
+        if later.scaled && !self.scaled {
+            self.scale();
+        } else if self.scaled && !later.scaled {
+            later.scale();
+        }
+        self.add_sum(later.sum);
+    }
+}
+
+impl Mean {
+    /// Adds a sum that is scaled as this one is.
+    #[inline]
+    fn add_sum(&mut self, other: Sum) {
+        let mut next = self.sum;
+        next.merge(&other);
+        if next.hi.is_infinite() && self.sum.hi.is_finite() && other.hi.is_finite() {
+            self.scale();
+            next = self.sum;
+            next.merge(&other.scaled());
+        }
+        self.sum = next;
+    }
+
+    fn scale(&mut self) {
+        self.sum = self.sum.scaled();
+        self.scaled = true;
+    }
+
+    /// The mean; NaN of nothing.
+    pub fn value(&self) -> f64 {
+        let mut mean = self.sum.hi / self.count;
+        if mean.is_finite() && !self.sum.lo.is_nan() {
+            mean += self.sum.lo / self.count;
+        }
+        if self.scaled { mean / MEAN_SCALE } else { mean }
+    }
+}
+
+/// Mean and sum of squared distances from it (Welford), merged by Chan, Golub and LeVeque's formula.
+#[derive(Clone, Copy, Debug)]
+pub struct Variance {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Partial for Variance {
+    const EMPTY: Self = Self { count: 0.0, mean: 0.0, squares: 0.0 };
+
+    #[inline]
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (value - self.mean);
+    }
+
+    fn merge(&mut self, later: &Self) {
+        if later.count == 0.0 {
+            return;
+        }
+        if self.count == 0.0 {
+            *self = *later;
+            return;
+        }
+        let count = self.count + later.count;
+        let delta = later.mean - self.mean;
+        self.mean += delta * (later.count / count);
+        self.squares += later.squares + delta * delta * (self.count * later.count / count);
+        self.count = count;
+    }
+}
+
+impl Variance {
+    /// The population's variance; NaN where a value was infinite or NaN, and of nothing.
+    pub fn value(&self) -> f64 {
+        self.squares / self.count
+    }
+}
+
+/// The greater of two, NaN if either is.
+#[inline]
+pub fn max_or_nan(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// The lesser of two, NaN if either is.
+#[inline]
+pub fn min_or_nan(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+}
+
+/// The `phi`-quantile of `values`, which are reordered, by linear interpolation between neighbours; NaN counts as
+/// the least value. Below 0 it is `-Inf`, above 1 `+Inf`; NaN for NaN and of nothing.
+pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
+    if values.is_empty() || phi.is_nan() {
+        return f64::NAN;
+    }
+    if phi < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if phi > 1.0 {
+        return f64::INFINITY;
+    }
+    #[allow(clippy::cast_precision_loss, reason = "2^53 samples don't fit into memory")]
+    let rank = phi * (values.len() - 1) as f64;
+    let lower = rank.floor() as usize;
+    let weight = rank - rank.floor();
+    let (_, &mut at_lower, above) = values.select_nth_unstable_by(lower, nan_first);
+    let at_upper = above.iter().copied().min_by(nan_first).unwrap_or(at_lower);
+    at_lower * (1.0 - weight) + at_upper * weight
+}
+
+fn nan_first(a: &f64, b: &f64) -> std::cmp::Ordering {
+    a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fold<P: Partial>(values: &[f64]) -> P {
+        let mut partial = P::EMPTY;
+        values.iter().for_each(|v| partial.add(*v));
+        partial
+    }
+
+    #[test]
+    fn small_terms_survive_beside_large_ones() {
+        assert_eq!(fold::<Sum>(&[1.0, 1e100, 1.0, -1e100]).value(), 2.0);
+    }
+
+    #[test]
+    fn infinities_stay_and_opposite_ones_give_nan() {
+        assert_eq!(fold::<Sum>(&[1.0, f64::INFINITY, 2.0]).value(), f64::INFINITY);
+        assert_eq!(fold::<Sum>(&[f64::MAX, f64::MAX]).value(), f64::INFINITY);
+        assert!(fold::<Sum>(&[f64::INFINITY, f64::NEG_INFINITY]).value().is_nan());
+    }
+
+    #[test]
+    fn means_of_huge_values_are_finite() {
+        let big = 9.988_465_674_311_58e307;
+        assert_eq!(fold::<Mean>(&[big, big, big]).value(), big);
+        assert_eq!(fold::<Mean>(&[-big, -big, big, big]).value(), 0.0);
+        assert_eq!(fold::<Mean>(&[big, big, f64::NEG_INFINITY]).value(), f64::NEG_INFINITY);
+        assert!(fold::<Mean>(&[f64::INFINITY, 1.0, f64::NEG_INFINITY]).value().is_nan());
+        assert_eq!(fold::<Mean>(&[52.0; 13]).value(), 52.0);
+    }
+
+    #[test]
+    fn merged_means_equal_folded_ones() {
+        let big = 9.988_465_674_311_58e307;
+        for values in [vec![big; 7], vec![1.0, 2.0, big, big, -3.0], vec![1.0, 2.0, 4.0, 9.0]] {
+            for cut in 0..=values.len() {
+                let mut left = fold::<Mean>(&values[..cut]);
+                left.merge(&fold::<Mean>(&values[cut..]));
+                assert_eq!(left.value(), fold::<Mean>(&values).value());
+            }
+        }
+    }
+
+    #[test]
+    fn equal_values_have_no_variance() {
+        assert_eq!(fold::<Variance>(&[1.599_050_563_727_786_8; 3]).value(), 0.0);
+        assert!(fold::<Variance>(&[f64::INFINITY, 1.0]).value().is_nan());
+    }
+
+    #[test]
+    fn quantiles_interpolate_and_nan_is_least() {
+        assert_eq!(quantile(0.75, &mut [0.0, 1.0]), 0.75);
+        assert!((quantile(0.8, &mut [4.0, 0.0, 1.0]) - 2.8).abs() < 1e-12);
+        assert!((quantile(0.8, &mut [1.0, f64::NAN, 0.0]) - 0.6).abs() < 1e-12);
+        assert!(quantile(0.2, &mut [1.0, f64::NAN, 0.0]).is_nan());
+        assert_eq!(quantile(-1.0, &mut [1.0]), f64::NEG_INFINITY);
+        assert_eq!(quantile(1.1, &mut [1.0]), f64::INFINITY);
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_a_sum_changes_nothing_that_matters(
+            values in prop::collection::vec(-1e9f64..1e9, 0..60), cut in 0usize..60
+        ) {
+            let cut = cut.min(values.len());
+            let mut left = fold::<Sum>(&values[..cut]);
+            left.merge(&fold::<Sum>(&values[cut..]));
+            let scale: f64 = values.iter().map(|v| v.abs()).sum();
+            prop_assert!((left.value() - fold::<Sum>(&values).value()).abs() <= 1e-15 * scale);
+        }
+
+        #[test]
+        fn cutting_a_variance_changes_little(
+            values in prop::collection::vec(-1e3f64..1e3, 1..60), cut in 0usize..60
+        ) {
+            let cut = cut.min(values.len());
+            let mut left = fold::<Variance>(&values[..cut]);
+            left.merge(&fold::<Variance>(&values[cut..]));
+            prop_assert!((left.value() - fold::<Variance>(&values).value()).abs() <= 1e-6);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Series by series: a source, stages that each turn a row into a row, and a fold.
+//!
+//! Stretches of a plan in which each series goes its own way (decode, window, map, scalar operator, subquery) become
+//! one pipeline. It is cut into tasks by series; each task decodes into buffers of its own and folds its rows into a
+//! partial result; partials are merged in the order of series. How many tasks there are depends on the number of
+//! series alone, so results don't depend on how many threads there are.
+
+use std::sync::{Mutex, PoisonError};
+
+use tsdb::select::Series;
+
+use super::context::{Context, Rows, Scratch, row_bytes};
+use super::leaf::LeafOp;
+use super::limits::Charge;
+use super::row::Row;
+use super::stage::Stage;
+use crate::error::Result;
+
+/// Tasks that a large source is cut into, at least.
+const TASKS_WANTED: usize = 64;
+/// Fewest and most series of a task: enough to make it worth it, few enough to keep partials small.
+const TASK_SERIES: (usize, usize) = (8, 256);
+/// Tasks between two merges: bounds the partials that are alive at one time.
+const WAVE_TASKS: usize = 32;
+
+/// Where a pipeline's rows come from.
+pub(crate) enum Source<'c> {
+    /// Stored series, decoded as they are needed.
+    Series { series: &'c [Series], op: LeafOp },
+    /// Rows of an operator that needed all of its input.
+    Rows(Rows<'c>),
+}
+
+impl Source<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Series { series, .. } => series.is_empty(),
+            Self::Rows(rows) => rows.rows.is_empty(),
+        }
+    }
+}
+
+/// A source and what happens to each of its rows.
+pub(crate) struct Pipeline<'c> {
+    pub(crate) source: Source<'c>,
+    pub(crate) stages: Vec<Stage>,
+}
+
+impl<'c> Pipeline<'c> {
+    pub(crate) fn of_rows(rows: Rows<'c>) -> Self {
+        Self { source: Source::Rows(rows), stages: Vec::new() }
+    }
+
+    pub(crate) fn then(mut self, stage: Stage) -> Self {
+        self.stages.push(stage);
+        self
+    }
+
+    /// All rows, in the order of the source.
+    pub(crate) fn collect(self, context: &'c Context<'_>) -> Result<Rows<'c>> {
+        if self.stages.is_empty()
+            && let Source::Rows(rows) = self.source
+        {
+            return Ok(rows);
+        }
+        let mut all = Vec::new();
+        let mut charge = context.budget.charge(0, "rows")?;
+        self.fold(
+            context,
+            || Ok((Vec::new(), context.budget.charge(0, "rows")?)),
+            |(rows, charge): &mut (Vec<Row>, Charge<'_>), row, _| {
+                charge.grow(row_bytes(&row))?;
+                rows.push(row);
+                Ok(())
+            },
+            |(rows, part)| {
+                // The part is given back before the whole grows: rows are never paid for twice.
+                drop(part);
+                charge.grow(rows.iter().map(row_bytes).sum())?;
+                all.extend(rows);
+                Ok(())
+            },
+        )?;
+        Ok(Rows::paid(all, charge))
+    }
+
+    /// Folds rows into partials, and hands partials on in the order of the source.
+    pub(crate) fn fold<T: Send>(
+        self,
+        context: &Context<'_>,
+        new: impl Fn() -> Result<T> + Sync,
+        fold: impl Fn(&mut T, Row, &mut Scratch) -> Result<()> + Sync,
+        mut merge: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let stages = &self.stages;
+        match self.source {
+            Source::Series { series, op } => {
+                let size = task_size(series.len());
+                let parts: Vec<&[Series]> = series.chunks(size).collect();
+                let work = |part: usize, scratch: &mut Scratch| {
+                    let mut partial = new()?;
+                    let mut charge = context.budget.charge(0, "decoded samples")?;
+                    for series in parts[part] {
+                        context.limits.check()?;
+                        let Some(row) = op.row(context, series, scratch)? else { continue };
+                        charge.grow_to(scratch.size_bytes())?;
+                        if let Some(row) = apply(stages, context, row, scratch)? {
+                            fold(&mut partial, row, scratch)?;
+                        }
+                    }
+                    Ok(partial)
+                };
+                in_waves(context, parts.len(), work, &mut merge)
+            }
+            Source::Rows(Rows { mut rows, .. }) => {
+                let size = task_size(rows.len());
+                let mut parts = Vec::with_capacity(rows.len().div_ceil(size));
+                while rows.len() > size {
+                    let rest = rows.split_off(size);
+                    parts.push(Mutex::new(std::mem::replace(&mut rows, rest)));
+                }
+                parts.push(Mutex::new(rows));
+                let work = |part: usize, scratch: &mut Scratch| {
+                    let mut partial = new()?;
+                    let rows =
+                        std::mem::take(&mut *parts[part].lock().unwrap_or_else(PoisonError::into_inner));
+                    for row in rows {
+                        context.limits.check()?;
+                        if let Some(row) = apply(stages, context, row, scratch)? {
+                            fold(&mut partial, row, scratch)?;
+                        }
+                    }
+                    Ok(partial)
+                };
+                in_waves(context, parts.len(), work, &mut merge)
+            }
+        }
+    }
+}
+
+fn task_size(items: usize) -> usize {
+    items.div_ceil(TASKS_WANTED).clamp(TASK_SERIES.0, TASK_SERIES.1)
+}
+
+fn apply(
+    stages: &[Stage],
+    context: &Context<'_>,
+    mut row: Row,
+    scratch: &mut Scratch,
+) -> Result<Option<Row>> {
+    for stage in stages {
+        match stage.apply(context, row, scratch)? {
+            Some(next) => row = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(row))
+}
+
+fn in_waves<T: Send>(
+    context: &Context<'_>,
+    tasks: usize,
+    work: impl Fn(usize, &mut Scratch) -> Result<T> + Sync,
+    merge: &mut impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    for first in (0..tasks).step_by(WAVE_TASKS) {
+        let wave = WAVE_TASKS.min(tasks - first);
+        let done: Vec<Mutex<Option<Result<T>>>> = (0..wave).map(|_| Mutex::new(None)).collect();
+        context.workers.run(wave, &|task| {
+            let mut scratch = context.scratch();
+            let result = work(first + task, &mut scratch);
+            context.give_back(scratch);
+            *done[task].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        });
+        for slot in done {
+            let result = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+            merge(result.expect("workers ran each task")?)?;
+        }
+    }
+    Ok(())
+}

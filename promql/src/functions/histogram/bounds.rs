@@ -1,0 +1,102 @@
+//! Where buckets lie.
+
+use tsdb::model::FloatHistogram;
+
+/// A bucket with its bounds. Which of them belongs to it: the upper one if positive, the lower one if negative, both
+/// for the zero bucket and for custom buckets that begin at `-Inf`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket {
+    /// Lower bound.
+    pub lower: f64,
+    /// Upper bound.
+    pub upper: f64,
+    /// Observations.
+    pub count: f64,
+}
+
+/// Upper bound of bucket `index` of an exponential schema (-4 to 8): `2^(index * 2^-schema)`.
+///
+/// The whole part of the exponent is applied exactly, so that bounds which are powers of two are exactly that. The
+/// bucket that ends beyond the greatest float ends with it.
+pub fn upper_bound(index: i32, schema: i32) -> f64 {
+    let (whole, fraction) = if schema <= 0 {
+        (i64::from(index) << (-schema).min(8), 0.0)
+    } else {
+        let parts = 1i64 << schema.min(8);
+        let index = i64::from(index);
+        (index.div_euclid(parts), index.rem_euclid(parts) as f64 / parts as f64)
+    };
+    if whole == 1024 && fraction == 0.0 {
+        return f64::MAX;
+    }
+    let scale = |exponent: i64| 2f64.powi(exponent.clamp(-1074, 1024) as i32);
+    // In two steps, so that bounds near the smallest floats don't vanish on the way.
+    fraction.exp2() * scale(whole / 2) * scale(whole - whole / 2)
+}
+
+/// Bounds of custom bucket `index`: the first begins at `-Inf`, the last ends at `+Inf`.
+pub fn custom_bounds(index: i32, bounds: &[f64]) -> (f64, f64) {
+    let at = |index: i32| usize::try_from(index).ok().and_then(|i| bounds.get(i)).copied();
+    let lower = if index <= 0 { f64::NEG_INFINITY } else { at(index - 1).unwrap_or(f64::INFINITY) };
+    (lower, at(index).unwrap_or(f64::INFINITY))
+}
+
+/// Buckets that hold something, by ascending bounds.
+pub fn buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
+    let filled = |(_, count): &(i32, f64)| *count != 0.0;
+    if histogram.has_custom_buckets() {
+        let bounds = histogram.custom_values.as_deref().unwrap_or_default();
+        return histogram
+            .positive()
+            .filter(filled)
+            .map(|(index, count)| {
+                let (lower, upper) = custom_bounds(index, bounds);
+                Bucket { lower, upper, count }
+            })
+            .collect();
+    }
+    let exponential = |(index, count): (i32, f64)| Bucket {
+        lower: upper_bound(index - 1, histogram.schema),
+        upper: upper_bound(index, histogram.schema),
+        count,
+    };
+    let mut all: Vec<Bucket> = histogram
+        .negative()
+        .filter(filled)
+        .map(|bucket| {
+            let Bucket { lower, upper, count } = exponential(bucket);
+            Bucket { lower: -upper, upper: -lower, count }
+        })
+        .collect();
+    all.reverse();
+    if histogram.zero_count != 0.0 {
+        let (lower, upper) = (-histogram.zero_threshold, histogram.zero_threshold);
+        all.push(Bucket { lower, upper, count: histogram.zero_count });
+    }
+    all.extend(histogram.positive().filter(filled).map(exponential));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_are_exact() {
+        assert_eq!(upper_bound(0, 0), 1.0);
+        assert_eq!(upper_bound(3, 0), 8.0);
+        assert_eq!(upper_bound(-2, 0), 0.25);
+        assert_eq!(upper_bound(2, -1), 16.0);
+        assert_eq!(upper_bound(16, 3), 4.0);
+        assert_eq!(upper_bound(-8, 3), 0.5);
+        assert_eq!(upper_bound(1024, 0), f64::MAX);
+        assert_eq!(upper_bound(1025, 0), f64::INFINITY);
+        assert_eq!(upper_bound(-1074, 0), f64::from_bits(1));
+    }
+
+    #[test]
+    fn custom_buckets_reach_from_end_to_end() {
+        assert_eq!(custom_bounds(0, &[5.0, 10.0]), (f64::NEG_INFINITY, 5.0));
+        assert_eq!(custom_bounds(2, &[5.0, 10.0]), (10.0, f64::INFINITY));
+    }
+}

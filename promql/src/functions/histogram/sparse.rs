@@ -1,0 +1,195 @@
+//! Histograms as sorted lists of filled buckets.
+
+use std::sync::Arc;
+
+use tsdb::model::{CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Span};
+
+use super::bounds::upper_bound;
+
+/// Index and count of buckets, by ascending index.
+pub(super) type Buckets = Vec<(i32, f64)>;
+
+/// Empty buckets between two filled ones that are stored rather than skipped: a span costs as much.
+const GAP_STORED_MAX: i32 = 0;
+
+/// A histogram in the form that arithmetic is done in.
+#[derive(Clone, Debug)]
+pub struct Sparse {
+    pub(super) counter_reset: CounterReset,
+    pub(super) schema: i32,
+    pub(super) zero_threshold: f64,
+    pub(super) zero_count: f64,
+    pub(super) count: f64,
+    pub(super) sum: f64,
+    pub(super) positive: Buckets,
+    pub(super) negative: Buckets,
+    pub(super) bounds: Option<Arc<[f64]>>,
+}
+
+impl From<&FloatHistogram> for Sparse {
+    fn from(h: &FloatHistogram) -> Self {
+        let filled = |(_, count): &(i32, f64)| *count != 0.0;
+        Self {
+            counter_reset: h.counter_reset,
+            schema: h.schema,
+            zero_threshold: h.zero_threshold,
+            zero_count: h.zero_count,
+            count: h.count,
+            sum: h.sum,
+            positive: h.positive().filter(filled).collect(),
+            negative: h.negative().filter(filled).collect(),
+            bounds: h.custom_values.clone(),
+        }
+    }
+}
+
+impl Sparse {
+    pub(super) fn is_custom(&self) -> bool {
+        self.schema == CUSTOM_BUCKETS_SCHEMA
+    }
+
+    /// Folds it, empty buckets left out.
+    pub fn fold(mut self) -> FloatHistogram {
+        self.positive.retain(|(_, count)| *count != 0.0);
+        self.negative.retain(|(_, count)| *count != 0.0);
+        let (positive_spans, positive_buckets) = spans(&self.positive);
+        let (negative_spans, negative_buckets) = spans(&self.negative);
+        FloatHistogram {
+            counter_reset: self.counter_reset,
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            zero_count: self.zero_count,
+            count: self.count,
+            sum: self.sum,
+            positive_spans,
+            negative_spans,
+            positive_buckets,
+            negative_buckets,
+            custom_values: self.bounds,
+        }
+    }
+
+    /// Multiplies every number.
+    pub(super) fn scale(&mut self, of: impl Fn(f64) -> f64) {
+        self.zero_count = of(self.zero_count);
+        self.count = of(self.count);
+        self.sum = of(self.sum);
+        for (_, count) in self.positive.iter_mut().chain(&mut self.negative) {
+            *count = of(*count);
+        }
+    }
+
+    /// Brings an exponential histogram to a lower resolution: `2^(schema - to)` buckets become one.
+    pub(super) fn reduce(&mut self, to: i32) {
+        if to >= self.schema {
+            return;
+        }
+        let shift = (self.schema - to).min(31);
+        for buckets in [&mut self.positive, &mut self.negative] {
+            let mut reduced: Buckets = Vec::with_capacity(buckets.len());
+            for (index, count) in buckets.drain(..) {
+                push(&mut reduced, ((index - 1) >> shift) + 1, count);
+            }
+            *buckets = reduced;
+        }
+        self.schema = to;
+    }
+
+    /// Widens the zero bucket to at least `threshold`: over whole buckets, so it may come out wider.
+    pub(super) fn widen_zero(&mut self, threshold: f64) {
+        let mut threshold = threshold;
+        if threshold <= self.zero_threshold {
+            return;
+        }
+        // A bucket that the threshold would cut moves the threshold to its end, which may cut one on the other side.
+        loop {
+            let cut = self.positive.iter().chain(&self.negative).map(|(index, _)| *index).find(|index| {
+                let (lower, upper) = (upper_bound(index - 1, self.schema), upper_bound(*index, self.schema));
+                lower < threshold && threshold < upper
+            });
+            match cut {
+                Some(index) => threshold = upper_bound(index, self.schema),
+                None => break,
+            }
+        }
+        let schema = self.schema;
+        let mut swallowed = 0.0;
+        for buckets in [&mut self.positive, &mut self.negative] {
+            buckets.retain(|(index, count)| {
+                let inside = upper_bound(*index, schema) <= threshold;
+                if inside {
+                    swallowed += count;
+                }
+                !inside
+            });
+        }
+        self.zero_count += swallowed;
+        self.zero_threshold = threshold;
+    }
+
+    /// Maps custom buckets to fewer bounds, a part of its own.
+    pub(super) fn rebound(&mut self, bounds: &Arc<[f64]>) {
+        let old = self.bounds.take().unwrap_or_default();
+        let mut mapped: Buckets = Vec::with_capacity(self.positive.len());
+        for (index, count) in self.positive.drain(..) {
+            let upper = usize::try_from(index).ok().and_then(|i| old.get(i)).copied();
+            let to = upper.map_or(bounds.len(), |upper| bounds.partition_point(|bound| *bound < upper));
+            push(&mut mapped, i32::try_from(to).expect("bounds are few"), count);
+        }
+        self.positive = mapped;
+        self.bounds = Some(Arc::clone(bounds));
+    }
+
+    /// Adds `sign` times another of the same layout.
+    pub(super) fn combine(&mut self, other: &Self, sign: f64) {
+        self.zero_count += sign * other.zero_count;
+        self.count += sign * other.count;
+        self.sum += sign * other.sum;
+        self.positive = merged(&self.positive, &other.positive, sign);
+        self.negative = merged(&self.negative, &other.negative, sign);
+    }
+}
+
+fn push(buckets: &mut Buckets, index: i32, count: f64) {
+    match buckets.last_mut() {
+        Some((last, total)) if *last == index => *total += count,
+        _ => buckets.push((index, count)),
+    }
+}
+
+fn merged(a: &[(i32, f64)], b: &[(i32, f64)], sign: f64) -> Buckets {
+    let mut out = Vec::with_capacity(a.len().max(b.len()));
+    let (mut i, mut j) = (0, 0);
+    while i < a.len() || j < b.len() {
+        let take_a = i < a.len() && (j >= b.len() || a[i].0 <= b[j].0);
+        let take_b = j < b.len() && (i >= a.len() || b[j].0 <= a[i].0);
+        let index = if take_a { a[i].0 } else { b[j].0 };
+        let mut count = 0.0;
+        if take_a {
+            count += a[i].1;
+            i += 1;
+        }
+        if take_b {
+            count += sign * b[j].1;
+            j += 1;
+        }
+        out.push((index, count));
+    }
+    out
+}
+
+fn spans(buckets: &[(i32, f64)]) -> (Vec<Span>, Vec<f64>) {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut counts = Vec::with_capacity(buckets.len());
+    let mut next = 0i32;
+    for (index, count) in buckets {
+        let gap = index.wrapping_sub(next);
+        match spans.last_mut() {
+            Some(span) if gap <= GAP_STORED_MAX => span.length += 1,
+            _ => spans.push(Span { offset: gap, length: 1 }),
+        }
+        counts.push(*count);
+        next = index.wrapping_add(1);
+    }
+    (spans, counts)
+}

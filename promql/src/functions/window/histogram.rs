@@ -1,0 +1,140 @@
+//! Window functions over native histograms alone.
+
+use std::sync::Arc;
+
+use tsdb::model::{CounterReset, FloatHistogram};
+
+use super::rate::{Ends, extrapolation};
+use super::{Window, WindowFunction};
+use crate::eval::notes::{Note, Notes};
+use crate::functions::histogram::{Incompatible, Total, divided, is_reset, subtract};
+
+/// `sum_over_time`
+pub fn sum(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<FloatHistogram> {
+    total(inside, notes).map(Total::fold)
+}
+
+/// `avg_over_time`
+pub fn mean(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<FloatHistogram> {
+    total(inside, notes).map(|total| total.divided(inside.len() as f64))
+}
+
+fn total(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<Total> {
+    let (first, rest) = inside.split_first()?;
+    let mut total = Total::of(first);
+    // Whether hints contradict each other is judged over all of them, in whatever order they come.
+    let (mut reset, mut not_reset) = (false, false);
+    for histogram in inside {
+        reset |= histogram.counter_reset == CounterReset::Reset;
+        not_reset |= histogram.counter_reset == CounterReset::NotReset;
+    }
+    if reset && not_reset {
+        notes.add(Note::CounterResetsAggregation);
+    }
+    for histogram in rest {
+        let mut ignored = Notes::default();
+        match total.add(histogram, Note::CounterResetsAggregation, Note::ReconciledAggregation, &mut ignored)
+        {
+            Ok(()) if ignored.has(Note::ReconciledAggregation) => notes.add(Note::ReconciledAggregation),
+            Ok(()) => {}
+            Err(Incompatible) => {
+                notes.add(Note::MixedSchemas);
+                return None;
+            }
+        }
+    }
+    Some(total)
+}
+
+/// `rate`, `increase` and `delta`; none below two samples.
+pub fn extrapolated(
+    function: WindowFunction,
+    window: &Window,
+    range_ms: i64,
+    timestamps: &[i64],
+    inside: &[Arc<FloatHistogram>],
+    notes: &mut Notes,
+) -> Option<FloatHistogram> {
+    let [first, second, ..] = inside else { return None };
+    let last = inside.last()?;
+    let counter = function != WindowFunction::Delta;
+    let is_gauge = |h: &FloatHistogram| h.counter_reset == CounterReset::Gauge;
+    if counter && inside.iter().any(|h| is_gauge(h)) {
+        notes.add(Note::NotCounter);
+    }
+    if !(counter || is_gauge(first) && is_gauge(last)) {
+        notes.add(Note::NotGauge);
+    }
+    // After a reset the first sample tells nothing, not even by its layout.
+    let reset_at_once = counter && is_reset(second, first);
+    let relevant = if reset_at_once {
+        &inside[1..]
+    } else if counter {
+        inside
+    } else {
+        &[Arc::clone(first), Arc::clone(last)]
+    };
+    if relevant.iter().any(|h| h.has_custom_buckets() != last.has_custom_buckets()) {
+        notes.add(Note::MixedSchemas);
+        return None;
+    }
+    let mut total = Total::of(last);
+    total.reduce(relevant.iter().map(|h| h.schema).min()?);
+    let mut add = |total: &mut Total, histogram: &FloatHistogram, sign, note| {
+        total.combine(histogram, sign, note, notes).expect("layouts have just been compared");
+    };
+    if !reset_at_once {
+        add(&mut total, first, -1.0, Note::ReconciledSubtraction);
+    }
+    if counter {
+        let from = usize::from(reset_at_once);
+        for pair in inside[from..].windows(2) {
+            if is_reset(&pair[1], &pair[0]) {
+                add(&mut total, &pair[0], 1.0, Note::ReconciledAddition);
+            }
+        }
+    }
+    total.set_counter_reset(CounterReset::Gauge);
+    let ends = Ends { first_ms: *timestamps.first()?, last_ms: *timestamps.last()?, samples: inside.len() };
+    let zero = (counter && total.count() > 0.0 && first.count >= 0.0).then(|| first.count / total.count());
+    Some(total.scaled(extrapolation(function, window, range_ms, ends, zero)))
+}
+
+/// `irate` and `idelta`, of the last two samples.
+pub fn instant(
+    irate: bool,
+    previous: &FloatHistogram,
+    last: &FloatHistogram,
+    seconds: f64,
+    notes: &mut Notes,
+) -> Option<FloatHistogram> {
+    let gauges = [previous, last].map(|h| h.counter_reset == CounterReset::Gauge);
+    if irate && gauges.contains(&true) {
+        notes.add(Note::NotCounter);
+    }
+    if !irate && gauges.contains(&false) {
+        notes.add(Note::NotGauge);
+    }
+    let mut result = if irate && is_reset(last, previous) {
+        last.clone()
+    } else {
+        // Resets have just been dealt with: hints that contradict each other are no news.
+        let mut difference = Notes::default();
+        let Ok(result) = subtract(
+            last,
+            previous,
+            Note::CounterResetsSubtraction,
+            Note::ReconciledSubtraction,
+            &mut difference,
+        ) else {
+            notes.add(Note::MixedSchemas);
+            return None;
+        };
+        if difference.has(Note::ReconciledSubtraction) {
+            notes.add(Note::ReconciledSubtraction);
+        }
+        result
+    };
+    result.counter_reset = CounterReset::Gauge;
+    Some(if irate { divided(&result, seconds) } else { result })
+}

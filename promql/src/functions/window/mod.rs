@@ -1,0 +1,283 @@
+//! Functions over range vectors, as kernels over the slices of one series.
+//!
+//! A kernel gets all samples of a series that any window may need, without stale markers, and fills one value for
+//! each step. Windows move forward only, so cursors do too; where neighbouring windows share most of their samples,
+//! kernels slide (prefix counts, monotonic queues, two stacks) instead of reading each sample once for each window.
+//!
+//! Floats and native histograms of a series come as separate runs. Float kernels see floats alone; what a window that
+//! holds both (or histograms alone) gives is settled in [`mixed`].
+
+mod extremes;
+mod fold;
+mod histogram;
+mod mixed;
+mod pairs;
+mod rate;
+mod regression;
+mod single;
+
+pub use mixed::{HistogramRun, Task, evaluate};
+
+use crate::functions::Function;
+use crate::plan::grid::{Grid, View};
+
+/// A series' float samples: in order of time, without stale markers, both slices of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatRun<'a> {
+    /// Milliseconds since the Unix epoch, ascending.
+    pub timestamps: &'a [i64],
+    /// Their values.
+    pub values: &'a [f64],
+}
+
+/// Which samples each step sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// The steps.
+    pub grid: Grid,
+    /// Where windows end, seen from a step.
+    pub view: View,
+    /// Their length in milliseconds, above 0; the left end is excluded.
+    pub range_ms: i64,
+}
+
+/// One step's window: samples `lo..hi`.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The step's index.
+    pub step: usize,
+    /// First sample inside.
+    pub lo: usize,
+    /// Behind the last sample inside.
+    pub hi: usize,
+    /// Excluded left end.
+    pub start_ms: i64,
+    /// Included right end.
+    pub end_ms: i64,
+}
+
+impl Window {
+    /// Number of samples inside.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.hi - self.lo
+    }
+}
+
+/// A range this many steps long is worth sliding over.
+const SLIDE_STEPS_MIN: i64 = 8;
+
+impl Windows {
+    /// Calls `visit` with each step's window over `timestamps`.
+    #[inline]
+    pub fn each(&self, timestamps: &[i64], mut visit: impl FnMut(Window)) {
+        let (mut lo, mut hi) = (0, 0);
+        for step in 0..self.grid.count {
+            let end_ms = self.view.time_ms(self.grid.time_ms(step));
+            let start_ms = end_ms.saturating_sub(self.range_ms);
+            while hi < timestamps.len() && timestamps[hi] <= end_ms {
+                hi += 1;
+            }
+            while lo < hi && timestamps[lo] <= start_ms {
+                lo += 1;
+            }
+            visit(Window { step, lo, hi, start_ms, end_ms });
+        }
+    }
+
+    /// Whether neighbouring windows share so many samples that sliding pays.
+    pub fn overlap(&self) -> bool {
+        self.grid.count > 1
+            && self.view.at_ms.is_none()
+            && self.range_ms / self.grid.step_ms.max(1) >= SLIDE_STEPS_MIN
+    }
+
+    /// First and last moment that any window sees; the first is included.
+    pub fn span_ms(&self) -> (i64, i64) {
+        let (first, last) = self.view.span_ms(&self.grid);
+        (first.saturating_sub(self.range_ms).saturating_add(1), last)
+    }
+}
+
+/// One float for each step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StepValues {
+    /// The same at all steps.
+    Constant(f64),
+    /// One for each.
+    Each(Vec<f64>),
+}
+
+impl StepValues {
+    /// The value at a step.
+    #[inline]
+    pub fn at(&self, step: usize) -> f64 {
+        match self {
+            Self::Constant(value) => *value,
+            Self::Each(values) => values[step],
+        }
+    }
+
+    /// All values, for as many steps as there are.
+    pub fn iter(&self) -> impl Iterator<Item = f64> {
+        match self {
+            Self::Constant(value) => std::slice::from_ref(value),
+            Self::Each(values) => values.as_slice(),
+        }
+        .iter()
+        .copied()
+    }
+}
+
+/// Functions that take a range vector and give a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WindowFunction {
+    /// `rate`
+    Rate,
+    /// `increase`
+    Increase,
+    /// `delta`
+    Delta,
+    /// `irate`
+    Irate,
+    /// `idelta`
+    Idelta,
+    /// `changes`
+    Changes,
+    /// `resets`
+    Resets,
+    /// `avg_over_time`
+    Avg,
+    /// `min_over_time`
+    Min,
+    /// `max_over_time`
+    Max,
+    /// `sum_over_time`
+    Sum,
+    /// `count_over_time`
+    Count,
+    /// `last_over_time`
+    Last,
+    /// `first_over_time`
+    First,
+    /// `present_over_time`
+    Present,
+    /// `stddev_over_time`
+    Stddev,
+    /// `stdvar_over_time`
+    Stdvar,
+    /// `quantile_over_time`; takes the quantile
+    Quantile,
+    /// `mad_over_time`
+    Mad,
+    /// `ts_of_min_over_time`
+    TsOfMin,
+    /// `ts_of_max_over_time`
+    TsOfMax,
+    /// `ts_of_first_over_time`
+    TsOfFirst,
+    /// `ts_of_last_over_time`
+    TsOfLast,
+    /// `deriv`
+    Deriv,
+    /// `predict_linear`; takes seconds ahead
+    PredictLinear,
+    /// `double_exponential_smoothing`; takes smoothing and trend factor
+    Smoothing,
+}
+
+impl WindowFunction {
+    /// The kernel of a PromQL function, if it has one.
+    pub fn from_function(function: Function) -> Option<Self> {
+        Some(match function {
+            Function::Rate => Self::Rate,
+            Function::Increase => Self::Increase,
+            Function::Delta => Self::Delta,
+            Function::Irate => Self::Irate,
+            Function::Idelta => Self::Idelta,
+            Function::Changes => Self::Changes,
+            Function::Resets => Self::Resets,
+            Function::AvgOverTime => Self::Avg,
+            Function::MinOverTime => Self::Min,
+            Function::MaxOverTime => Self::Max,
+            Function::SumOverTime => Self::Sum,
+            Function::CountOverTime => Self::Count,
+            Function::LastOverTime => Self::Last,
+            Function::FirstOverTime => Self::First,
+            Function::PresentOverTime => Self::Present,
+            Function::StddevOverTime => Self::Stddev,
+            Function::StdvarOverTime => Self::Stdvar,
+            Function::QuantileOverTime => Self::Quantile,
+            Function::MadOverTime => Self::Mad,
+            Function::TsOfMinOverTime => Self::TsOfMin,
+            Function::TsOfMaxOverTime => Self::TsOfMax,
+            Function::TsOfFirstOverTime => Self::TsOfFirst,
+            Function::TsOfLastOverTime => Self::TsOfLast,
+            Function::Deriv => Self::Deriv,
+            Function::PredictLinear => Self::PredictLinear,
+            Function::DoubleExponentialSmoothing => Self::Smoothing,
+            _ => return None,
+        })
+    }
+
+    /// Whether results keep the metric's name: a sample that is handed on as it was is still that metric.
+    pub fn keeps_name(self) -> bool {
+        matches!(self, Self::Last | Self::First)
+    }
+
+    /// Whether the function is meant for counters, and a metric that isn't named like one is worth an info.
+    pub fn wants_counter(self) -> bool {
+        matches!(self, Self::Rate | Self::Increase)
+    }
+}
+
+/// Buffers that kernels reuse from series to series.
+#[derive(Debug, Default)]
+pub struct KernelScratch {
+    indices: Vec<u32>,
+    floats: Vec<f64>,
+    sums: Vec<crate::eval::number::Sum>,
+    means: Vec<crate::eval::number::Mean>,
+    variances: Vec<crate::eval::number::Variance>,
+}
+
+/// Fills `out`, one value for each step, from floats alone; steps without a result are left as they are (absent).
+pub fn evaluate_floats(
+    function: WindowFunction,
+    windows: &Windows,
+    run: FloatRun<'_>,
+    params: &[StepValues],
+    scratch: &mut KernelScratch,
+    out: &mut [f64],
+) {
+    use WindowFunction as F;
+    match function {
+        F::Rate | F::Increase | F::Delta => rate::extrapolated(function, windows, run, scratch, out),
+        F::Irate => rate::instant(windows, run, true, out),
+        F::Idelta => rate::instant(windows, run, false, out),
+        F::Changes => pairs::changes(windows, run, scratch, out),
+        F::Resets => pairs::resets(windows, run, scratch, out),
+        F::Count => single::count(windows, run, out),
+        F::Present => single::present(windows, run, out),
+        F::Last => single::last(windows, run, out),
+        F::First => single::first(windows, run, out),
+        F::TsOfLast => single::ts_of_last(windows, run, out),
+        F::TsOfFirst => single::ts_of_first(windows, run, out),
+        F::Sum => fold::sum(windows, run, scratch, out),
+        F::Avg => fold::mean(windows, run, scratch, out),
+        F::Stdvar => fold::variance(windows, run, scratch, out, |v| v),
+        F::Stddev => fold::variance(windows, run, scratch, out, f64::sqrt),
+        F::Quantile => fold::quantile(windows, run, &params[0], scratch, out),
+        F::Mad => fold::median_deviation(windows, run, scratch, out),
+        F::Min => extremes::min(windows, run, scratch, out),
+        F::Max => extremes::max(windows, run, scratch, out),
+        F::TsOfMin => extremes::ts_of_min(windows, run, out),
+        F::TsOfMax => extremes::ts_of_max(windows, run, out),
+        F::Deriv => regression::deriv(windows, run, out),
+        F::PredictLinear => regression::predict_linear(windows, run, &params[0], out),
+        F::Smoothing => regression::smoothing(windows, run, &params[0], &params[1], out),
+    }
+}
+
+#[cfg(test)]
+mod tests;

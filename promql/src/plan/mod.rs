@@ -1,0 +1,75 @@
+//! From a syntax tree to a typed plan: what to fetch, and what to do with it.
+//!
+//! 1. Selectors become numbered [`Select`]s with the time range that they need: steps, `@`, `offset`, look-back and
+//!    range are all known here. Equal selectors with touching ranges share one.
+//! 2. Subtrees whose value is the same at every step (constants, everything under `@`) are marked to be evaluated once.
+//! 3. Arithmetic of constants is done.
+//!
+//! The caller fetches the series of each select, from wherever, and then calls [`Plan::evaluate`]: pure computation.
+
+mod build;
+pub mod grid;
+mod node;
+
+use tsdb::select::Select;
+
+use crate::error::Error;
+use crate::parse::ast::Expr;
+pub use grid::QueryRange;
+pub(crate) use node::{
+    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, LabelEdit, Leaf, Map, RangeSource, Root,
+    ScalarNode, SetOp, Sort, VectorNode, Window,
+};
+
+/// How queries are evaluated, beyond their text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Distance of a subquery's steps where the query doesn't give it, in milliseconds, above 0.
+    pub subquery_step_ms: i64,
+}
+
+/// Prometheus's default: one minute.
+const SUBQUERY_STEP_MS: i64 = 60_000;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { subquery_step_ms: SUBQUERY_STEP_MS }
+    }
+}
+
+/// A query ready to be evaluated.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    range: QueryRange,
+    selects: Vec<Select>,
+    root: Root,
+}
+
+/// Plans `expr` over `range`.
+///
+/// # Errors
+/// [`Error::Invalid`] when a range query's expression is neither scalar nor instant vector, and for arguments that
+/// can't be right whatever the data is (a label name that isn't one).
+pub fn plan(expr: &Expr, range: &QueryRange, settings: &Settings) -> Result<Plan, Error> {
+    let (root, selects) = build::build(expr, range, settings)?;
+    Ok(Plan { range: *range, selects, root })
+}
+
+impl Plan {
+    /// What to fetch: the inputs of [`Plan::evaluate`], in this order.
+    pub fn selects(&self) -> &[Select] {
+        &self.selects
+    }
+
+    /// The range that it was planned for.
+    pub fn range(&self) -> &QueryRange {
+        &self.range
+    }
+
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+}
+
+#[cfg(test)]
+mod tests;

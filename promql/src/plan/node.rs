@@ -1,0 +1,240 @@
+//! The plan's tree. Types of expressions are types here, and every number that the query fixes is resolved.
+
+use std::sync::Arc;
+
+use crate::functions::instant::FloatFunction;
+use crate::functions::window::WindowFunction;
+use crate::parse::Span;
+use crate::parse::ast::{AggregateOp, BinaryOp, VectorMatching};
+use crate::plan::grid::View;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Root {
+    Scalar(ScalarNode),
+    Vector(VectorNode),
+    /// A range vector itself, for an instant query.
+    Matrix {
+        source: RangeSource,
+        range_ms: i64,
+    },
+    String(String),
+}
+
+/// Gives one float for each step.
+#[derive(Clone, Debug)]
+pub(crate) enum ScalarNode {
+    Constant(f64),
+    /// The step's own time, in seconds.
+    Time,
+    /// `scalar(vector)`
+    OfVector(Box<VectorNode>),
+    Negate(Box<ScalarNode>),
+    Binary {
+        op: BinaryOp,
+        left: Box<ScalarNode>,
+        right: Box<ScalarNode>,
+    },
+    /// Evaluated at the first step alone.
+    Once(Box<ScalarNode>),
+}
+
+/// Gives rows.
+#[derive(Clone, Debug)]
+pub(crate) enum VectorNode {
+    /// No series, whatever the data.
+    Nothing,
+    /// Samples of an instant selector.
+    Select(Leaf),
+    /// `timestamp(selector)`: the time of the sample itself.
+    SampleTimes(Leaf),
+    Window(Window),
+    Map {
+        map: Map,
+        input: Box<VectorNode>,
+    },
+    /// `vector(scalar)`
+    OfScalar(Box<ScalarNode>),
+    ScalarOp(ScalarOp),
+    Binary(Binary),
+    Set(SetOp),
+    Aggregate(Aggregate),
+    Labels {
+        edit: LabelEdit,
+        input: Box<VectorNode>,
+    },
+    Absent(Absent),
+    AbsentOver(AbsentOver),
+    Sort {
+        sort: Sort,
+        input: Box<VectorNode>,
+        span: Span,
+    },
+    /// `histogram_quantile`, and `histogram_quantiles` with its label.
+    HistogramQuantile {
+        input: Box<VectorNode>,
+        quantiles: Vec<(ScalarNode, Span)>,
+        label: Option<QuantileLabels>,
+        span: Span,
+    },
+    HistogramFraction {
+        input: Box<VectorNode>,
+        lower: ScalarNode,
+        upper: ScalarNode,
+        span: Span,
+    },
+    /// Evaluated at the first step alone, and repeated.
+    Once(Box<VectorNode>),
+}
+
+/// The label under which `histogram_quantiles` puts each quantile.
+#[derive(Clone, Debug)]
+pub(crate) struct QuantileLabels {
+    pub name: Arc<str>,
+}
+
+/// A selector's place in the plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaf {
+    /// Index of its select.
+    pub select: usize,
+    pub view: View,
+}
+
+/// Where a range vector's samples come from.
+#[derive(Clone, Debug)]
+pub(crate) enum RangeSource {
+    Select(Leaf),
+    Subquery(Subquery),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Subquery {
+    pub input: Box<VectorNode>,
+    pub view: View,
+    pub step_ms: i64,
+}
+
+/// A function over a range vector.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    pub function: WindowFunction,
+    pub source: RangeSource,
+    pub range_ms: i64,
+    pub params: Vec<(ScalarNode, Span)>,
+    /// Of the range vector.
+    pub span: Span,
+}
+
+/// A function of each sample alone.
+#[derive(Clone, Debug)]
+pub(crate) enum Map {
+    Float(FloatFunction),
+    Negate,
+    Clamp {
+        min: ScalarNode,
+        max: ScalarNode,
+    },
+    ClampMin(ScalarNode),
+    ClampMax(ScalarNode),
+    Round(ScalarNode),
+    /// The step's time where there is a sample.
+    StepTimes,
+    Date(Date),
+    HistogramCount,
+    HistogramSum,
+    HistogramAvg,
+    HistogramStddev,
+    HistogramStdvar,
+}
+
+/// A part of a date, of seconds since the Unix epoch in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Date {
+    Minute,
+    Hour,
+    DayOfWeek,
+    DayOfMonth,
+    DayOfYear,
+    DaysInMonth,
+    Month,
+    Year,
+}
+
+/// An operator between a vector and a scalar.
+#[derive(Clone, Debug)]
+pub(crate) struct ScalarOp {
+    pub op: BinaryOp,
+    pub return_bool: bool,
+    pub scalar: Box<ScalarNode>,
+    pub scalar_on_left: bool,
+    pub input: Box<VectorNode>,
+    pub span: Span,
+}
+
+/// Arithmetic or comparison between two vectors.
+#[derive(Clone, Debug)]
+pub(crate) struct Binary {
+    pub op: BinaryOp,
+    pub return_bool: bool,
+    pub matching: VectorMatching,
+    pub left: Box<VectorNode>,
+    pub right: Box<VectorNode>,
+    pub span: Span,
+}
+
+/// `and`, `or`, `unless`.
+#[derive(Clone, Debug)]
+pub(crate) struct SetOp {
+    pub op: BinaryOp,
+    pub matching: VectorMatching,
+    pub left: Box<VectorNode>,
+    pub right: Box<VectorNode>,
+}
+
+/// What an aggregation takes besides its vector.
+#[derive(Clone, Debug)]
+pub(crate) enum AggregateParam {
+    None,
+    Scalar(Box<ScalarNode>, Span),
+    /// The label of `count_values`.
+    Label(Arc<str>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Aggregate {
+    pub op: AggregateOp,
+    pub param: AggregateParam,
+    pub without: bool,
+    /// Sorted.
+    pub grouping: Vec<Arc<str>>,
+    pub input: Box<VectorNode>,
+    /// Of the vector.
+    pub span: Span,
+}
+
+/// Functions that change labels.
+#[derive(Clone, Debug)]
+pub(crate) enum LabelEdit {
+    Replace { destination: Arc<str>, replacement: Arc<str>, source: Arc<str>, regex: regex::Regex },
+    Join { destination: Arc<str>, separator: Arc<str>, sources: Vec<Arc<str>> },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Absent {
+    pub input: Box<VectorNode>,
+    pub labels: tsdb::model::Labels,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct AbsentOver {
+    pub source: RangeSource,
+    pub range_ms: i64,
+    pub labels: tsdb::model::Labels,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Sort {
+    ByValue { descending: bool },
+    ByLabels { names: Vec<Arc<str>>, descending: bool },
+}

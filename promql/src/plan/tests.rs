@@ -1,0 +1,56 @@
+use super::*;
+use crate::parse::{Syntax, parse_with};
+
+fn plan_of(query: &str, range: QueryRange) -> Plan {
+    let expr = parse_with(query, Syntax { experimental: true }).unwrap();
+    plan(&expr, &range, &Settings::default()).unwrap()
+}
+
+fn ranges(query: &str) -> Vec<(i64, i64)> {
+    let range = QueryRange { start_ms: 1_000_000, end_ms: 2_000_000, step_ms: 10_000, lookback_ms: 300_000 };
+    plan_of(query, range).selects().iter().map(|s| (*s.range_ms.start(), *s.range_ms.end())).collect()
+}
+
+#[test]
+fn selects_cover_look_back_range_offset_and_at() {
+    assert_eq!(ranges("m"), [(700_001, 2_000_000)]);
+    assert_eq!(ranges("rate(m[1m])"), [(940_001, 2_000_000)]);
+    assert_eq!(ranges("m offset 1m"), [(640_001, 1_940_000)]);
+    assert_eq!(ranges("m @ 500"), [(200_001, 500_000)]);
+    assert_eq!(ranges("m @ end()"), [(1_700_001, 2_000_000)]);
+    // The subquery's first step is the first full minute inside its first window.
+    assert_eq!(ranges("sum_over_time(m[10m:1m])"), [(120_001, 1_980_000)]);
+}
+
+#[test]
+fn equal_selectors_share_a_select_where_their_ranges_touch() {
+    assert_eq!(ranges("rate(m[1m]) / rate(m[10m])"), [(400_001, 2_000_000)]);
+    assert_eq!(ranges("m{a=\"1\"} + m").len(), 2);
+    assert_eq!(ranges("m + m @ 5").len(), 2);
+}
+
+#[test]
+fn constants_are_folded() {
+    let plan = plan_of("1 + 2 * pi()", QueryRange::instant(0, 1));
+    let Root::Scalar(ScalarNode::Constant(value)) = plan.root() else { panic!("{:?}", plan.root()) };
+    assert_eq!(*value, 1.0 + 2.0 * std::f64::consts::PI);
+}
+
+#[test]
+fn what_stands_under_at_is_evaluated_once() {
+    let range = QueryRange { start_ms: 0, end_ms: 60_000, step_ms: 1_000, lookback_ms: 300_000 };
+    let once = |query: &str| matches!(plan_of(query, range).root(), Root::Vector(VectorNode::Once(_)));
+    assert!(once("sum(rate(m[5m] @ 30))"));
+    assert!(!once("sum(rate(m[5m]))"));
+    assert!(!once("predict_linear(m[5m] @ 30, 60)"));
+}
+
+#[test]
+fn range_queries_want_scalars_or_vectors() {
+    let range = QueryRange { start_ms: 0, end_ms: 60_000, step_ms: 1_000, lookback_ms: 300_000 };
+    let error = plan(&crate::parse("m[5m]").unwrap(), &range, &Settings::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"invalid expression type "range vector" for range query, must be Scalar or instant Vector"#
+    );
+}

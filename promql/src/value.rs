@@ -1,0 +1,82 @@
+//! What a query gives.
+
+use std::sync::Arc;
+
+use tsdb::model::{FloatHistogram, Labels};
+
+use crate::annotations::Annotations;
+
+/// A query's outcome.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The result.
+    pub value: Value,
+    /// Warnings and infos.
+    pub annotations: Annotations,
+    /// What it took.
+    pub stats: Stats,
+}
+
+/// What a query took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Stored series that were handed in, those of each select counted.
+    pub series: u64,
+    /// Samples decoded; those that two parts of the query need are counted twice.
+    pub samples: u64,
+    /// The most bytes that were held at one time.
+    pub peak_bytes: usize,
+}
+
+/// A result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of an instant query for a scalar.
+    Scalar(Point<f64>),
+    /// Of an instant query for a string.
+    String(Point<String>),
+    /// Of an instant query for a vector: in the order that the query gives (`sort`, `topk`), else in that of storage.
+    Vector(Vec<Sample>),
+    /// Of a range query, by labels; or of an instant query for a range vector.
+    Matrix(Vec<Series>),
+}
+
+/// A value at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point<T> {
+    /// Milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// The value.
+    pub value: T,
+}
+
+/// A series' value at the query's time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its labels.
+    pub labels: Labels,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// Its value.
+    pub value: SampleValue,
+}
+
+/// A float or a native histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SampleValue {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<FloatHistogram>),
+}
+
+/// A series' values over time: at least one of either kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Its labels.
+    pub labels: Labels,
+    /// Floats, by time.
+    pub floats: Vec<Point<f64>>,
+    /// Native histograms, by time.
+    pub histograms: Vec<Point<Arc<FloatHistogram>>>,
+}
