@@ -4,7 +4,11 @@
 //! left behind, by default under the system's folder for temporary files. The log's own settings, one commit for
 //! every eight batches, as eight connections make it.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement reads the clock and prints")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a measurement reads the clock and prints"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +47,12 @@ fn main() -> Result<()> {
             // Mostly counters and gauges of whole numbers, one in four a fraction.
             let value = if i % 4 == 0 { (batch * i) as f64 / 7.0 } else { (batch * 15 + i) as f64 };
             let series = SeriesRef::from_u64((batch % 50 * samples + i) * SHARDS);
-            writer.push(FloatSample { series, timestamp_ms: 1_700_000_000_000 + (batch as i64), start_ms: 0, value });
+            writer.push(FloatSample {
+                series,
+                timestamp_ms: 1_700_000_000_000 + (batch as i64),
+                start_ms: 0,
+                value,
+            });
         }
         encode += start.elapsed();
         let start = Instant::now();
@@ -76,10 +85,16 @@ fn main() -> Result<()> {
     let replay = start.elapsed();
 
     let total = batches * samples;
-    println!("{total} samples in {batches} batches, {syncs} syncs, {} bytes a sample", bytes as f64 / total as f64);
+    println!(
+        "{total} samples in {batches} batches, {syncs} syncs, {} bytes a sample",
+        bytes as f64 / total as f64
+    );
     for (what, took) in [("encode", encode), ("append", append), ("commit", commit)] {
         println!("{what:<10} {:6.1} ns a sample", took.as_nanos() as f64 / total as f64);
     }
-    println!("read back  {:6.1} ns a sample ({seen} samples, {recovery:?})", replay.as_nanos() as f64 / seen as f64);
+    println!(
+        "read back  {:6.1} ns a sample ({seen} samples, {recovery:?})",
+        replay.as_nanos() as f64 / seen as f64
+    );
     Ok(())
 }

@@ -3,9 +3,12 @@
 //! In production sled keeps it, outside of [`Disk`], under `ledger/` in the data folder. Its known way to break is
 //! a snapshot file that a crash left empty (open fails with `Corruption`): the snapshot is only a shortcut, so it is
 //! removed and the log is read instead. If that fails too, the folder is set aside and a new ledger begun.
+//! sled panics on some other damage to its files; that is taken for corruption too.
 //! Where the disk isn't the system's, [`DiskLedger`] keeps the same facts in one file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +27,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Forgets a fact; durable when this returns.
     fn remove(&self, name: &str) -> Result<()>;
+
+    /// All facts whose names begin with `prefix`, by name: for the few of one kind, such as a store's uploads.
+    fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>>;
 }
 
 /// The ledger on sled.
@@ -41,7 +47,7 @@ impl SledLedger {
     pub fn open(dir: &Path) -> Result<Self> {
         let io = |source| Error::io("set aside ledger", dir, source);
         match open_sled(dir) {
-            Err(sled::Error::Corruption { .. }) => {}
+            Err(e) if is_damage(&e) => {}
             other => return other.map(Self).map_err(|e| sled_error(dir, e)),
         }
         tracing::warn!(dir = %dir.display(), "ledger's snapshot is corrupt, reading its log instead");
@@ -52,7 +58,7 @@ impl SledLedger {
             }
         }
         match open_sled(dir) {
-            Err(sled::Error::Corruption { .. }) => {}
+            Err(e) if is_damage(&e) => {}
             other => return other.map(Self).map_err(|e| sled_error(dir, e)),
         }
         let aside = (1..)
@@ -70,7 +76,19 @@ const SLED_CACHE_BYTES: u64 = 1 << 20;
 
 fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new().path(dir).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
-    config.open()
+    // Nothing of ours is shared with what may unwind here, so nothing can be left half-changed.
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+    opened.unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
+}
+
+/// Whether sled's files are broken, and not the disk that they lie on or another process in the way: a broken
+/// configuration file calls itself unsupported, a file cut short an early end.
+fn is_damage(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => true,
+        sled::Error::CollectionNotFound(_) => true,
+        sled::Error::Io(e) => matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
+    }
 }
 
 fn sled_error(dir: &Path, error: sled::Error) -> Error {
@@ -95,6 +113,17 @@ impl Ledger for SledLedger {
     fn remove(&self, name: &str) -> Result<()> {
         let removed = self.0.remove(name).and_then(|_| self.0.flush());
         removed.map(drop).map_err(|e| sled_error(Path::new(Self::FOLDER), e))
+    }
+
+    fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let error = |e| sled_error(Path::new(Self::FOLDER), e);
+        let fact = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (name, value) = entry.map_err(error)?;
+            let name = String::from_utf8(name.to_vec())
+                .map_err(|_| Error::corrupt("ledger", 0, "a name isn't UTF-8").in_file(Self::FOLDER))?;
+            Ok((name, value.to_vec()))
+        };
+        self.0.scan_prefix(prefix).map(fact).collect()
     }
 }
 
@@ -124,7 +153,7 @@ impl DiskLedger {
             Ok(bytes) => decode(&bytes).ok_or_else(|| {
                 Error::corrupt("ledger", 0, "the checksum differs").in_file(PathBuf::from(FILE))
             })?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(e) if e.kind() == ErrorKind::NotFound => BTreeMap::new(),
             Err(e) => return Err(Error::io("read", FILE, e)),
         };
         Ok(Self { disk, facts: Mutex::new(facts) })
@@ -163,6 +192,12 @@ impl Ledger for DiskLedger {
 
     fn remove(&self, name: &str) -> Result<()> {
         self.change(|facts| drop(facts.remove(name)))
+    }
+
+    fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let facts = self.facts.lock();
+        let from = facts.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+        Ok(from.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 }
 
@@ -206,6 +241,9 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, RngCore, SeedableRng};
+    use tsdb::disk::{Fault, MemoryDisk};
 
     use super::*;
 
@@ -221,8 +259,38 @@ mod tests {
         assert_eq!(ledger.get("a").unwrap().as_deref(), Some(&b"2"[..]));
         assert_eq!(ledger.get("b").unwrap().map(|v| v.len()), Some(5000));
         ledger.remove("a").unwrap();
+        ledger.remove("never there").unwrap();
+        for name in ["upload/2", "upload/10", "uploads", "upload"] {
+            ledger.put(name, name.as_bytes()).unwrap();
+        }
         drop(ledger);
-        assert_eq!(open().get("a").unwrap(), None);
+        let ledger = open();
+        assert_eq!(ledger.get("a").unwrap(), None);
+        let names =
+            |prefix| ledger.scan(prefix).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names("upload/"), ["upload/10", "upload/2"]);
+        assert_eq!(names(""), ["b", "upload", "upload/10", "upload/2", "uploads"]);
+        assert_eq!(ledger.scan("uploads").unwrap(), [("uploads".to_owned(), b"uploads".to_vec())]);
+    }
+
+    #[test]
+    fn the_file_on_a_disk_conforms() {
+        let disk = MemoryDisk::new();
+        conforms(&|| Box::new(DiskLedger::open(Arc::new(disk.clone())).unwrap()));
+    }
+
+    #[test]
+    fn no_power_cut_loses_a_fact_that_was_put_on_a_disk() {
+        for after in 0..60 {
+            let disk = MemoryDisk::new();
+            let ledger = DiskLedger::open(Arc::new(disk.clone())).unwrap();
+            disk.inject(Fault::Power { after });
+            let safe = (0..10u8).take_while(|n| ledger.put("n", &[*n]).is_ok()).last();
+            disk.crash(&mut StdRng::seed_from_u64(after));
+            let found = DiskLedger::open(Arc::new(disk)).unwrap().get("n").unwrap().map(|v| v[0]);
+            // The put that failed may have got through all the same.
+            assert!(found >= safe && found.map_or(0, |n| n + 1) <= safe.map_or(0, |n| n + 1) + 1);
+        }
     }
 
     #[test]
@@ -247,6 +315,43 @@ mod tests {
         }
         assert!(emptied > 0);
         assert_eq!(SledLedger::open(dir.path()).unwrap().get("a").unwrap().as_deref(), Some(&b"1"[..]));
+    }
+
+    /// Whatever is done to sled's files, the node starts: with the facts, or with an empty ledger beside the broken one.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the test breaks sled's files")]
+    fn no_damage_to_its_files_keeps_a_ledger_from_opening() {
+        for round in 0..60u64 {
+            let parent = tempfile::tempdir().unwrap();
+            let dir = parent.path().join("ledger");
+            let ledger = SledLedger::open(&dir).unwrap();
+            (0..20u8).for_each(|n| ledger.put(&format!("fact/{n}"), &[n; 100]).unwrap());
+            drop(ledger);
+            drop(SledLedger::open(&dir).unwrap());
+            let mut rng = StdRng::seed_from_u64(round);
+            for entry in std::fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+                if !entry.file_type().unwrap().is_file() || rng.random_bool(0.3) {
+                    continue;
+                }
+                let mut bytes = std::fs::read(entry.path()).unwrap();
+                // Most of sled's log is room not yet used: hit what is.
+                let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+                match rng.random_range(0..3u8) {
+                    0 => bytes.truncate(rng.random_range(0..=used)),
+                    _ if used == 0 => continue,
+                    1 => bytes[rng.random_range(0..used)] ^= 1 << rng.random_range(0..8u8),
+                    _ => rng.fill_bytes(&mut bytes[..used]),
+                }
+                std::fs::write(entry.path(), bytes).unwrap();
+            }
+            let ledger = SledLedger::open(&dir).unwrap();
+            for (name, value) in ledger.scan("fact/").unwrap() {
+                assert_eq!(name, format!("fact/{}", value[0]), "round {round}");
+            }
+            ledger.put("after", b"1").unwrap();
+            drop(ledger);
+            assert_eq!(SledLedger::open(&dir).unwrap().get("after").unwrap().as_deref(), Some(&b"1"[..]));
+        }
     }
 
     #[test]

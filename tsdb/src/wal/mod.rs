@@ -27,7 +27,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -167,7 +167,7 @@ pub struct WalSettings {
 
 impl Default for WalSettings {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, pending_bytes_max: 64 << 20, spares_max: 2 }
+        Self { segment_bytes: 64 << 20, pending_bytes_max: 32 << 20, spares_max: 2 }
     }
 }
 
@@ -200,6 +200,9 @@ pub struct Wal {
     full: AtomicBool,
     stopped: Mutex<Option<String>>,
     syncs: AtomicU64,
+    /// Segments and spare files, so that asking for them never waits for a sync.
+    segments: AtomicUsize,
+    spares: AtomicUsize,
 }
 
 impl Wal {
@@ -226,6 +229,8 @@ impl Wal {
         let dir = PathBuf::from(dir);
         let found = recover::recover(&*disk, &dir, replay, from)?;
         let next = found.next_segment;
+        let (segments, spares) =
+            (AtomicUsize::new(found.segments.len()), AtomicUsize::new(found.spares.len()));
         let wal = Self {
             pending: Mutex::new(Pending::new(next, settings.segment_bytes)),
             durable: AtomicU64::new(WalPosition { segment: next, offset: 0 }.to_u64()),
@@ -235,6 +240,8 @@ impl Wal {
             full: AtomicBool::new(false),
             stopped: Mutex::new(None),
             syncs: AtomicU64::new(0),
+            segments,
+            spares,
         };
         Ok((wal, found.report))
     }
@@ -317,6 +324,7 @@ impl Wal {
                 Err(Failure::Fatal(error)) => return Err(self.stop(&error)),
             }
             self.syncs.fetch_add(1, Ordering::Relaxed);
+            self.note_files(&writer);
             self.durable.store(end.to_u64(), Ordering::Release);
             self.pending.lock().held_bytes -= bytes;
         }
@@ -347,18 +355,20 @@ impl Wal {
     /// [`Error::Io`]; segments that weren't freed stay, and are freed by the next call.
     pub fn truncate_before(&self, position: WalPosition) -> Result<usize> {
         let durable = self.durable();
-        self.writer.lock().truncate_before(position.segment.min(durable.segment))
+        let mut writer = self.writer.lock();
+        let freed = writer.truncate_before(position.segment.min(durable.segment));
+        self.note_files(&writer);
+        freed
     }
 
     /// How the log stands.
     pub fn stats(&self) -> WalStats {
-        let (segments, spares) = self.writer.lock().files();
         let pending = self.pending.lock();
         WalStats {
             appended_bytes: pending.appended_bytes,
             pending_bytes: pending.held_bytes,
-            segments,
-            spares,
+            segments: self.segments.load(Ordering::Relaxed),
+            spares: self.spares.load(Ordering::Relaxed),
             syncs: self.syncs.load(Ordering::Relaxed),
             full: self.full.load(Ordering::Acquire),
             stopped: self.stopped.lock().is_some(),
@@ -368,6 +378,12 @@ impl Wal {
     /// Bytes appended since it was opened, framing included: what a checkpoint is due by. Takes one short lock.
     pub fn appended_bytes(&self) -> u64 {
         self.pending.lock().appended_bytes
+    }
+
+    fn note_files(&self, writer: &Writer) {
+        let (segments, spares) = writer.files();
+        self.segments.store(segments, Ordering::Relaxed);
+        self.spares.store(spares, Ordering::Relaxed);
     }
 
     fn check_running(&self) -> Result<()> {

@@ -5,6 +5,7 @@
 //! of them for each sector, which tears writes and lets later ones survive earlier ones.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand::{Rng, RngCore};
@@ -65,6 +66,19 @@ impl Content {
             }
             done += size;
         }
+    }
+
+    /// Bytes of a range, as far as the file reaches. What was never written costs nothing but its memory.
+    pub fn bytes(&self, range: Range<u64>) -> Vec<u8> {
+        let end = range.end.min(self.now.length);
+        let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
+        for (number, page) in self.now.pages.range(range.start / PAGE_BYTES..end.div_ceil(PAGE_BYTES)) {
+            let page_start = number * PAGE_BYTES;
+            let (from, to) = (range.start.max(page_start), end.min(page_start + PAGE_BYTES));
+            let source = &page[(from - page_start) as usize..(to - page_start) as usize];
+            bytes[(from - range.start) as usize..(to - range.start) as usize].copy_from_slice(source);
+        }
+        bytes
     }
 
     /// Writes while at most `room_pages` pages more are taken; returns how many bytes found room.

@@ -174,20 +174,17 @@ impl Disk for MemoryDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let state = self.at(path)?;
         let id = state.tree.find(path)?;
-        let mut bytes = vec![0; state.tree.file(id)?.length() as usize];
-        state.read(id, 0, &mut bytes)?;
-        Ok(bytes)
+        Ok(state.tree.file(id)?.bytes(0..u64::MAX))
     }
 
     fn map(&self, path: &Path, range: Range<u64>) -> io::Result<Bytes> {
         let state = self.at(path)?;
         let id = state.tree.find(path)?;
-        if range.start > range.end || range.end > state.tree.file(id)?.length() {
+        let content = state.tree.file(id)?;
+        if range.start > range.end || range.end > content.length() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        state.read(id, range.start, &mut bytes)?;
-        Ok(bytes.into())
+        Ok(content.bytes(range).into())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
