@@ -6,6 +6,7 @@
 
 mod decode;
 mod merge;
+mod resets;
 
 use std::ops::RangeInclusive;
 

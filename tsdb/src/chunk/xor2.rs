@@ -244,8 +244,8 @@ impl<'a> Xor2Decoder<'a> {
         self.reader.check()
     }
 
-    /// Timestamp and value of a sample behind the second.
-    #[inline]
+    /// Timestamp and value of a sample behind the second; the end is the caller's to check.
+    #[inline(always)]
     fn step_regular(&mut self) -> Result<()> {
         let bits = self.reader.peek();
         let width = self.window.width();
@@ -277,7 +277,7 @@ impl<'a> Xor2Decoder<'a> {
     }
 
     /// A value behind a change of distance.
-    #[inline]
+    #[inline(always)]
     fn read_value(&mut self) -> Result<()> {
         let ones = self.reader.peek().leading_ones().min(3);
         self.reader.skip((ones + 1).min(3));
@@ -289,7 +289,7 @@ impl<'a> Xor2Decoder<'a> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_change(&mut self, is_fresh: bool) -> Result<()> {
         self.baseline_bits ^= read_window(&mut self.reader, &mut self.window, is_fresh)?;
         self.value_bits = self.baseline_bits;
@@ -320,16 +320,48 @@ impl Iterator for Xor2Decoder<'_> {
 /// Appends a XOR2 chunk's samples to the columns.
 ///
 /// # Errors
-/// [`crate::Error::Corrupt`]; the columns then hold the samples before the damage.
+/// [`crate::Error::Corrupt`]; the columns then hold whatever was decoded before the damage was seen.
 pub(crate) fn decode_floats_with_starts(bytes: &[u8], columns: &mut Columns) -> Result<()> {
     let mut decoder = Xor2Decoder::new(bytes)?;
-    columns.timestamps.reserve(usize::from(decoder.count));
-    columns.values.reserve(usize::from(decoder.count));
+    if decoder.starts.header() == 0 {
+        decode_without_starts(decoder, columns)?;
+        columns.fill_up();
+        return Ok(());
+    }
     while decoder.read < decoder.count {
         decoder.step()?;
         columns.push_float(decoder.timestamp_ms, decoder.starts.start_ms, f64::from_bits(decoder.value_bits));
     }
     Ok(())
+}
+
+/// The chunk keeps no start time after all.
+fn decode_without_starts(mut decoder: Xor2Decoder<'_>, columns: &mut Columns) -> Result<()> {
+    let before = columns.len();
+    let after = before + usize::from(decoder.count);
+    columns.timestamps.resize(after, 0);
+    columns.values.resize(after, 0.0);
+    let mut rest = columns.timestamps[before..].iter_mut().zip(&mut columns.values[before..]);
+    while rest.len() > 0 {
+        let bits = if decoder.read < 2 { u64::MAX } else { decoder.reader.peek() };
+        // A sample that repeats both distance and value is one zero bit.
+        let repeats = bits.leading_zeros().min(PEEK_BITS) as usize;
+        if repeats > 0 {
+            for (timestamp, value) in rest.by_ref().take(repeats) {
+                decoder.timestamp_ms = decoder.timestamp_ms.wrapping_add(decoder.delta_ms);
+                decoder.reader.skip(SAMPLE_BITS_MIN as u32);
+                (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.baseline_bits));
+            }
+        } else if let Some((timestamp, value)) = rest.next() {
+            if decoder.read < 2 {
+                decoder.step()?;
+            } else {
+                decoder.step_regular()?;
+            }
+            (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.value_bits));
+        }
+    }
+    decoder.reader.check()
 }
 
 #[cfg(test)]

@@ -6,12 +6,11 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
-use super::{Chunk, Series};
+use super::{Chunk, Series, resets};
 use crate::Result;
 use crate::chunk::{Columns, Decoder, decode_columns, encode};
-use crate::model::{CounterReset, Labels, Sample, Value, prefer, prefer_float};
+use crate::model::{CounterReset, Labels, Sample, prefer, prefer_float};
 
 impl Series {
     /// Encodes samples, which are sorted by time and have one value a timestamp. Start times aren't kept.
@@ -20,8 +19,8 @@ impl Series {
     }
 
     /// Decodes the samples of a range (milliseconds, both ends included) into `columns`, which are cleared first:
-    /// ascending, one sample a timestamp, without what is deleted. On the first of them, and where it isn't known
-    /// how two chunks join, a histogram's counter reset is [`CounterReset::Unknown`].
+    /// ascending, one sample a timestamp, without what is deleted. Where nobody knows of a counter reset between two
+    /// histograms, they are compared; on the first it may be [`CounterReset::Unknown`].
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`] when a chunk is damaged.
@@ -41,6 +40,7 @@ impl Series {
                 }
                 merge_floats(columns, before);
             }
+            judge_join(columns, before);
         }
         remove_deleted(columns, &self.deleted_ms);
         trim(columns, &range_ms);
@@ -67,18 +67,19 @@ impl Series {
 
     /// The samples of all chunks that overlap the range.
     fn samples_in(&self, range_ms: &RangeInclusive<i64>) -> Result<Vec<Sample>> {
-        let mut samples = Vec::new();
+        // With their place among what the chunks gave, to see later who lost its neighbour.
+        let mut placed: Vec<(usize, Sample)> = Vec::new();
         for chunk in self.ordered().iter().filter(|chunk| chunk.overlaps(range_ms)) {
             for sample in Decoder::new(chunk.encoding, &chunk.data)? {
-                samples.push(sample?);
+                placed.push((placed.len(), sample?));
             }
         }
-        if !samples.is_sorted_by(|a: &Sample, b: &Sample| a.timestamp_ms < b.timestamp_ms) {
-            samples = merge_samples(samples);
+        if !placed.is_sorted_by(|(_, a), (_, b)| a.timestamp_ms < b.timestamp_ms) {
+            placed = merge_samples(placed);
         }
         let mut masks = Masks::new(&self.deleted_ms);
-        samples.retain(|sample| !masks.hides(sample.timestamp_ms));
-        Ok(samples)
+        placed.retain(|(_, sample)| !masks.hides(sample.timestamp_ms));
+        Ok(judge_resets(placed))
     }
 
     /// The chunks by their first timestamp.
@@ -158,10 +159,8 @@ fn merge_floats(columns: &mut Columns, before: usize) {
     }
 }
 
-/// Sorts samples that chunks gave one after the other, keeps one a timestamp, and judges counter resets anew wherever
-/// a histogram follows another sample than the one before it in its chunk.
-fn merge_samples(samples: Vec<Sample>) -> Vec<Sample> {
-    let mut placed: Vec<_> = samples.into_iter().enumerate().collect();
+/// Sorts samples that chunks gave one after the other, and keeps one a timestamp.
+fn merge_samples(mut placed: Vec<(usize, Sample)>) -> Vec<(usize, Sample)> {
     placed.sort_by_key(|(_, sample)| sample.timestamp_ms);
     let mut merged: Vec<(usize, Sample)> = Vec::with_capacity(placed.len());
     for (place, sample) in placed {
@@ -174,40 +173,22 @@ fn merge_samples(samples: Vec<Sample>) -> Vec<Sample> {
             _ => merged.push((place, sample)),
         }
     }
-    let mut previous: Option<(usize, Value)> = None;
-    for (place, sample) in &mut merged {
-        if previous.as_ref().is_none_or(|(before, _)| before + 1 != *place) {
-            judge_reset(&mut sample.value, previous.as_ref().map(|(_, value)| value));
-        }
-        previous = Some((*place, sample.value.clone()));
-    }
-    merged.into_iter().map(|(_, sample)| sample).collect()
+    merged
 }
 
-/// Sets what is known of a counter reset between `previous` and `value`.
-fn judge_reset(value: &mut Value, previous: Option<&Value>) {
-    let known = |is_reset| if is_reset { CounterReset::Reset } else { CounterReset::NotReset };
-    match (value, previous) {
-        (Value::Int(histogram), previous) if histogram.counter_reset != CounterReset::Gauge => {
-            let reset = match previous {
-                Some(Value::Int(previous)) => known(histogram.is_reset_after(previous)),
-                _ => CounterReset::Unknown,
-            };
-            if histogram.counter_reset != reset {
-                Arc::make_mut(histogram).counter_reset = reset;
-            }
+/// Judges counter resets anew wherever a histogram follows another sample than in its chunk.
+fn judge_resets(placed: Vec<(usize, Sample)>) -> Vec<Sample> {
+    let mut previous_place = None;
+    let mut samples: Vec<Sample> = Vec::with_capacity(placed.len());
+    for (place, mut sample) in placed {
+        let has_moved = previous_place.map_or(place != 0, |previous: usize| previous + 1 != place);
+        if has_moved || resets::is_unknown(&sample.value) {
+            resets::judge(&mut sample.value, samples.last().map(|previous| &previous.value));
         }
-        (Value::Histogram(histogram), previous) if histogram.counter_reset != CounterReset::Gauge => {
-            let reset = match previous {
-                Some(Value::Histogram(previous)) => known(histogram.is_reset_after(previous)),
-                _ => CounterReset::Unknown,
-            };
-            if histogram.counter_reset != reset {
-                Arc::make_mut(histogram).counter_reset = reset;
-            }
-        }
-        _ => {}
+        previous_place = Some(place);
+        samples.push(sample);
     }
+    samples
 }
 
 fn remove_deleted(columns: &mut Columns, deleted_ms: &[RangeInclusive<i64>]) {
@@ -216,13 +197,39 @@ fn remove_deleted(columns: &mut Columns, deleted_ms: &[RangeInclusive<i64>]) {
     }
     let mut masks = Masks::new(deleted_ms);
     let mut kept = 0;
+    let mut has_gap = false;
     for i in 0..columns.len() {
-        if !masks.hides(columns.timestamps[i]) {
-            columns.move_to(i, kept);
-            kept += 1;
+        if masks.hides(columns.timestamps[i]) {
+            has_gap = true;
+            continue;
         }
+        columns.move_to(i, kept);
+        if std::mem::take(&mut has_gap) {
+            judge_column(columns, kept);
+        }
+        kept += 1;
     }
     columns.truncate(kept);
+}
+
+/// Judges a counter reset where a chunk that begins at `at` says nothing.
+fn judge_join(columns: &mut Columns, at: usize) {
+    if let Some(Some(first)) = columns.histograms.get(at)
+        && at > 0
+        && first.counter_reset == CounterReset::Unknown
+    {
+        judge_column(columns, at);
+    }
+}
+
+/// Judges a counter reset before the histogram at `at`, if there is one.
+fn judge_column(columns: &mut Columns, at: usize) {
+    if at < columns.histograms.len() {
+        let (before, after) = columns.histograms.split_at_mut(at);
+        if let Some(now) = &mut after[0] {
+            resets::judge_histogram(now, before.last().and_then(Option::as_ref));
+        }
+    }
 }
 
 /// Drops what lies outside the range.

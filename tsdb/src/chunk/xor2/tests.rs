@@ -21,6 +21,12 @@ fn bits(samples: &[Sample]) -> Vec<(i64, i64, u64)> {
 
 fn decoded(bytes: &[u8]) -> Vec<(i64, i64, u64)> {
     let samples: Vec<_> = Xor2Decoder::new(bytes).unwrap().collect::<Result<_>>().unwrap();
+    let mut columns = Columns::default();
+    decode_floats_with_starts(bytes, &mut columns).unwrap();
+    columns.starts.resize(columns.len(), 0);
+    let at_once: Vec<_> =
+        (0..columns.len()).map(|i| (columns.timestamps[i], columns.starts[i], columns.values[i])).collect();
+    assert_eq!(bits(&samples), bits(&at_once), "both decoders agree");
     bits(&samples)
 }
 
@@ -88,6 +94,8 @@ proptest! {
             let bound = 1 + bytes.len() * 8;
             prop_assert!(decoder.count() <= bound);
         }
+        let one_by_one = Xor2Decoder::new(&bytes).and_then(Iterator::collect::<Result<Vec<_>>>);
+        prop_assert_eq!(decode_floats_with_starts(&bytes, &mut Columns::default()).is_ok(), one_by_one.is_ok());
     }
 
     #[test]

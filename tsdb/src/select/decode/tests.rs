@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::Encoding;
-use crate::model::{FloatHistogram, IntHistogram, Span, stale_nan};
+use crate::model::{FloatHistogram, IntHistogram, Span, Value, stale_nan};
 
 fn labels() -> Labels {
     Labels::from_sorted([("__name__", "m")])
@@ -96,35 +98,53 @@ fn a_chunk_whose_times_descend_is_sorted() {
     assert_eq!(decoded(&series, 0..=10).into_iter().map(|(t, _)| t).collect::<Vec<_>>(), [3, 5, 9]);
 }
 
+fn counter(timestamp_ms: i64, count: u64) -> Sample {
+    let histogram = IntHistogram { count, zero_count: count, ..Default::default() };
+    Sample { timestamp_ms, start_ms: 0, value: Value::Int(Arc::new(histogram)) }
+}
+
+/// What samples and columns both say of counter resets.
+fn resets(series: &Series) -> Vec<CounterReset> {
+    let mut columns = Columns::default();
+    series.decode(i64::MIN..=i64::MAX, &mut columns).unwrap();
+    let found: Vec<_> =
+        columns.histograms.iter().flatten().map(|histogram| histogram.counter_reset).collect();
+    let samples = series.samples().unwrap().into_iter().map(|sample| match sample.value {
+        Value::Int(histogram) => histogram.counter_reset,
+        _ => unreachable!("only integer histograms went in"),
+    });
+    assert_eq!(found, samples.collect::<Vec<_>>());
+    found
+}
+
+#[test]
+fn histograms_at_a_join_are_compared() {
+    use CounterReset::{NotReset, Reset, Unknown};
+    let chunks = of_chunks(&[
+        vec![counter(1, 5), counter(2, 6)],
+        vec![counter(3, 6)],
+        vec![counter(4, 2), counter(5, 2)],
+    ]);
+    assert_eq!(resets(&chunks), [Unknown, NotReset, NotReset, Reset, NotReset]);
+}
+
 #[test]
 fn a_histogram_between_others_has_its_reset_judged_anew() {
-    let sample = |timestamp_ms, count, counter_reset| Sample {
-        timestamp_ms,
-        start_ms: 0,
-        value: Value::Int(Arc::new(IntHistogram {
-            counter_reset,
-            count,
-            zero_count: count,
-            ..Default::default()
-        })),
-    };
     use CounterReset::{NotReset, Reset, Unknown};
-    // Two chunks, 1 3 5 and 2 4: only 4 follows its chunk's predecessor... none does, after merging.
-    let samples = vec![
-        sample(1, 5, Unknown),
-        sample(3, 7, NotReset),
-        sample(5, 3, NotReset),
-        sample(2, 6, Unknown),
-        sample(4, 1, NotReset),
-    ];
-    let resets: Vec<_> = merge_samples(samples)
-        .into_iter()
-        .map(|sample| match sample.value {
-            Value::Int(histogram) => (sample.timestamp_ms, histogram.counter_reset),
-            _ => unreachable!("only integer histograms went in"),
-        })
-        .collect();
-    assert_eq!(resets, [(1, Unknown), (2, NotReset), (3, NotReset), (4, Reset), (5, NotReset)]);
+    let chunks =
+        of_chunks(&[vec![counter(1, 5), counter(3, 7), counter(5, 8)], vec![counter(2, 6), counter(4, 6)]]);
+    assert_eq!(resets(&chunks), [Unknown, NotReset, NotReset, Reset, NotReset]);
+}
+
+#[test]
+fn a_histogram_behind_deleted_ones_has_its_reset_judged_anew() {
+    use CounterReset::{NotReset, Reset, Unknown};
+    let mut series = of_chunks(&[vec![counter(1, 5)], vec![counter(2, 1), counter(3, 2), counter(4, 3)]]);
+    assert_eq!(resets(&series), [Unknown, Reset, NotReset, NotReset]);
+    series.deleted_ms.push(2..=2);
+    assert_eq!(resets(&series), [Unknown, Reset, NotReset]);
+    series.deleted_ms.push(1..=1);
+    assert_eq!(resets(&series), [Unknown, NotReset]);
 }
 
 proptest! {
