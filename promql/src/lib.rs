@@ -1,7 +1,7 @@
 //! PromQL: from a query's text to series of values. Sees only the engine's model and select.
 //!
-//! 1. [`parse`] makes a typed syntax tree of a text.
-//! 2. [`plan`] resolves its times and says what to fetch: [`Plan::selects`].
+//! 1. [`mod@parse`] makes a typed syntax tree of a text.
+//! 2. [`plan()`] resolves its times and says what to fetch: [`Plan::selects`].
 //! 3. The caller fetches that, from wherever, and [`Plan::evaluate`] computes: no clock, no I/O, no threads but
 //!    the caller's [`Workers`].
 

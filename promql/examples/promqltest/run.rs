@@ -208,16 +208,24 @@ fn pin(expr: &mut Expr, at: At) -> bool {
 
 /// Whether a step's value depends on the range that it is asked in.
 fn depends_on_range(query: &str) -> bool {
-    fn uses_bounds(expr: &Expr) -> bool {
-        let at = match &expr.node {
-            Node::Vector(selector) => selector.at,
-            Node::Matrix(matrix) => matrix.selector.at,
-            Node::Subquery(subquery) => subquery.at,
-            _ => None,
-        };
-        matches!(at, Some(At::Start | At::End)) || expr.children().into_iter().any(uses_bounds)
-    }
-    promql::parse_with(query, SYNTAX).is_ok_and(|expr| uses_bounds(&expr))
+    promql::parse_with(query, SYNTAX).is_ok_and(|expr| uses_range(&expr))
+}
+
+fn uses_range(expr: &Expr) -> bool {
+    const FUNCTIONS: [Function; 4] = [Function::Start, Function::End, Function::Range, Function::Step];
+    let (at, lengths) = match &expr.node {
+        Node::Call(call) if FUNCTIONS.contains(&call.function) => return true,
+        Node::Vector(selector) => (selector.at, vec![&selector.offset]),
+        Node::Matrix(matrix) => (matrix.selector.at, vec![&matrix.selector.offset, &matrix.range]),
+        Node::Subquery(subquery) => {
+            let lengths = [&subquery.offset, &subquery.range].into_iter().chain(&subquery.step);
+            (subquery.at, lengths.collect())
+        }
+        _ => (None, Vec::new()),
+    };
+    matches!(at, Some(At::Start | At::End))
+        || lengths.iter().any(|length| length.constant_ms().is_none())
+        || expr.children().into_iter().any(uses_range)
 }
 
 /// Functions whose result depends on the step's time even when all their arguments are pinned.
@@ -228,11 +236,13 @@ fn depends_on_time(function: Function) -> bool {
             | Function::DayOfMonth
             | Function::DayOfWeek
             | Function::DayOfYear
+            | Function::End
             | Function::Hour
             | Function::Minute
             | Function::Month
             | Function::Year
             | Function::PredictLinear
+            | Function::Start
             | Function::Time
             | Function::Timestamp
     )

@@ -12,6 +12,7 @@ use crate::functions::histogram::{self, Incompatible};
 use crate::functions::window::StepValues;
 use crate::parse::Span;
 use crate::parse::ast::BinaryOp;
+use crate::plan::ScalarBinary;
 
 /// Arithmetic or a comparison, with or without `bool`.
 #[derive(Clone, Copy, Debug)]
@@ -154,11 +155,13 @@ pub(crate) fn put(row: &mut Row, step: usize, outcome: Outcome) {
 }
 
 /// An operator between scalars; comparisons give 0 or 1.
-pub(crate) fn scalar_binary(op: BinaryOp, left: f64, right: f64) -> f64 {
-    if op.is_comparison() {
-        f64::from(u8::from(compare(op, left, right)))
-    } else {
-        arithmetic(op, left, right)
+pub(crate) fn scalar_binary(op: ScalarBinary, left: f64, right: f64) -> f64 {
+    match op {
+        ScalarBinary::Operator(op) if op.is_comparison() => f64::from(u8::from(compare(op, left, right))),
+        ScalarBinary::Operator(op) => arithmetic(op, left, right),
+        ScalarBinary::MinOf | ScalarBinary::MaxOf if left.is_nan() || right.is_nan() => f64::NAN,
+        ScalarBinary::MinOf => left.min(right),
+        ScalarBinary::MaxOf => left.max(right),
     }
 }
 
@@ -279,8 +282,9 @@ mod tests {
 
     #[test]
     fn between_scalars_comparisons_give_numbers() {
-        assert_eq!(scalar_binary(BinaryOp::Equal, 1.0, 1.0), 1.0);
-        assert_eq!(scalar_binary(BinaryOp::Mod, -5.0, 3.0), -2.0);
-        assert!(scalar_binary(BinaryOp::Div, 0.0, 0.0).is_nan());
+        let of = |op, left, right| scalar_binary(ScalarBinary::Operator(op), left, right);
+        assert_eq!(of(BinaryOp::Equal, 1.0, 1.0), 1.0);
+        assert_eq!(of(BinaryOp::Mod, -5.0, 3.0), -2.0);
+        assert!(of(BinaryOp::Div, 0.0, 0.0).is_nan());
     }
 }

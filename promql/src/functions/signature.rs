@@ -98,6 +98,7 @@ functions! {
     Delta "delta" [Matrix] exact -> Vector;
     Deriv "deriv" [Matrix] exact -> Vector;
     DoubleExponentialSmoothing "double_exponential_smoothing" [Matrix Scalar Scalar] exact -> Vector experimental;
+    End "end" [] exact -> Scalar experimental;
     Exp "exp" [Vector] exact -> Vector;
     FirstOverTime "first_over_time" [Matrix] exact -> Vector experimental;
     Floor "floor" [Vector] exact -> Vector;
@@ -120,7 +121,9 @@ functions! {
     Log10 "log10" [Vector] exact -> Vector;
     Log2 "log2" [Vector] exact -> Vector;
     MadOverTime "mad_over_time" [Matrix] exact -> Vector experimental;
+    MaxOf "max_of" [Scalar Scalar] exact -> Scalar experimental;
     MaxOverTime "max_over_time" [Matrix] exact -> Vector;
+    MinOf "min_of" [Scalar Scalar] exact -> Scalar experimental;
     MinOverTime "min_over_time" [Matrix] exact -> Vector;
     Minute "minute" [Vector] optional 1 -> Vector;
     Month "month" [Vector] optional 1 -> Vector;
@@ -129,6 +132,7 @@ functions! {
     PresentOverTime "present_over_time" [Matrix] exact -> Vector;
     QuantileOverTime "quantile_over_time" [Scalar Matrix] exact -> Vector;
     Rad "rad" [Vector] exact -> Vector;
+    Range "range" [] exact -> Scalar experimental;
     Rate "rate" [Matrix] exact -> Vector;
     Resets "resets" [Matrix] exact -> Vector;
     Round "round" [Vector Scalar] optional 1 -> Vector;
@@ -141,7 +145,9 @@ functions! {
     SortByLabelDesc "sort_by_label_desc" [Vector String] repeated -> Vector experimental;
     SortDesc "sort_desc" [Vector] exact -> Vector;
     Sqrt "sqrt" [Vector] exact -> Vector;
+    Start "start" [] exact -> Scalar experimental;
     StddevOverTime "stddev_over_time" [Matrix] exact -> Vector;
+    Step "step" [] exact -> Scalar experimental;
     StdvarOverTime "stdvar_over_time" [Matrix] exact -> Vector;
     SumOverTime "sum_over_time" [Matrix] exact -> Vector;
     Tan "tan" [Vector] exact -> Vector;

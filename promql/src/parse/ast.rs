@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tsdb::model::Matcher;
 
 use super::Span;
+use super::length::Length;
 use super::string::StringLiteral;
 use crate::functions::Function;
 
@@ -380,8 +381,8 @@ pub struct VectorSelector {
     pub name: Option<Arc<str>>,
     /// All conditions, that on `__name__` included. At least one refuses the empty string.
     pub matchers: Vec<Matcher>,
-    /// Milliseconds to look back from the step's time or `at`; negative looks ahead.
-    pub offset_ms: i64,
+    /// How far to look back from the step's time or `at`; negative looks ahead.
+    pub offset: Length,
     /// `@`.
     pub at: Option<At>,
 }
@@ -391,8 +392,8 @@ pub struct VectorSelector {
 pub struct MatrixSelector {
     /// What to select, with the modifiers that follow the brackets.
     pub selector: VectorSelector,
-    /// Length of the range in milliseconds, above 0.
-    pub range_ms: i64,
+    /// Length of the range, above 0.
+    pub range: Length,
 }
 
 /// Evaluates an instant expression over a range.
@@ -400,12 +401,12 @@ pub struct MatrixSelector {
 pub struct Subquery {
     /// An instant vector.
     pub expr: Expr,
-    /// Length of the range in milliseconds, above 0.
-    pub range_ms: i64,
-    /// Distance of the steps in milliseconds, above 0; `None` is the setting's default.
-    pub step_ms: Option<i64>,
-    /// Milliseconds to look back from the step's time or `at`; negative looks ahead.
-    pub offset_ms: i64,
+    /// Length of the range, above 0.
+    pub range: Length,
+    /// Distance of the steps, above 0; `None` is the setting's default.
+    pub step: Option<Length>,
+    /// How far to look back from the step's time or `at`; negative looks ahead.
+    pub offset: Length,
     /// `@`.
     pub at: Option<At>,
 }

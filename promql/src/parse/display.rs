@@ -10,6 +10,7 @@ use super::ast::{
     Aggregate, At, Binary, Cardinality, Expr, Node, Number, Subquery, VectorMatching, VectorSelector,
 };
 use super::duration;
+use super::length::Length;
 use super::parser::{is_reserved, named_number};
 use super::string::quoted;
 
@@ -38,12 +39,11 @@ impl Display for Expr {
                 f.write_str(")")
             }
             Node::Vector(selector) => {
-                write!(f, "{}{}", series(selector), modifiers(selector.at, selector.offset_ms))
+                write!(f, "{}{}", series(selector), modifiers(selector.at, &selector.offset))
             }
             Node::Matrix(matrix) => {
-                let (series, range) = (series(&matrix.selector), duration::format(matrix.range_ms));
-                let modifiers = modifiers(matrix.selector.at, matrix.selector.offset_ms);
-                write!(f, "{series}[{range}]{modifiers}")
+                let modifiers = modifiers(matrix.selector.at, &matrix.selector.offset);
+                write!(f, "{}[{}]{modifiers}", series(&matrix.selector), matrix.range)
             }
             Node::Subquery(subquery) => write!(f, "{}{}", subquery.expr, brackets(subquery)),
         }
@@ -107,9 +107,11 @@ pub(super) fn aggregation(aggregate: &Aggregate) -> impl Display + '_ {
 /// A subquery's brackets and modifiers: `[1h:5m] offset 1m`.
 pub(super) fn brackets(subquery: &Subquery) -> impl Display + '_ {
     fmt::from_fn(move |f| {
-        let step = subquery.step_ms.map(duration::format).unwrap_or_default();
-        let modifiers = modifiers(subquery.at, subquery.offset_ms);
-        write!(f, "[{}:{step}]{modifiers}", duration::format(subquery.range_ms))
+        write!(f, "[{}:", subquery.range)?;
+        if let Some(step) = &subquery.step {
+            step.fmt(f)?;
+        }
+        write!(f, "]{}", modifiers(subquery.at, &subquery.offset))
     })
 }
 
@@ -137,7 +139,7 @@ fn series(selector: &VectorSelector) -> impl Display + '_ {
 }
 
 /// ` @ 1.500 offset 5m`, or nothing.
-fn modifiers(at: Option<At>, offset_ms: i64) -> impl Display {
+fn modifiers(at: Option<At>, offset: &Length) -> impl Display + '_ {
     fmt::from_fn(move |f| {
         match at {
             Some(At::Time(ms)) => {
@@ -149,7 +151,7 @@ fn modifiers(at: Option<At>, offset_ms: i64) -> impl Display {
             Some(At::End) => f.write_str(" @ end()")?,
             None => {}
         }
-        if offset_ms == 0 { Ok(()) } else { write!(f, " offset {}", duration::format(offset_ms)) }
+        if offset.is_zero() { Ok(()) } else { write!(f, " offset {offset}") }
     })
 }
 

@@ -8,6 +8,7 @@ use tsdb::model::Matcher;
 
 use super::ast::{At, Cardinality, Expr, Node, ValueType, VectorSelector};
 use super::display::decimal;
+use super::length::Length;
 use crate::functions::Signature;
 
 impl Expr {
@@ -77,17 +78,25 @@ fn write(expr: &Expr, out: &mut String) {
             object.start_or_end(selector.at).timestamp(selector.at).text("type", "vectorSelector");
         }
         Node::Matrix(matrix) => {
-            object.raw("anchored", false).selector(&matrix.selector).raw("range", matrix.range_ms);
+            object.raw("anchored", false).selector(&matrix.selector).raw("range", ms(&matrix.range));
             object.raw("smoothed", false).start_or_end(matrix.selector.at).timestamp(matrix.selector.at);
             object.text("type", "matrixSelector");
         }
         Node::Subquery(subquery) => {
-            object.child("expr", &subquery.expr).raw("offset", subquery.offset_ms);
-            object.raw("range", subquery.range_ms).start_or_end(subquery.at);
-            object.raw("step", subquery.step_ms.unwrap_or(0)).timestamp(subquery.at).text("type", "subquery");
+            object.child("expr", &subquery.expr).raw("offset", ms(&subquery.offset));
+            object.raw("range", ms(&subquery.range)).start_or_end(subquery.at);
+            object
+                .raw("step", subquery.step.as_ref().map_or(0, ms))
+                .timestamp(subquery.at)
+                .text("type", "subquery");
         }
     }
     object.close();
+}
+
+/// Milliseconds; 0 where they depend on the query's range.
+fn ms(length: &Length) -> i64 {
+    length.constant_ms().and_then(Result::ok).unwrap_or(0)
 }
 
 fn function(signature: &Signature, out: &mut String) {
@@ -184,7 +193,7 @@ impl<'a> Object<'a> {
             object.close();
         };
         self.key("matchers").array(selector.matchers.iter(), matcher);
-        self.text("name", selector.name.as_deref().unwrap_or("")).raw("offset", selector.offset_ms)
+        self.text("name", selector.name.as_deref().unwrap_or("")).raw("offset", ms(&selector.offset))
     }
 
     fn start_or_end(&mut self, at: Option<At>) -> &mut Self {

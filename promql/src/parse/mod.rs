@@ -11,6 +11,7 @@ mod display;
 pub mod duration;
 mod error;
 mod json;
+pub mod length;
 mod lexer;
 mod number;
 mod parser;
@@ -49,7 +50,7 @@ impl Span {
 /// What the parser accepts beyond the stable language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Syntax {
-    /// Functions and aggregations that Prometheus marks as experimental.
+    /// Functions, aggregations and syntax that Prometheus marks as experimental.
     pub experimental: bool,
 }
 

@@ -57,16 +57,16 @@ pub(super) struct Parser<'a> {
     pub last: Span,
     /// Calls of [`Parser::expression`] under way: the parser's own recursion.
     depth: usize,
-    syntax: Syntax,
+    pub syntax: Syntax,
 }
 
 /// Whether it is `without`, and the labels.
 type Grouping = (bool, Vec<Arc<str>>);
 
 /// How strongly a sign binds its operand: only `^` and what is written behind an expression bind more strongly.
-const SIGN_POWER: u8 = 6;
+pub(super) const SIGN_POWER: u8 = 6;
 
-fn binding_power(op: BinaryOp) -> u8 {
+pub(super) fn binding_power(op: BinaryOp) -> u8 {
     match op {
         BinaryOp::Or => 1,
         BinaryOp::And | BinaryOp::Unless => 2,
@@ -80,10 +80,7 @@ fn binding_power(op: BinaryOp) -> u8 {
 impl Parser<'_> {
     /// An expression whose operators bind at least as strongly as `power`.
     fn expression(&mut self, power: u8) -> Result<Tree, ParseError> {
-        self.depth += 1;
-        if self.depth > MAX_NESTING {
-            return Err(self.too_deep(self.token.span, MAX_NESTING));
-        }
+        self.enter()?;
         let mut left = self.operand()?;
         while let Some(op) = self.operator() {
             let op_power = binding_power(op);
@@ -104,7 +101,7 @@ impl Parser<'_> {
             };
             left = self.grow(binary.check(), height)?;
         }
-        self.depth -= 1;
+        self.leave();
         Ok(left)
     }
 
@@ -317,6 +314,17 @@ impl Parser<'_> {
         }
     }
 
+    /// One more expression inside the others.
+    pub fn enter(&mut self) -> Result<(), ParseError> {
+        self.depth += 1;
+        if self.depth > MAX_NESTING { Err(self.too_deep(self.token.span, MAX_NESTING)) } else { Ok(()) }
+    }
+
+    /// It has ended.
+    pub fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
     /// A node one higher than its highest child.
     pub fn grow(&self, checked: Checked, child_height: usize) -> Result<Tree, ParseError> {
         let expr = checked.map_err(|(span, message)| self.error(span, message))?;
@@ -376,7 +384,7 @@ impl Parser<'_> {
         self.error(span, format!("{name}() is experimental and isn't enabled"))
     }
 
-    fn too_deep(&self, span: Span, max: usize) -> ParseError {
+    pub fn too_deep(&self, span: Span, max: usize) -> ParseError {
         self.error(span, format!("the expression is nested too deeply: at most {max} levels"))
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::ast::{At, BinaryOp, Expr, MatrixSelector, Node, Subquery, ValueType, VectorSelector};
+use super::length::Length;
 use super::lexer::Kind;
 use super::parser::{Parser, Tree, named_number};
-use super::{ParseError, Span, duration};
+use super::{ParseError, Span};
 
 /// What `offset` and `@` may follow, as errors say it.
 const MODIFIABLE: &str =
@@ -43,7 +44,7 @@ impl Parser<'_> {
             }
             None => {}
         }
-        let selector = VectorSelector { name, matchers, offset_ms: 0, at: None };
+        let selector = VectorSelector { name, matchers, offset: Length::Fixed(0), at: None };
         Ok(Tree { expr: Expr { node: Node::Vector(selector), span }, height: 1 })
     }
 
@@ -117,12 +118,12 @@ impl Parser<'_> {
     /// `[5m]` or `[1h:5m]`.
     fn range(&mut self, tree: Tree, has_offset: bool) -> Result<Tree, ParseError> {
         let bracket = self.bump()?.span;
-        let range_ms = self.positive_duration("subquery or range selector")?;
+        let range = self.length("subquery or range selector")?;
         if self.token.kind == Kind::Colon {
             self.bump()?;
-            let step_ms = match self.token.kind {
+            let step = match self.token.kind {
                 Kind::RightBracket => None,
-                _ => Some(self.positive_duration("subquery selector")?),
+                _ => Some(self.length("subquery selector")?),
             };
             self.take(&Kind::RightBracket, "subquery selector", "\"]\"")?;
             let span = tree.expr.span.to(self.last);
@@ -132,7 +133,7 @@ impl Parser<'_> {
                     format!("subquery is only allowed on instant vector, got {} instead", inner.described());
                 return Err(self.error(span, message));
             }
-            let subquery = Subquery { expr: tree.expr, range_ms, step_ms, offset_ms: 0, at: None };
+            let subquery = Subquery { expr: tree.expr, range, step, offset: Length::Fixed(0), at: None };
             return self.grow(Ok(Expr { node: Node::Subquery(Box::new(subquery)), span }), tree.height);
         }
         self.take(&Kind::RightBracket, "subquery or range selector", "\":\" or \"]\"")?;
@@ -147,29 +148,21 @@ impl Parser<'_> {
         if selector.at.is_some() {
             return Err(self.error(brackets, "no @ modifiers allowed before range"));
         }
-        let node = Node::Matrix(MatrixSelector { selector, range_ms });
+        let node = Node::Matrix(MatrixSelector { selector, range });
         Ok(Tree { expr: Expr { node, span }, height: tree.height })
     }
 
     /// `offset 5m`, `offset -5m`.
     fn offset(&mut self, expr: &mut Expr, has_offset: bool) -> Result<(), ParseError> {
         let keyword = self.bump()?.span;
-        let sign = match self.token.kind {
-            Kind::Operator(BinaryOp::Sub) => -1,
-            Kind::Operator(BinaryOp::Add) => 1,
-            _ => 0,
-        };
-        if sign != 0 {
-            self.bump()?;
-        }
-        let offset_ms = self.duration("offset")? * if sign < 0 { -1 } else { 1 };
+        let offset = self.offset_length()?;
         let place = match &mut expr.node {
-            Node::Vector(selector) => &mut selector.offset_ms,
-            Node::Matrix(matrix) => &mut matrix.selector.offset_ms,
-            Node::Subquery(subquery) => &mut subquery.offset_ms,
+            Node::Vector(selector) => &mut selector.offset,
+            Node::Matrix(matrix) => &mut matrix.selector.offset,
+            Node::Subquery(subquery) => &mut subquery.offset,
             _ => return Err(self.error(expr.span, format!("offset modifier {MODIFIABLE}"))),
         };
-        *place = offset_ms;
+        *place = offset;
         expr.span = expr.span.to(self.last);
         if has_offset {
             return Err(self.error(keyword.to(self.last), "offset may not be set multiple times"));
@@ -224,27 +217,6 @@ impl Parser<'_> {
                 format!("timestamp out of bounds for @ modifier: {}", self.text(start.to(self.last)));
             self.error(start.to(self.last), message)
         })
-    }
-
-    fn positive_duration(&mut self, context: &str) -> Result<i64, ParseError> {
-        let span = self.token.span;
-        match self.duration(context)? {
-            0 => Err(self.error(span, "duration must be greater than 0")),
-            duration_ms => Ok(duration_ms),
-        }
-    }
-
-    /// A duration, or a number of seconds, in milliseconds; never negative.
-    fn duration(&mut self, context: &str) -> Result<i64, ParseError> {
-        let duration_ms = match self.token.kind {
-            Kind::Duration(duration_ms) => duration_ms,
-            Kind::Number(seconds) => to_ms(seconds)
-                .filter(|ms| *ms <= duration::MAX_MS)
-                .ok_or_else(|| self.error(self.token.span, "duration out of range"))?,
-            _ => return Err(self.unexpected(context, "duration")),
-        };
-        self.bump()?;
-        Ok(duration_ms)
     }
 }
 

@@ -119,6 +119,49 @@ fn what_is_written_is_shown_in_one_way() {
 }
 
 #[test]
+fn durations_are_computed() {
+    for (query, shown) in [
+        ("foo[5m*2]", "foo[5m * 2]"),
+        ("foo[-5s+(30m - 60) % 7m]", "foo[-5s + (30m - 60) % 7m]"),
+        ("foo[step()+1ms]", "foo[step() + 1ms]"),
+        ("foo[1h:max_of(STEP(), 1m) / 2]", "foo[1h:max_of(step(), 1m) / 2]"),
+        ("foo offset -min_of(range(), 5)", ""),
+        ("foo offset +(100 + 2)", "foo offset (100 + 2)"),
+        ("foo offset 100 + 2", "foo offset 1m40s + 2"),
+        ("foo offset -2 ^ 2", "foo offset -2s ^ 2"),
+        ("foo offset (-2 ^ 2) @ 5", "foo @ 5.000 offset (-2 ^ 2)"),
+        ("step() + range() + start() + end() + min_of(1, 2)", ""),
+    ] {
+        let shown = if shown.is_empty() { query } else { shown };
+        let parsed = parse_with(query, EXPERIMENTAL).unwrap_or_else(|e| panic!("{query}: {e}"));
+        assert_eq!(parsed.to_string(), shown, "{query}");
+        assert_eq!(parse_with(shown, EXPERIMENTAL).unwrap().to_string(), shown);
+        assert!(
+            shown.starts_with("foo offset 1m40s")
+                || shown.starts_with("foo offset -2s")
+                || parse(query).is_err()
+        );
+    }
+    let ms = |length: &str| {
+        let expr = parse_with(&format!("foo[{length}]"), EXPERIMENTAL).map_err(|e| e.message)?;
+        let Node::Matrix(matrix) = expr.node else { panic!("a range was written") };
+        matrix.range.positive_ms(10_000, 60_000).map_err(|e| e.to_string())
+    };
+    assert_eq!(ms("2 ^ 3 ^ 1 * 1s"), Ok(8000));
+    assert_eq!(ms("step() * 2 - range() / 6"), Ok(10_000));
+    assert_eq!(ms("-2 ^ 2 + 5"), Ok(1000));
+    assert_eq!(ms("min_of(step(), 1.5)"), Ok(1500));
+    assert_eq!(ms("5m - 5m"), Err("duration must be greater than 0".to_owned()));
+    assert_eq!(ms("5m - 6m"), Err("duration must be greater than 0".to_owned()));
+    assert_eq!(ms("step() - 10"), Err("duration must be greater than 0".to_owned()));
+    assert_eq!(ms("5m / 0"), Err("division by zero".to_owned()));
+    assert_eq!(ms("5m % (1 - 1)"), Err("modulo by zero".to_owned()));
+    assert_eq!(ms("10 ^ 300"), Err("duration out of range".to_owned()));
+    assert!(ms(&"(".repeat(10_000)).unwrap_err().contains("nested too deeply"));
+    assert!(ms(&format!("1{}", "+1".repeat(10_000))).unwrap_err().contains("nested too deeply"));
+}
+
+#[test]
 fn errors_say_where_and_what() {
     for (query, error) in [
         ("", "1:1: parse error: no expression found in input"),
@@ -415,11 +458,11 @@ proptest! {
     #[test]
     fn any_mix_of_tokens_is_parsed_or_refused(tokens in prop::collection::vec(proptest::sample::select(vec![
         "a", "sum", "by", "on", "bool", "offset", "@", "(", ")", "[", "]", "{", "}", ",", ":", "=", "=~", "!=", "==",
-        "+", "-", "^", "5m", "5", "0x", "\"s\"", "'", "rate", "topk", "group_left", "#", "\n", "start", "é", "::",
+        "+", "-", "^", "5m", "5", "0x", "\"s\"", "'", "rate", "topk", "group_left", "#", "\n", "step()", "min_of(5,", "*", "start", "é", "::",
     ]), 0..24)) {
         let text = tokens.join(" ");
-        if let Ok(expr) = parse(&text) {
-            prop_assert!(parse(&expr.to_string()).is_ok(), "{} is shown as {}", text, expr);
+        if let Ok(expr) = parse_with(&text, EXPERIMENTAL) {
+            prop_assert!(parse_with(&expr.to_string(), EXPERIMENTAL).is_ok(), "{} is shown as {}", text, expr);
         }
         let _ = parse(&tokens.concat());
     }

@@ -8,7 +8,7 @@ use tsdb::select::Select;
 use super::grid::{Grid, QueryRange, View};
 use super::node::{
     Absent, AbsentOver, Aggregate, AggregateParam, Binary, LabelEdit, Leaf, Map, QuantileLabels, RangeSource,
-    Root, ScalarNode, ScalarOp, SetOp, Sort, Subquery, VectorNode, Window,
+    Root, ScalarBinary, ScalarNode, ScalarOp, SetOp, Sort, Subquery, VectorNode, Window,
 };
 use super::{Date, Settings};
 use crate::error::Error;
@@ -16,6 +16,7 @@ use crate::functions::Function;
 use crate::functions::instant::{self, FloatFunction};
 use crate::functions::window::WindowFunction;
 use crate::parse::ast::{self, At, Expr, Node, ValueType};
+use crate::parse::length::Length;
 use crate::parse::string::StringLiteral;
 
 /// Plans `expr`; gives what to fetch beside it.
@@ -71,20 +72,41 @@ impl Builder<'_> {
                 (operand, true) => ScalarNode::Negate(Box::new(operand)),
             },
             Node::Binary(binary) => {
-                let (left, right) = (self.scalar(&binary.left, grid)?, self.scalar(&binary.right, grid)?);
-                if let (ScalarNode::Constant(left), ScalarNode::Constant(right)) = (&left, &right) {
-                    ScalarNode::Constant(crate::eval::scalar_binary(binary.op, *left, *right))
-                } else {
-                    ScalarNode::Binary { op: binary.op, left: Box::new(left), right: Box::new(right) }
-                }
+                self.scalar_binary(ScalarBinary::Operator(binary.op), &binary.left, &binary.right, grid)?
             }
             Node::Call(call) => match call.function {
                 Function::Pi => ScalarNode::Constant(std::f64::consts::PI),
                 Function::Time => ScalarNode::Time,
+                Function::Start => ScalarNode::Constant(seconds(self.range.start_ms)),
+                Function::End => ScalarNode::Constant(seconds(self.range.end_ms)),
+                Function::Range => ScalarNode::Constant(seconds(self.range.span_ms())),
+                Function::Step => ScalarNode::Constant(seconds(self.range.step_ms)),
+                Function::MinOf => {
+                    self.scalar_binary(ScalarBinary::MinOf, &call.args[0], &call.args[1], grid)?
+                }
+                Function::MaxOf => {
+                    self.scalar_binary(ScalarBinary::MaxOf, &call.args[0], &call.args[1], grid)?
+                }
                 Function::ScalarOf => ScalarNode::OfVector(Box::new(self.vector(&call.args[0], grid)?)),
                 other => return Err(not_evaluated(other)),
             },
             _ => unreachable!("the parser's type check lets only scalars stand here"),
+        })
+    }
+
+    fn scalar_binary(
+        &mut self,
+        op: ScalarBinary,
+        left: &Expr,
+        right: &Expr,
+        grid: &Grid,
+    ) -> Result<ScalarNode, Error> {
+        let (left, right) = (self.scalar(left, grid)?, self.scalar(right, grid)?);
+        Ok(match (&left, &right) {
+            (ScalarNode::Constant(left), ScalarNode::Constant(right)) => {
+                ScalarNode::Constant(crate::eval::scalar_binary(op, *left, *right))
+            }
+            _ => ScalarNode::Binary { op, left: Box::new(left), right: Box::new(right) },
         })
     }
 
@@ -102,7 +124,7 @@ impl Builder<'_> {
     fn vector_at(&mut self, expr: &Expr, grid: &Grid) -> Result<VectorNode, Error> {
         Ok(match &expr.node {
             Node::Paren(inner) => self.vector(inner, grid)?,
-            Node::Vector(selector) => VectorNode::Select(self.instant_leaf(selector, grid)),
+            Node::Vector(selector) => VectorNode::Select(self.instant_leaf(selector, grid)?),
             Node::Unary(unary) => {
                 let input = Box::new(self.vector(&unary.operand, grid)?);
                 if unary.negative { VectorNode::Map { map: Map::Negate, input } } else { *input }
@@ -199,7 +221,7 @@ impl Builder<'_> {
                 self.map(Map::Round(nearest), &args[0], grid)
             }
             Function::Timestamp => match &args[0].unwrap_parens().node {
-                Node::Vector(selector) => Ok(VectorNode::SampleTimes(self.instant_leaf(selector, grid))),
+                Node::Vector(selector) => Ok(VectorNode::SampleTimes(self.instant_leaf(selector, grid)?)),
                 _ => self.map(Map::StepTimes, &args[0], grid),
             },
             Function::VectorOf => Ok(VectorNode::OfScalar(Box::new(self.scalar(&args[0], grid)?))),
@@ -298,33 +320,45 @@ impl Builder<'_> {
     fn range_source(&mut self, expr: &Expr, grid: &Grid) -> Result<(RangeSource, i64), Error> {
         match &expr.unwrap_parens().node {
             Node::Matrix(matrix) => {
-                let view = self.view(matrix.selector.at, matrix.selector.offset_ms);
+                let range_ms = self.positive_ms(&matrix.range)?;
+                let view = self.view(matrix.selector.at, &matrix.selector.offset)?;
                 let (first, last) = view.span_ms(grid);
-                let from = first.saturating_sub(matrix.range_ms).saturating_add(1);
+                let from = first.saturating_sub(range_ms).saturating_add(1);
                 let select = self.select(&matrix.selector.matchers, from, last);
-                Ok((RangeSource::Select(Leaf { select, view }), matrix.range_ms))
+                Ok((RangeSource::Select(Leaf { select, view }), range_ms))
             }
             Node::Subquery(subquery) => {
-                let view = self.view(subquery.at, subquery.offset_ms);
-                let step_ms = subquery.step_ms.unwrap_or(self.settings.subquery_step_ms);
+                let range_ms = self.positive_ms(&subquery.range)?;
+                let view = self.view(subquery.at, &subquery.offset)?;
+                let step_ms = match &subquery.step {
+                    Some(step) => self.positive_ms(step)?,
+                    None => self.settings.subquery_step_ms,
+                };
                 let (first, last) = view.span_ms(grid);
-                let inner = Grid::of_subquery(first, last, subquery.range_ms, step_ms);
+                let inner = Grid::of_subquery(first, last, range_ms, step_ms);
                 let input = Box::new(self.vector(&subquery.expr, &inner)?);
-                Ok((RangeSource::Subquery(Subquery { input, view, step_ms }), subquery.range_ms))
+                Ok((RangeSource::Subquery(Subquery { input, view, step_ms }), range_ms))
             }
             _ => unreachable!("the parser's type check lets only range vectors stand here"),
         }
     }
 
-    fn instant_leaf(&mut self, selector: &ast::VectorSelector, grid: &Grid) -> Leaf {
-        let view = self.view(selector.at, selector.offset_ms);
+    fn instant_leaf(&mut self, selector: &ast::VectorSelector, grid: &Grid) -> Result<Leaf, Error> {
+        let view = self.view(selector.at, &selector.offset)?;
         let (first, last) = view.span_ms(grid);
         let from = first.saturating_sub(self.range.lookback_ms).saturating_add(1);
-        Leaf { select: self.select(&selector.matchers, from, last), view }
+        Ok(Leaf { select: self.select(&selector.matchers, from, last), view })
     }
 
-    fn view(&self, at: Option<At>, offset_ms: i64) -> View {
-        View { at_ms: at.map(|at| self.range.at_ms(at)), offset_ms }
+    fn view(&self, at: Option<At>, offset: &Length) -> Result<View, Error> {
+        let offset_ms = offset.ms(self.range.step_ms, self.range.span_ms());
+        let offset_ms = offset_ms.map_err(|e| Error::Invalid(e.to_string()))?;
+        Ok(View { at_ms: at.map(|at| self.range.at_ms(at)), offset_ms })
+    }
+
+    fn positive_ms(&self, length: &Length) -> Result<i64, Error> {
+        let ms = length.positive_ms(self.range.step_ms, self.range.span_ms());
+        ms.map_err(|e| Error::Invalid(e.to_string()))
     }
 
     /// The number of a select that covers these series and this range, both ends included.
@@ -360,6 +394,11 @@ fn is_invariant(expr: &Expr) -> bool {
         Node::Call(call) => !depends_on_step(call.function, &call.args) && call.args.iter().all(is_invariant),
         _ => expr.children().into_iter().all(is_invariant),
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "times are far below 2^53 ms")]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 /// Functions that look at the step's own time.

@@ -26,6 +26,11 @@ impl QueryRange {
         self.step_ms == 0
     }
 
+    /// Milliseconds from the first step to the end; 0 for an instant query.
+    pub fn span_ms(&self) -> i64 {
+        self.end_ms.saturating_sub(self.start_ms)
+    }
+
     /// Its steps.
     pub fn grid(&self) -> Grid {
         if self.is_instant() {

@@ -18,7 +18,7 @@ use crate::parse::ast::Expr;
 pub use grid::QueryRange;
 pub(crate) use node::{
     Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, LabelEdit, Leaf, Map, RangeSource, Root,
-    ScalarNode, SetOp, Sort, VectorNode, Window,
+    ScalarBinary, ScalarNode, SetOp, Sort, VectorNode, Window,
 };
 
 /// How queries are evaluated, beyond their text.

@@ -31,12 +31,22 @@ pub(crate) enum ScalarNode {
     OfVector(Box<VectorNode>),
     Negate(Box<ScalarNode>),
     Binary {
-        op: BinaryOp,
+        op: ScalarBinary,
         left: Box<ScalarNode>,
         right: Box<ScalarNode>,
     },
     /// Evaluated at the first step alone.
     Once(Box<ScalarNode>),
+}
+
+/// What two scalars are combined by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScalarBinary {
+    Operator(BinaryOp),
+    /// `min_of(a, b)`; NaN where either is.
+    MinOf,
+    /// `max_of(a, b)`; NaN where either is.
+    MaxOf,
 }
 
 /// Gives rows.
