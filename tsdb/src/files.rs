@@ -5,11 +5,18 @@
 //! wal/                  the write-ahead log of all tenants (`wal`)
 //!   00000007            a segment: number in decimal, eight digits or more
 //!   spare-00000003      a segment that was truncated away, kept to be written again
+//! head/07/              a shard of the head (`head`)
+//!   checkpoint-00000003 what was only in memory; the last two are kept
+//!   chunks-00000012     finished chunks
+//! tenants/NAME/         a tenant's blocks
+//!   01J9.../            a block, named by its ULID
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use ulid::Ulid;
+
+use crate::model::TenantId;
 
 /// Held by the process that owns the folder.
 pub const LOCK: &str = "LOCK";
@@ -19,6 +26,58 @@ pub const WAL_DIR: &str = "wal";
 
 /// What a WAL segment's name begins with while it waits to be written again.
 const WAL_SPARE_PREFIX: &str = "spare-";
+
+/// The folder of the head, with a folder for each shard.
+pub const HEAD_DIR: &str = "head";
+
+/// The folder with a folder for each tenant.
+pub const TENANTS_DIR: &str = "tenants";
+
+/// What the names of the head's files begin with.
+const CHECKPOINT_PREFIX: &str = "checkpoint-";
+const HEAD_CHUNKS_PREFIX: &str = "chunks-";
+
+/// The folder of a shard of the head.
+pub fn head_shard(index: usize) -> PathBuf {
+    Path::new(HEAD_DIR).join(format!("{index:02}"))
+}
+
+/// A checkpoint in a shard's folder.
+pub fn checkpoint(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{CHECKPOINT_PREFIX}{number:08}"))
+}
+
+/// A checkpoint that isn't whole yet.
+pub fn checkpoint_unfinished(dir: &Path) -> PathBuf {
+    dir.join("checkpoint.tmp")
+}
+
+/// The number of a checkpoint, from its name in a shard's folder.
+pub fn parse_checkpoint(name: &Path) -> Option<u32> {
+    numbered(name, CHECKPOINT_PREFIX)
+}
+
+/// A head-chunk file in a shard's folder.
+pub fn head_chunks(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{HEAD_CHUNKS_PREFIX}{number:08}"))
+}
+
+/// The number of a head-chunk file, from its name in a shard's folder.
+pub fn parse_head_chunks(name: &Path) -> Option<u32> {
+    numbered(name, HEAD_CHUNKS_PREFIX)
+}
+
+/// The folder of a tenant.
+pub fn tenant(id: &TenantId) -> PathBuf {
+    Path::new(TENANTS_DIR).join(id.as_str())
+}
+
+/// The number behind a prefix, if the name is spelled as it is written.
+fn numbered(name: &Path, prefix: &str) -> Option<u32> {
+    let digits = name.to_str()?.strip_prefix(prefix)?;
+    let number = digits.parse().ok()?;
+    (digits == format!("{number:08}")).then_some(number)
+}
 
 /// A file in the WAL's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +165,19 @@ mod tests {
             for file in [WalFile::Segment(number), WalFile::Spare(number)] {
                 assert_eq!(WalFile::parse(&file.path(Path::new(""))), Some(file));
             }
+        }
+    }
+
+    #[test]
+    fn names_of_the_heads_files_round_trip() {
+        let empty = Path::new("");
+        for number in [0, 7, u32::MAX] {
+            assert_eq!(parse_checkpoint(&checkpoint(empty, number)), Some(number));
+            assert_eq!(parse_head_chunks(&head_chunks(empty, number)), Some(number));
+        }
+        for name in ["checkpoint.tmp", "checkpoint-1", "chunks-+0000001", "chunks-4294967296", "x"] {
+            assert_eq!(parse_checkpoint(Path::new(name)), None, "{name}");
+            assert_eq!(parse_head_chunks(Path::new(name)), None, "{name}");
         }
     }
 

@@ -1,11 +1,167 @@
 //! The engine's front: tenants' series go in, questions are answered, and blocks come to be.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `tenant` | look-up, interning, appending |
+//! | `ask` | selecting, label names and values, series, exemplars, metadata |
+//! | `core` | what tenants share: shards, keys, WAL |
+//! | `restore` | opening: blocks, checkpoints, replay of the WAL |
+//! | `maintain` | what has to be done every few seconds: cutting, collecting, checkpoints, retention |
+//! | `cut` | one range of one tenant into a block |
+//!
+//! An append goes shard by shard: under the shard's lock the samples enter the head and then the WAL's buffer, so that
+//! both have one order and a duplicate is never told before its original is in the buffer. What is told to the client
+//! waits for [`Db::commit`].
+//!
+//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges.
 
+mod ask;
+mod core;
+mod cut;
+mod keys;
+mod log;
+mod maintain;
+mod restore;
 mod settings;
+mod stats;
+mod tenant;
 mod types;
 
-pub use settings::{DbSettings, SHARDS_MAX, TenantSettings};
-pub use types::{
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use self::core::Core;
+use self::maintain::Housekeeping;
+pub use self::maintain::{Maintenance, Problem};
+pub use self::restore::{Damaged, Recovery};
+pub use self::settings::{DbSettings, SHARDS_MAX, TenantSettings};
+pub use self::stats::{Cardinality, DbStats, TenantStats};
+pub use self::tenant::Tenant;
+pub use self::types::{
     Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesExemplars, SeriesKey,
 };
-
+use crate::block::Block;
+use crate::disk::Disk;
 pub use crate::head::SeriesRef;
+use crate::model::TenantId;
+use crate::wal::WalPosition;
+use crate::{Error, Result, files};
+
+/// Most tenants of a node: each costs a few hundred bytes even when idle.
+pub const TENANTS_MAX: usize = 1_000_000;
+
+/// One node's storage. Shared by reference between any number of threads.
+pub struct Db {
+    core: Arc<Core>,
+    tenants: RwLock<Tenants>,
+    housekeeping: Mutex<Housekeeping>,
+}
+
+#[derive(Default)]
+struct Tenants {
+    by_id: BTreeMap<TenantId, Arc<Tenant>>,
+    by_index: Vec<Arc<Tenant>>,
+}
+
+impl Db {
+    /// Opens a data folder, or begins one. `now_ms` is the wall clock; `seed` is secret and new for every process, and
+    /// is where block names and keys' salts come from.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::NoSpace`]; [`Error::Invalid`] when a newer version wrote the folder. Damage is no error:
+    /// it is in [`Recovery`], and everything else is there.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        settings: DbSettings,
+        now_ms: i64,
+        seed: u128,
+    ) -> Result<(Self, Recovery)> {
+        restore::open(disk, settings, now_ms, seed)
+    }
+
+    /// A tenant, which begins to exist where it didn't; nothing is stored for it before its first sample.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] at [`TENANTS_MAX`].
+    pub fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>> {
+        if let Some(tenant) = self.existing_tenant(id) {
+            return Ok(tenant);
+        }
+        let mut tenants = self.tenants.write();
+        if let Some(tenant) = tenants.by_id.get(id) {
+            return Ok(Arc::clone(tenant));
+        }
+        if tenants.by_index.len() >= TENANTS_MAX {
+            return Err(Error::Limit(format!("this node has {TENANTS_MAX} tenants, and takes no more")));
+        }
+        let tenant = Arc::new(Tenant::new(id.clone(), tenants.by_index.len() as u32, Arc::clone(&self.core)));
+        tenants.by_index.push(Arc::clone(&tenant));
+        tenants.by_id.insert(id.clone(), Arc::clone(&tenant));
+        Ok(tenant)
+    }
+
+    /// A tenant that was written to, or that somebody asked [`Db::tenant`] for: what a question should use.
+    pub fn existing_tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.read().by_id.get(id).cloned()
+    }
+
+    /// All tenants, by name.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.read().by_id.values().cloned().collect()
+    }
+
+    /// Makes everything appended so far safe, with one sync for all callers that wait. Returns up to where the WAL is
+    /// safe.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]: nothing is lost, call again when there is room. [`Error::Stopped`] for good.
+    pub fn commit(&self) -> Result<WalPosition> {
+        self.core.wal.commit()
+    }
+
+    /// Up to where the WAL is safe.
+    pub fn durable(&self) -> WalPosition {
+        self.core.wal.durable()
+    }
+
+    /// Adds a block that lies complete in `dir`, a folder of this disk, to a tenant: it is moved to where the tenant's
+    /// blocks are. Whoever imports it has verified it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the tenant has this block already; those of [`Block::open`]. Nothing is moved then.
+    pub fn add_block(&self, id: &TenantId, dir: &Path) -> Result<()> {
+        let housekeeping = self.housekeeping.lock();
+        let tenant = self.tenant(id)?;
+        let ulid = Block::open(&*self.core.disk, dir)?.meta().ulid;
+        let parent = files::tenant(id);
+        let to = parent.join(ulid.to_string());
+        if to != dir {
+            if tenant.blocks.load().iter().any(|block| block.meta().ulid == ulid) {
+                return Err(Error::Invalid(format!("tenant {id} has block {ulid} already")));
+            }
+            self.core.create_dir(&parent)?;
+            self.core.disk.rename(dir, &to).map_err(|e| Error::io("rename", dir, e))?;
+            self.core.disk.sync_dir(&parent).map_err(|e| Error::io("sync", &parent, e))?;
+        }
+        tenant.show_block(&Block::open(&*self.core.disk, &to)?);
+        drop(housekeeping);
+        Ok(())
+    }
+
+    /// Writes down what is in memory, so that the next start has next to nothing to replay. Appends are refused
+    /// afterwards.
+    ///
+    /// # Errors
+    /// Those of [`Db::commit`] and of the disk: nothing acked is lost, the next start takes longer.
+    pub fn seal(&self) -> Result<()> {
+        let mut housekeeping = self.housekeeping.lock();
+        self.checkpoint(&mut housekeeping)?;
+        self.core.wal.close().map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

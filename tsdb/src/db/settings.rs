@@ -1,10 +1,12 @@
 //! Settings of the engine: data, each documented here once.
 
+use crate::wal::WalSettings;
+
 /// Settings of a node's engine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DbSettings {
-    /// Parts that the head is locked by, rounded up to a power of two, at most [`SHARDS_MAX`]. Fixed with the data
-    /// folder: a folder made with another number is read again from its WAL and checkpoints with its own.
+    /// Parts that the head is locked by, rounded up to a power of two, at most [`SHARDS_MAX`]. A data folder keeps the
+    /// number that it was made with.
     pub shards: usize,
     /// WAL bytes after which each shard writes a checkpoint: a restart replays about this much.
     pub checkpoint_bytes: u64,
@@ -12,6 +14,8 @@ pub struct DbSettings {
     pub exemplars_max: usize,
     /// Metric families whose metadata is kept, per node; further families are refused until restart.
     pub metadata_max: usize,
+    /// The write-ahead log.
+    pub wal: WalSettings,
     /// What holds for tenants without settings of their own.
     pub tenant: TenantSettings,
 }
@@ -26,6 +30,7 @@ impl Default for DbSettings {
             checkpoint_bytes: 64 << 20,
             exemplars_max: 100_000,
             metadata_max: 20_000,
+            wal: WalSettings::default(),
             tenant: TenantSettings::default(),
         }
     }

@@ -1,5 +1,38 @@
 //! The head: what has been written and isn't in a block yet.
+//!
+//! The head belongs to the node, not to a tenant: its shards, each behind a lock of its own, hold the series of all
+//! tenants by hash, so that an idle tenant costs next to nothing. In a shard:
+//!
+//! 1. labels are runs of interned symbols (`symbols`), series are small structs in numbered slots (`series`);
+//! 2. a sample in order goes into the series' open chunk (`open`), which ends where [`rule`] says and then moves to
+//!    the shard's head-chunk files (`chunks`);
+//! 3. any other sample waits aside (`late`);
+//! 4. a cut copies a range to a block and drops exactly what it copied (`shard`, `db::cut`);
+//! 5. a checkpoint writes down what is only in memory, so that a restart replays little of the WAL (`checkpoint`).
 
+pub(crate) mod checkpoint;
+pub(crate) mod chunks;
+pub(crate) mod coding;
+mod late;
+pub(crate) mod open;
 mod reference;
+mod rings;
+pub mod rule;
+mod series;
+pub(crate) mod shard;
+mod symbols;
 
 pub use reference::SeriesRef;
+
+/// Fetches a cache line that will be needed in a moment.
+#[inline(always)]
+#[allow(unsafe_code, reason = "there is no safe way to say it")]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint: it never faults, whatever the address, and SSE is part of x86_64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}

@@ -33,6 +33,19 @@ impl SeriesRef {
     pub fn is_none(self) -> bool {
         self == Self::NONE
     }
+
+    pub(crate) fn new(generation: u32, local_id: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(local_id))
+    }
+
+    /// Slot and shard: what postings hold.
+    pub(crate) fn local_id(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
 impl fmt::Debug for SeriesRef {
@@ -40,6 +53,6 @@ impl fmt::Debug for SeriesRef {
         if self.is_none() {
             return f.write_str("none");
         }
-        write!(f, "{}.{}", self.0 as u32, self.0 >> 32)
+        write!(f, "{}.{}", self.local_id(), self.generation())
     }
 }

@@ -72,6 +72,25 @@ impl Labels {
         Ok(Self(bytes.into()))
     }
 
+    /// From bytes that this process encoded: pieces of other labels, joined in order of name.
+    pub(crate) fn from_encoded(bytes: &[u8]) -> Self {
+        debug_assert!(Self::from_bytes(bytes).is_ok(), "labels are joined from whole, sorted pairs");
+        Self(bytes.into())
+    }
+
+    /// Names and values with their lengths in front, as they are stored.
+    pub(crate) fn encoded_pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest: &[u8] = &self.0;
+        let mut take = move || {
+            let before = rest;
+            take_bytes(&mut rest).map(|_| &before[..before.len() - rest.len()])
+        };
+        std::iter::from_fn(move || {
+            let name = take()?;
+            Some((name, take().expect("labels hold whole pairs")))
+        })
+    }
+
     /// xxh3-64 of the encoded bytes.
     pub fn hash64(&self) -> u64 {
         xxh3_64(&self.0)

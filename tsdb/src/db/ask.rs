@@ -1,0 +1,235 @@
+//! Questions to one tenant: from the head first, then from the blocks there are by then.
+//!
+//! A cut makes its block visible before it empties the head. Whoever asks the head first may therefore meet a sample
+//! twice, which decoding sets right, but never misses one.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
+
+use roaring::RoaringBitmap;
+
+use super::tenant::Tenant;
+use super::types::{Metadata, SeriesExemplars};
+use crate::block::Block;
+use crate::head::SeriesRef;
+use crate::head::shard::{LatePart, Shard};
+use crate::index::postings::find;
+use crate::model::{Labels, Matcher};
+use crate::select::{Select, Series, merge_series};
+use crate::{Error, Result};
+
+/// Series read under one hold of a shard's lock, so that writers wait no longer than about 100 µs.
+const SERIES_PER_LOCK: usize = 256;
+
+impl Tenant {
+    /// The series that match and have chunks in the range: by labels, with their chunks as they are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for matchers that all pass the empty string; [`Error::Corrupt`] when stored data can't be
+    /// read: a damaged head chunk is taken out, and reported, by the next maintenance.
+    pub fn select(&self, select: &Select) -> Result<Vec<Series>> {
+        let mut series = Vec::new();
+        let mut scratch = Vec::new();
+        let mut damaged = None;
+        self.visit(&select.matchers, &mut |shard, own| {
+            let Some(found) = shard.get(own) else { return };
+            if select.shard.is_some_and(|s| found.hash % s.count != s.index) {
+                return;
+            }
+            let mut chunks = Vec::new();
+            damaged =
+                shard.collect(found, &select.range_ms, LatePart::All, &mut chunks).pop().or(damaged.take());
+            if !chunks.is_empty() {
+                let labels = shard.labels.labels(found.labels, &mut scratch);
+                series.push(Series { labels, chunks, deleted_ms: Vec::new() });
+            }
+        })?;
+        if let Some(error) = damaged {
+            self.core.suspect.store(true, Ordering::Release);
+            return Err(error);
+        }
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let mut sources = vec![series];
+        for block in self.blocks_in(&select.range_ms) {
+            sources.push(block.select(select)?);
+        }
+        merge_series(sources)
+    }
+
+    /// Label names, sorted, of the series that match, or of all without matchers. Blocks and the head count as a
+    /// whole: a name may belong to a series without a sample in the range. At most `limit`; 0 = all.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn label_names(
+        &self,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let mut names = BTreeSet::new();
+        if self.head_overlaps(&range_ms) {
+            let postings = self.postings.read();
+            if matchers.is_empty() {
+                names.extend(postings.names().map(str::to_owned));
+            } else {
+                let ids = find(&*postings, matchers)?;
+                names.extend(postings.names_of(&ids).map(str::to_owned));
+            }
+        }
+        for block in self.blocks_in(&range_ms) {
+            names.extend(block.label_names(matchers)?);
+        }
+        Ok(limited(names, limit))
+    }
+
+    /// Values of a label, sorted; otherwise as [`Tenant::label_names`].
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let mut values = BTreeSet::new();
+        if self.head_overlaps(&range_ms) {
+            let postings = self.postings.read();
+            if matchers.is_empty() {
+                values.extend(postings.values(name).map(|(value, _)| value.to_owned()));
+            } else {
+                let ids = find(&*postings, matchers)?;
+                values.extend(postings.values_of(name, &ids).map(str::to_owned));
+            }
+        }
+        for block in self.blocks_in(&range_ms) {
+            values.extend(block.label_values(name, matchers)?);
+        }
+        Ok(limited(values, limit))
+    }
+
+    /// Labels of the series that match and may have samples in the range, sorted. At most `limit`; 0 = all.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn series(
+        &self,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+        limit: usize,
+    ) -> Result<Vec<Labels>> {
+        let mut all = BTreeSet::new();
+        let mut scratch = Vec::new();
+        self.visit(matchers, &mut |shard, own| {
+            if let Some(found) = shard.get(own).filter(|s| s.may_overlap(&range_ms)) {
+                all.insert(shard.labels.labels(found.labels, &mut scratch));
+            }
+        })?;
+        for block in self.blocks_in(&range_ms) {
+            all.extend(block.series(matchers, &range_ms)?);
+        }
+        Ok(limited(all, limit))
+    }
+
+    /// Exemplars of the series that match, in a range: by labels, then time.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn exemplars(
+        &self,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+    ) -> Result<Vec<SeriesExemplars>> {
+        let ids = find(&*self.postings.read(), matchers)?;
+        let mut found: Vec<SeriesExemplars> = Vec::new();
+        let mut scratch = Vec::new();
+        for shard in &self.core.shards {
+            let shard = shard.read();
+            let mut mine: Vec<_> = shard
+                .exemplars
+                .iter()
+                .filter(|(own, e)| ids.contains(own.local_id()) && range_ms.contains(&e.timestamp_ms))
+                .collect();
+            mine.sort_by_key(|(own, e)| (*own, e.timestamp_ms));
+            for of_series in mine.chunk_by(|a, b| a.0 == b.0) {
+                let Some(series) = shard.get(of_series[0].0).filter(|s| s.tenant == self.index) else {
+                    continue;
+                };
+                let labels = shard.labels.labels(series.labels, &mut scratch);
+                found.push(SeriesExemplars {
+                    labels,
+                    exemplars: of_series.iter().map(|(_, e)| e.clone()).collect(),
+                });
+            }
+        }
+        found.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(found)
+    }
+
+    /// Metadata of one family, or of all, by family. At most `limit`; 0 = all.
+    pub fn metadata(&self, family: Option<&str>, limit: usize) -> Vec<Metadata> {
+        let mut found = Vec::new();
+        for shard in &self.core.shards {
+            let shard = shard.read();
+            let mine = shard.metadata.iter().filter(|(tenant, _)| *tenant == self.index).map(|(_, m)| m);
+            found.extend(mine.filter(|m| family.is_none_or(|f| m.family == f)).cloned());
+        }
+        found.sort_by(|a, b| a.family.cmp(&b.family));
+        if limit > 0 {
+            found.truncate(limit);
+        }
+        found
+    }
+
+    /// Calls `visit` with every series of the head that matches, while its shard's lock is held.
+    fn visit(&self, matchers: &[Matcher], visit: &mut dyn FnMut(&Shard, SeriesRef)) -> Result<()> {
+        if matchers.iter().all(Matcher::matches_empty) {
+            return Err(Error::Invalid("at least one matcher has to refuse the empty string".to_owned()));
+        }
+        // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
+        let generation = self.core.generation.load(Ordering::Acquire);
+        let ids = find(&*self.postings.read(), matchers)?;
+        for (index, ids) in self.by_shard(&ids).iter().enumerate() {
+            for ids in ids.chunks(SERIES_PER_LOCK) {
+                let shard = self.core.shards[index].read();
+                for id in ids {
+                    if let Some((own, series)) = shard.by_id(*id, generation)
+                        && series.tenant == self.index
+                    {
+                        visit(&shard, own);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ids by shard, ascending.
+    pub(super) fn by_shard(&self, ids: &RoaringBitmap) -> Vec<Vec<u32>> {
+        let shards = self.core.shards.len();
+        let each = ids.len() as usize / shards + 1;
+        let mut by_shard: Vec<Vec<u32>> = (0..shards).map(|_| Vec::with_capacity(each)).collect();
+        ids.iter().for_each(|id| by_shard[id as usize & (shards - 1)].push(id));
+        by_shard
+    }
+
+    fn head_overlaps(&self, range_ms: &RangeInclusive<i64>) -> bool {
+        let ranges = self.ranges.lock();
+        let oldest_ms = ranges.keys().next().copied();
+        let newest_ms = self.newest_ms.load(Ordering::Acquire);
+        oldest_ms.is_some_and(|oldest_ms| oldest_ms <= *range_ms.end()) && *range_ms.start() <= newest_ms
+    }
+
+    fn blocks_in(&self, range_ms: &RangeInclusive<i64>) -> Vec<Block> {
+        let blocks = self.blocks.load();
+        let overlaps = |b: &&Block| b.meta().min_ms <= *range_ms.end() && *range_ms.start() < b.meta().max_ms;
+        blocks.iter().filter(overlaps).cloned().collect()
+    }
+}
+
+fn limited<T: Ord>(all: BTreeSet<T>, limit: usize) -> Vec<T> {
+    all.into_iter().take(if limit == 0 { usize::MAX } else { limit }).collect()
+}

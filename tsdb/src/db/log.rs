@@ -1,0 +1,122 @@
+//! What goes to the WAL: the log of one shard's share of an append as records.
+
+use smallvec::SmallVec;
+use ulid::Ulid;
+
+use crate::Result;
+use crate::head::coding::{Reader, put_varint};
+use crate::head::shard::{Log, Shard};
+use crate::model::TenantId;
+use crate::wal::record::exemplars::ExemplarsWriter;
+use crate::wal::record::floats::{FloatSample, FloatsWriter};
+use crate::wal::record::histograms::HistogramsWriter;
+use crate::wal::record::metadata::MetadataWriter;
+use crate::wal::record::series::SeriesWriter;
+use crate::wal::{Frame, RecordKind, TIMELESS};
+
+/// Records being made; kept from shard to shard of one append.
+#[derive(Default)]
+pub(super) struct Buffers {
+    series: SeriesWriter,
+    floats: FloatsWriter,
+    histograms: HistogramsWriter,
+    exemplars: ExemplarsWriter,
+    metadata: MetadataWriter,
+    scratch: Vec<u8>,
+}
+
+impl Buffers {
+    /// Encodes everything but definitions.
+    pub(super) fn encode(&mut self, log: &Log) {
+        self.floats.clear();
+        for &(series, timestamp_ms, value) in &log.floats {
+            self.floats.push(FloatSample { series, timestamp_ms, start_ms: 0, value });
+        }
+        self.histograms.clear();
+        for (series, sample) in &log.histograms {
+            let is_histogram = self.histograms.push(*series, sample);
+            debug_assert!(is_histogram, "floats have a list of their own");
+        }
+        self.exemplars.clear();
+        log.exemplars.iter().for_each(|(series, exemplar)| self.exemplars.push(*series, exemplar));
+        self.metadata.clear();
+        log.metadata.iter().for_each(|metadata| self.metadata.push(metadata));
+    }
+
+    /// Encodes the definitions that the log asks for.
+    pub(super) fn encode_definitions(&mut self, shard: &Shard, log: &Log) {
+        self.series.clear();
+        for own in &log.definitions {
+            if let Some(series) = shard.get(*own) {
+                self.series.push(*own, &shard.labels.labels(series.labels, &mut self.scratch));
+            }
+        }
+    }
+
+    /// What was encoded, definitions first.
+    pub(super) fn frames<'a>(&'a self, tenant: &'a TenantId, shard: u8) -> SmallVec<[Frame<'a>; 5]> {
+        let frame = |kind, (min_ms, max_ms), payload| Frame { kind, tenant, shard, min_ms, max_ms, payload };
+        let mut frames = SmallVec::new();
+        if !self.series.is_empty() {
+            frames.push(frame(RecordKind::Series, TIMELESS, self.series.payload()));
+        }
+        if !self.floats.is_empty() {
+            frames.push(frame(RecordKind::Floats, self.floats.times_ms(), self.floats.payload()));
+        }
+        if !self.histograms.is_empty() {
+            frames.push(frame(RecordKind::Histograms, self.histograms.times_ms(), self.histograms.payload()));
+        }
+        if !self.exemplars.is_empty() {
+            frames.push(frame(RecordKind::Exemplars, self.exemplars.times_ms(), self.exemplars.payload()));
+        }
+        if !self.metadata.is_empty() {
+            frames.push(frame(RecordKind::Metadata, TIMELESS, self.metadata.payload()));
+        }
+        frames
+    }
+}
+
+/// Says that a block takes all that a tenant's series of a shard have, at this place of the WAL, in one range. If the
+/// block came to be, a replay drops that here; if not, it goes on as if nothing had been said.
+///
+/// ```text
+/// range's start, ms: zigzag varint | ULID of the block: 16 bytes, big-endian
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CutMark {
+    pub(super) start_ms: i64,
+    pub(super) block: Ulid,
+}
+
+impl CutMark {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, self.start_ms);
+        bytes.extend_from_slice(&self.block.0.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new("cut mark", bytes);
+        let start_ms = reader.varint()?;
+        let block = u128::from_be_bytes(reader.take(16)?.try_into().expect("sixteen bytes were taken"));
+        if reader.is_empty() {
+            Ok(Self { start_ms, block: Ulid(block) })
+        } else {
+            Err(reader.wrong("it is too long"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_mark_round_trips() {
+        let mark = CutMark { start_ms: -7_200_000, block: Ulid::from_parts(1, 2) };
+        let bytes = mark.encode();
+        assert_eq!(CutMark::decode(&bytes).unwrap(), mark);
+        assert!(CutMark::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,357 @@
+//! What has to be done every few seconds: ranges cut, series collected, checkpoints written, old blocks removed.
+//!
+//! A failure of one part doesn't keep the others from being tried: retention may make the room that a cut lacks.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use roaring::RoaringBitmap;
+use ulid::Ulid;
+
+use super::Db;
+use super::tenant::Tenant;
+use crate::block::BlockMeta;
+use crate::disk::DiskFile;
+use crate::head::checkpoint::{CheckpointHeader, CheckpointTenant, encode};
+use crate::head::rule::RANGE_MS;
+use crate::model::TenantId;
+use crate::wal::WalPosition;
+use crate::{Error, Result, files};
+
+/// After this long without a sample, by the wall clock, all of a tenant's ranges are cut; late samples wait as long.
+const IDLE_MS: i64 = 60 * 60 * 1000;
+
+/// What a maintenance did.
+#[derive(Debug, Default)]
+pub struct Maintenance {
+    /// Blocks that were cut.
+    pub cut: Vec<(TenantId, BlockMeta)>,
+    /// Blocks whose time had come, and which are removed.
+    pub removed: Vec<(TenantId, BlockMeta)>,
+    /// Series that had no samples any more.
+    pub collected: u64,
+    /// Whether checkpoints were written.
+    pub checkpoint: bool,
+    /// What didn't work: it is tried again the next time.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that didn't work.
+#[derive(Debug)]
+pub struct Problem {
+    /// Whose it is; `None` for the node's.
+    pub tenant: Option<TenantId>,
+    /// What happened.
+    pub error: Error,
+    /// Timestamps that are lost by it, in milliseconds; `None` when nothing is.
+    pub lost_ms: Option<RangeInclusive<i64>>,
+}
+
+/// What maintenance remembers from one time to the next.
+pub(super) struct Housekeeping {
+    rng: StdRng,
+    /// When it last ran, by the wall clock.
+    now_ms: i64,
+    /// What the WAL had appended at the last checkpoint.
+    checkpointed_bytes: u64,
+    shards: Vec<ShardFiles>,
+}
+
+/// Files of a shard that a checkpoint decides about.
+#[derive(Debug, Default)]
+pub(super) struct ShardFiles {
+    /// Number of the next checkpoint.
+    pub(super) next: u32,
+    /// The last checkpoint, and where it is in the WAL.
+    pub(super) kept: Option<(u32, WalPosition)>,
+    /// Head-chunk files that no series needs, and the checkpoint before which that was so: they go when no checkpoint
+    /// older than it is left.
+    pub(super) retired: Vec<(u32, u32)>,
+}
+
+impl Housekeeping {
+    pub(super) fn new(now_ms: i64, seed: u128, checkpointed_bytes: u64, shards: Vec<ShardFiles>) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&seed.to_le_bytes());
+        Self { rng: StdRng::from_seed(bytes), now_ms, checkpointed_bytes, shards }
+    }
+
+    fn ulid(&mut self) -> Ulid {
+        Ulid::from_parts(self.now_ms.max(0).cast_unsigned(), self.rng.random())
+    }
+}
+
+impl Db {
+    /// Does what is due; `now_ms` is the wall clock. To be called every few seconds, by one thread at a time (others
+    /// wait).
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] for good. Everything else is in [`Maintenance::problems`].
+    pub fn maintain(&self, now_ms: i64) -> Result<Maintenance> {
+        self.run(now_ms, &|tenant, now_ms| tenant.due(now_ms))
+    }
+
+    /// As [`Db::maintain`], but cuts everything there is: the head is empty afterwards, but for what came meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Db::maintain`].
+    pub fn flush(&self, now_ms: i64) -> Result<Maintenance> {
+        self.run(now_ms, &|tenant, _| tenant.ranges.lock().keys().copied().collect())
+    }
+
+    fn run(&self, now_ms: i64, due: &dyn Fn(&Tenant, i64) -> Vec<i64>) -> Result<Maintenance> {
+        let mut housekeeping = self.housekeeping.lock();
+        housekeeping.now_ms = now_ms;
+        let mut done = Maintenance::default();
+        let tenants = self.tenants();
+        self.drop_damaged(&mut done);
+        for tenant in &tenants {
+            remove_old(tenant, now_ms, &mut done);
+            for start_ms in due(tenant, now_ms) {
+                match tenant.cut(start_ms, housekeeping.ulid()) {
+                    Ok(meta) => done.cut.extend(meta.map(|meta| (tenant.id.clone(), meta))),
+                    Err(error) => {
+                        done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });
+                        break;
+                    }
+                }
+            }
+        }
+        if !done.cut.is_empty() {
+            done.collected = self.collect_garbage();
+        }
+        let core = &self.core;
+        let is_unlogged = core.unlogged.load(Ordering::Acquire) != core.made_good.load(Ordering::Acquire);
+        let logged = core.wal.appended_bytes() - housekeeping.checkpointed_bytes;
+        if is_unlogged || !done.cut.is_empty() || logged >= core.settings.checkpoint_bytes {
+            match self.checkpoint(&mut housekeeping) {
+                Ok(()) => done.checkpoint = true,
+                Err(error @ Error::Stopped(_)) => return Err(error),
+                Err(error) => done.problems.push(Problem { tenant: None, error, lost_ms: None }),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Takes out head chunks that a question couldn't read.
+    fn drop_damaged(&self, done: &mut Maintenance) {
+        if !self.core.suspect.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for shard in &self.core.shards {
+            for (tenant, times_ms, error) in shard.write().drop_unreadable() {
+                let tenant = self.tenant_at(tenant).map(|tenant| tenant.id.clone());
+                done.problems.push(Problem { tenant, error, lost_ms: Some(times_ms) });
+            }
+        }
+    }
+
+    fn tenant_at(&self, index: u32) -> Option<Arc<Tenant>> {
+        self.tenants.read().by_index.get(index as usize).cloned()
+    }
+
+    /// Removes series without samples; tells how many.
+    fn collect_garbage(&self) -> u64 {
+        // From now on, what is made has a later generation than what is removed: whoever found a removed series by its
+        // id notices that another one has it.
+        self.core.generation.fetch_add(1, Ordering::AcqRel);
+        let mut gone = BTreeSet::new();
+        for shard in &self.core.shards {
+            let mut shard = shard.write();
+            let mut removed = shard.collect_garbage();
+            removed.sort_unstable();
+            for of_tenant in removed.chunk_by(|a, b| a.0 == b.0) {
+                let Some(tenant) = self.tenant_at(of_tenant[0].0) else { continue };
+                let ids: RoaringBitmap = of_tenant.iter().map(|(_, series)| series.local_id()).collect();
+                // Under the shard's lock: later, the slots may have other series.
+                tenant.postings.write().remove_all(&ids);
+                tenant.counters.collected.fetch_add(ids.len(), Ordering::Relaxed);
+            }
+            gone.extend(removed.into_iter().map(|(_, series)| series));
+        }
+        if !gone.is_empty() {
+            self.core.keys.retain(|series| !gone.contains(&series));
+        }
+        gone.len() as u64
+    }
+
+    /// Writes a checkpoint of every shard, and frees the WAL that only older ones need.
+    pub(super) fn checkpoint(&self, housekeeping: &mut Housekeeping) -> Result<()> {
+        let core = &self.core;
+        let unlogged = core.unlogged.load(Ordering::Acquire);
+        let appended_bytes = core.wal.appended_bytes();
+        let mut needed = Vec::new();
+        for (index, files) in housekeeping.shards.iter_mut().enumerate() {
+            let before = files.kept;
+            self.checkpoint_shard(index, files)?;
+            needed.push(before.map_or(WalPosition::START, |(_, position)| position));
+        }
+        core.made_good.fetch_max(unlogged, Ordering::AcqRel);
+        housekeeping.checkpointed_bytes = appended_bytes;
+        if let Some(position) = needed.into_iter().min() {
+            core.wal.truncate_before(position)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint_shard(&self, index: usize, shard_files: &mut ShardFiles) -> Result<()> {
+        let core = &self.core;
+        let dir = files::head_shard(index);
+        let number = shard_files.next;
+        let (bytes, dirty, position) = {
+            let mut shard = core.shards[index].write();
+            let retired = shard.forget_files();
+            shard_files.retired.extend(retired.into_iter().map(|file| (file, number)));
+            shard.chunks.flush()?;
+            // What the WAL has made safe needs no replay; nothing of this shard is on its way, under its lock.
+            let position = shard.logged.max(core.wal.durable());
+            let header = CheckpointHeader {
+                bits: core.bits(),
+                position,
+                files_end: shard.chunks.end(),
+                generation: core.generation.load(Ordering::Acquire),
+            };
+            let mut tenant = |index| {
+                let tenant = self.tenant_at(index).expect("series belong to tenants");
+                CheckpointTenant {
+                    id: tenant.id.clone(),
+                    cut_until_ms: tenant.cut_until_ms.load(Ordering::Acquire),
+                }
+            };
+            (encode(&shard, &header, &mut tenant), shard.chunks.take_dirty(), position)
+        };
+        // The position must not be ahead of what a crash leaves: the WAL would go on below it.
+        core.wal.commit()?;
+        dirty.iter().try_for_each(|file| core.sync(&**file))?;
+        let unfinished = files::checkpoint_unfinished(&dir);
+        let path = files::checkpoint(&dir, number);
+        core.write_file(&unfinished, &bytes)?;
+        core.disk.rename(&unfinished, &path).map_err(|e| Error::io("rename", &path, e))?;
+        core.disk.sync_dir(&dir).map_err(|e| Error::io("sync", &dir, e))?;
+        shard_files.next += 1;
+        let before = shard_files.kept.replace((number, position));
+        self.remove_stale(index, shard_files, before.map(|(number, _)| number));
+        Ok(())
+    }
+
+    /// Removes checkpoints but for the last two, and head-chunk files that neither names. What can't be removed now is
+    /// tried again with the next checkpoint.
+    fn remove_stale(&self, index: usize, shard_files: &mut ShardFiles, before: Option<u32>) {
+        let disk = &self.core.disk;
+        let dir = files::head_shard(index);
+        let kept = shard_files.kept.map(|(number, _)| number);
+        for entry in disk.list(&dir).unwrap_or_default() {
+            if let Some(number) = files::parse_checkpoint(&entry.name)
+                && Some(number) != kept
+                && Some(number) != before
+            {
+                let _ = disk.remove_file(&dir.join(&entry.name));
+            }
+        }
+        let Some(oldest) = before else { return };
+        shard_files.retired.retain(|(file, since)| {
+            *since > oldest || disk.remove_file(&files::head_chunks(&dir, *file)).is_err()
+        });
+    }
+}
+
+impl super::core::Core {
+    /// Makes a file's writes safe. After a failure nobody knows what the disk has: the store stops.
+    fn sync(&self, file: &dyn DiskFile) -> Result<()> {
+        file.sync().map_err(|error| {
+            self.stopped.store(true, Ordering::Release);
+            Error::Stopped(format!("a head-chunk file can't be synced: {error}"))
+        })
+    }
+
+    /// Writes a whole file and makes its content safe; its name isn't yet. What is there is replaced.
+    fn write_file(&self, path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+        match self.disk.remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", path, error));
+            }
+            _ => {}
+        }
+        let file = self.disk.create(path).map_err(|e| Error::io("create", path, e))?;
+        file.write_at(0, bytes).map_err(|e| Error::io("write", path, e))?;
+        // A failed sync spoils this file alone, which nobody relies on and which the next attempt replaces.
+        file.sync().map_err(|e| Error::io("sync", path, e))
+    }
+
+    /// Makes a folder below the data folder, and its name safe.
+    pub(super) fn create_dir(&self, dir: &std::path::Path) -> Result<()> {
+        self.disk.create_dir(dir).map_err(|e| Error::io("create", dir, e))?;
+        let parent = dir.parent().unwrap_or(dir);
+        self.disk.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))
+    }
+}
+
+impl Tenant {
+    /// Starts of the ranges that are to be cut now, oldest first.
+    fn due(&self, now_ms: i64) -> Vec<i64> {
+        let stored = self.counters.stored.load(Ordering::Relaxed);
+        let is_idle = {
+            let mut idle = self.idle.lock();
+            if idle.0 != stored {
+                *idle = (stored, now_ms);
+            }
+            now_ms.saturating_sub(idle.1) >= IDLE_MS
+        };
+        let newest_ms = self.newest_ms.load(Ordering::Acquire);
+        let cut_until_ms = self.cut_until_ms.load(Ordering::Acquire);
+        let wait_ms = RANGE_MS.saturating_add(self.settings().out_of_order_window_ms.max(0));
+        let mut ranges = self.ranges.lock();
+        let is_late = |start_ms: i64| start_ms + RANGE_MS <= cut_until_ms;
+        let is_complete = |start_ms: i64| start_ms.saturating_add(wait_ms) <= newest_ms;
+        // Late samples wait for company: for the next range in order, or for an hour.
+        let any_complete = ranges.keys().any(|start_ms| !is_late(*start_ms) && is_complete(*start_ms));
+        let mut due = Vec::new();
+        for (start_ms, state) in ranges.iter_mut() {
+            let is_due = if is_late(*start_ms) {
+                let since_ms = *state.late_since_ms.get_or_insert(now_ms);
+                any_complete || now_ms.saturating_sub(since_ms) >= IDLE_MS
+            } else {
+                is_complete(*start_ms)
+            };
+            if is_due || is_idle {
+                due.push(*start_ms);
+            }
+        }
+        due
+    }
+}
+
+/// Removes a tenant's blocks whose time has come.
+fn remove_old(tenant: &Tenant, now_ms: i64, done: &mut Maintenance) {
+    let Some(retention_ms) = tenant.settings().retention_ms else { return };
+    let oldest_ms = now_ms.saturating_sub(retention_ms);
+    let is_old = |meta: &BlockMeta| meta.max_ms <= oldest_ms;
+    let old: Vec<_> = tenant.blocks.load().iter().filter(|b| is_old(b.meta())).cloned().collect();
+    for block in old {
+        let ulid = block.meta().ulid;
+        let parent = files::tenant(&tenant.id);
+        // A folder half removed must not be taken for a block at the next start.
+        let doomed = parent.join(files::temporary_block(ulid));
+        let disk = &tenant.core.disk;
+        let removed = disk
+            .rename(block.dir(), &doomed)
+            .and_then(|()| disk.sync_dir(&parent))
+            .and_then(|()| disk.remove_dir(&doomed));
+        tenant.blocks.rcu(|blocks| {
+            let mut blocks = Vec::clone(blocks);
+            blocks.retain(|block| block.meta().ulid != ulid);
+            blocks
+        });
+        match removed {
+            Ok(()) => done.removed.push((tenant.id.clone(), block.meta().clone())),
+            Err(error) => {
+                let error = Error::io("remove", block.dir(), error);
+                done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! One tenant: where its samples go in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
+use super::core::Core;
+use super::log::Buffers;
+use super::settings::{SHARDS_MAX, TenantSettings};
+use super::types::{Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesKey};
+use crate::block::Block;
+use crate::head::SeriesRef;
+use crate::head::rule::{RANGE_MS, range_start_ms};
+use crate::head::shard::{Log, Terms};
+use crate::index::memory::MemoryPostings;
+use crate::model::{Labels, TenantId};
+use crate::wal::WalPosition;
+use crate::{Error, Result};
+
+/// A tenant's part of the engine: small, since there may be very many.
+pub struct Tenant {
+    pub(super) id: TenantId,
+    /// Its number in this process.
+    pub(super) index: u32,
+    /// Spreads tenants with equal series over shards; the same in every process.
+    hash: u64,
+    /// XORed to its keys; secret.
+    salt: u128,
+    pub(super) core: Arc<Core>,
+    settings: RwLock<TenantSettings>,
+    pub(super) postings: RwLock<MemoryPostings>,
+    /// By first sample. Replaced as a whole, so that a question sees one state of them.
+    pub(super) blocks: ArcSwap<Vec<Block>>,
+    pub(super) newest_ms: AtomicI64,
+    /// Samples before this are in blocks; what comes later is late. Only grows.
+    pub(super) cut_until_ms: AtomicI64,
+    /// Aligned ranges, by their start, that have samples in the head.
+    pub(super) ranges: Mutex<BTreeMap<i64, RangeState>>,
+    /// Samples stored when maintenance last looked, and since when, by the wall clock, there were no more.
+    pub(super) idle: Mutex<(u64, i64)>,
+    pub(super) counters: Counters,
+}
+
+/// An aligned range of two hours in the head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RangeState {
+    /// Samples, about: what a restart restores is estimated.
+    pub(super) samples: u64,
+    /// When maintenance first saw late samples in it, by the wall clock.
+    pub(super) late_since_ms: Option<i64>,
+}
+
+/// What happened since the start.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) stored: AtomicU64,
+    pub(super) duplicate: AtomicU64,
+    pub(super) superseded: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) created: AtomicU64,
+    pub(super) collected: AtomicU64,
+}
+
+impl Tenant {
+    pub(super) fn new(id: TenantId, index: u32, core: Arc<Core>) -> Self {
+        let hash = xxh3_64(id.as_str().as_bytes());
+        let salt = core.seed ^ xxh3_128_with_seed(id.as_str().as_bytes(), core.seed as u64);
+        let settings = RwLock::new(core.settings.tenant);
+        Self {
+            id,
+            index,
+            hash,
+            salt,
+            core,
+            settings,
+            postings: RwLock::default(),
+            blocks: ArcSwap::default(),
+            newest_ms: AtomicI64::new(i64::MIN),
+            cut_until_ms: AtomicI64::new(i64::MIN),
+            ranges: Mutex::default(),
+            idle: Mutex::new((u64::MAX, 0)),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &TenantId {
+        &self.id
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> TenantSettings {
+        *self.settings.read()
+    }
+
+    /// Changes its settings, from the next call on. They aren't stored.
+    pub fn configure(&self, settings: TenantSettings) {
+        *self.settings.write() = settings;
+    }
+
+    /// The series of each key, or [`SeriesRef::NONE`]; `found` is overwritten. Nothing is allocated but for its room.
+    pub fn lookup(&self, keys: &[SeriesKey], found: &mut Vec<SeriesRef>) {
+        found.clear();
+        self.core.keys.lookup(self.salt, keys, found);
+    }
+
+    /// The series with these labels, made where there is none, and from now on found by `key` as well.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the tenant may have no further series; [`Error::NoSpace`] while the disk is full.
+    pub fn intern(&self, key: SeriesKey, labels: &Labels) -> Result<SeriesRef> {
+        let hash = labels.hash64();
+        let mut shard = self.core.shards[self.core.shard_of(self.hash, hash)].write();
+        let own = match shard.find(self.index, hash, labels) {
+            Some(own) => own,
+            None => {
+                self.core.check_writable()?;
+                self.check_series_limit()?;
+                let own =
+                    shard.add(self.index, self.core.generation.load(Ordering::Acquire), hash, labels)?;
+                self.postings.write().add(own.local_id(), labels);
+                self.counters.created.fetch_add(1, Ordering::Relaxed);
+                own
+            }
+        };
+        let series = shard.get_mut(own).expect("it was found or made under this lock");
+        series.is_fresh = true;
+        if series.aliases < SERIES_ALIASES_MAX && self.core.keys.insert(self.salt, key, own) {
+            series.aliases += 1;
+        }
+        Ok(own)
+    }
+
+    fn check_series_limit(&self) -> Result<()> {
+        let (most, now) = (self.settings().series_max, self.series_count());
+        if now >= u64::from(most) {
+            return Err(Error::Limit(format!("tenant {} has {now} series, and may have {most}", self.id)));
+        }
+        Ok(())
+    }
+
+    /// Series in the head.
+    pub fn series_count(&self) -> u64 {
+        self.postings.read().ids().len()
+    }
+
+    /// Appends samples and tells what became of each; `outcomes` is overwritten, and in the order of `batch`. All of
+    /// them may be acked once [`crate::db::Db::commit`] has reached the position that is returned, duplicates
+    /// included. Samples are judged by `bounds`, which the entry node takes from its wall clock.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Stopped`]: none of them may be acked, some may have been stored.
+    pub fn append(
+        &self,
+        batch: &[Append],
+        bounds: &Bounds,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<WalPosition> {
+        self.core.check_writable()?;
+        outcomes.clear();
+        outcomes.resize(batch.len(), Outcome::UnknownSeries);
+        let (order, ends) = self.order_by_shard(batch);
+        let mut position = WalPosition::START;
+        let mut log = Log::default();
+        let mut buffers = Buffers::default();
+        let mut ranges = RangeCounts::default();
+        let mut start = 0;
+        for (index, &end) in ends[..self.core.shards.len()].iter().enumerate() {
+            let order = &order[std::mem::replace(&mut start, end as usize)..end as usize];
+            if order.is_empty() {
+                continue;
+            }
+            log.clear();
+            let mut shard = self.core.shards[index].write();
+            // Read under the lock: a cut raises it before it comes to this shard.
+            let cut_until_ms = self.cut_until_ms.load(Ordering::Acquire);
+            let segment = self.core.wal.segment();
+            let terms = Terms { tenant: self.index, bounds: *bounds, cut_until_ms, segment };
+            shard.append(terms, batch, order, outcomes, &mut log);
+            if !log.is_empty() {
+                self.core.log(&mut shard, &self.id, segment, &mut log, &mut buffers)?;
+            }
+            position = position.max(shard.logged);
+            drop(shard);
+            log.timestamps_ms().for_each(|t| ranges.add(t));
+        }
+        self.count(&ranges, outcomes);
+        Ok(position)
+    }
+
+    /// Places in `batch`, ordered by shard, and where each shard's end.
+    fn order_by_shard(&self, batch: &[Append]) -> (Vec<u32>, [u32; SHARDS_MAX]) {
+        let known = || (0u32..).zip(batch).filter(|(_, append)| !append.series.is_none());
+        let mut at = [0u32; SHARDS_MAX];
+        known().for_each(|(_, append)| at[self.core.shard_of_ref(append.series)] += 1);
+        let mut total = 0;
+        for place in &mut at {
+            total += std::mem::replace(place, total);
+        }
+        let mut order = vec![0; total as usize];
+        for (i, append) in known() {
+            let place = &mut at[self.core.shard_of_ref(append.series)];
+            order[*place as usize] = i;
+            *place += 1;
+        }
+        (order, at)
+    }
+
+    fn count(&self, ranges: &RangeCounts, outcomes: &[Outcome]) {
+        let mut counts = [0u64; 4];
+        for outcome in outcomes {
+            counts[match outcome {
+                Outcome::Stored => 0,
+                Outcome::Duplicate => 1,
+                Outcome::Superseded => 2,
+                _ => 3,
+            }] += 1;
+        }
+        let counters = &self.counters;
+        let all = [&counters.stored, &counters.duplicate, &counters.superseded, &counters.refused];
+        for (counter, count) in all.into_iter().zip(counts) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+        self.add_ranges(ranges);
+    }
+
+    /// Notes which ranges have samples.
+    pub(super) fn add_ranges(&self, counts: &RangeCounts) {
+        if counts.counts.is_empty() {
+            return;
+        }
+        self.newest_ms.fetch_max(counts.newest_ms, Ordering::AcqRel);
+        let mut ranges = self.ranges.lock();
+        for (start_ms, samples) in &counts.counts {
+            ranges.entry(*start_ms).or_default().samples += samples;
+        }
+    }
+
+    /// Keeps exemplars of series, which `lookup` or `intern` gave; those of unknown series are left out. They are
+    /// safe once a commit has reached the position that is returned.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::append`].
+    pub fn append_exemplars(&self, exemplars: &[(SeriesRef, Exemplar)]) -> Result<WalPosition> {
+        self.core.check_writable()?;
+        let mut position = WalPosition::START;
+        let mut log = Log::default();
+        for (index, shard) in self.core.shards.iter().enumerate() {
+            let mine = |series: SeriesRef| !series.is_none() && self.core.shard_of_ref(series) == index;
+            if !exemplars.iter().any(|(series, _)| mine(*series)) {
+                continue;
+            }
+            log.clear();
+            let mut shard = shard.write();
+            let segment = self.core.wal.segment();
+            for (series, exemplar) in exemplars.iter().filter(|(series, _)| mine(*series)) {
+                shard.append_exemplar(self.index, segment, *series, exemplar, &mut log);
+            }
+            if !log.is_empty() {
+                self.core.log(&mut shard, &self.id, segment, &mut log, &mut Buffers::default())?;
+            }
+            position = position.max(shard.logged);
+        }
+        Ok(position)
+    }
+
+    /// Keeps what metric families say of themselves; the last one wins. Safe once a commit has reached the position.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::append`].
+    pub fn append_metadata(&self, metadata: &[Metadata]) -> Result<WalPosition> {
+        self.core.check_writable()?;
+        let mut position = WalPosition::START;
+        let mut log = Log::default();
+        for (index, shard) in self.core.shards.iter().enumerate() {
+            let mine = |m: &&Metadata| self.core.shard_of(self.hash, xxh3_64(m.family.as_bytes())) == index;
+            if !metadata.iter().any(|m| mine(&m)) {
+                continue;
+            }
+            log.clear();
+            let mut shard = shard.write();
+            for one in metadata.iter().filter(mine) {
+                if shard.metadata.set(self.index, one.clone()) {
+                    log.metadata.push(one.clone());
+                }
+            }
+            if !log.is_empty() {
+                let segment = self.core.wal.segment();
+                self.core.log(&mut shard, &self.id, segment, &mut log, &mut Buffers::default())?;
+            }
+            position = position.max(shard.logged);
+        }
+        Ok(position)
+    }
+}
+
+/// Samples by aligned range, of one append.
+#[derive(Default)]
+pub(super) struct RangeCounts {
+    /// Start of the range and samples in it; the last one is where the next sample probably falls.
+    counts: SmallVec<[(i64, u64); 2]>,
+    newest_ms: i64,
+}
+
+impl RangeCounts {
+    #[inline]
+    pub(super) fn add(&mut self, timestamp_ms: i64) {
+        self.add_many(timestamp_ms, 1);
+    }
+
+    /// Notes `samples` in the range of `timestamp_ms`.
+    #[inline]
+    pub(super) fn add_many(&mut self, timestamp_ms: i64, samples: u64) {
+        if self.counts.is_empty() || timestamp_ms > self.newest_ms {
+            self.newest_ms = timestamp_ms;
+        }
+        if let Some((start_ms, count)) = self.counts.last_mut()
+            && (0..RANGE_MS).contains(&timestamp_ms.wrapping_sub(*start_ms))
+        {
+            *count += samples;
+            return;
+        }
+        let start_ms = range_start_ms(timestamp_ms);
+        match self.counts.iter().position(|(start, _)| *start == start_ms) {
+            Some(at) => {
+                self.counts[at].1 += samples;
+                let last = self.counts.len() - 1;
+                self.counts.swap(at, last);
+            }
+            None => self.counts.push((start_ms, samples)),
+        }
+    }
+}

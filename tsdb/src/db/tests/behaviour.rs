@@ -1,0 +1,371 @@
+//! One behaviour at a time.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::model::stale_nan;
+
+const BOUNDS: Bounds = Bounds {
+    in_order_min_ms: BASE_MS - 24 * HOUR_MS,
+    out_of_order_min_ms: BASE_MS - 2 * HOUR_MS,
+    max_ms: BASE_MS + 600_000,
+};
+
+#[test]
+fn ages_are_judged_by_the_bounds_alone() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let outcome = |t| append_within(&tenant, &[float(0, t, 1.0)], BOUNDS).unwrap().0[0];
+    assert_eq!(outcome(BOUNDS.in_order_min_ms - 1), Outcome::TooOld);
+    assert_eq!(outcome(BOUNDS.max_ms + 1), Outcome::TooFarAhead);
+    assert_eq!(outcome(BOUNDS.in_order_min_ms), Outcome::Stored);
+    assert_eq!(outcome(BASE_MS), Outcome::Stored);
+    assert_eq!(outcome(BOUNDS.out_of_order_min_ms), Outcome::Stored);
+    assert_eq!(outcome(BOUNDS.out_of_order_min_ms - 1), Outcome::OutOfOrder);
+    assert_eq!(outcome(i64::MIN), Outcome::TooOld);
+    assert_eq!(outcome(i64::MAX), Outcome::TooFarAhead);
+    // What is there already is an ack at any age.
+    assert_eq!(outcome(BOUNDS.in_order_min_ms), Outcome::Duplicate);
+}
+
+#[test]
+fn a_request_sent_again_is_all_duplicates() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let samples: Vec<_> =
+        (0..300).flat_map(|i| (0..3).map(move |s| float(s, BASE_MS + i * 15_000, i as f64))).collect();
+    let (first, position) = append(&tenant, &samples).unwrap();
+    assert!(first.iter().all(|o| *o == Outcome::Stored));
+    let (second, again) = append(&tenant, &samples).unwrap();
+    assert!(second.iter().all(|o| *o == Outcome::Duplicate));
+    assert_eq!(again, position);
+    assert!(db.commit().unwrap() >= again);
+}
+
+#[test]
+fn of_two_values_at_one_time_the_preferred_one_stays_in_whatever_order() {
+    for late in [false, true] {
+        let (db, _) = open(&Arc::new(MemoryDisk::new()));
+        let tenant = db.tenant(&id()).unwrap();
+        let outcome = |value| append(&tenant, &[float(0, BASE_MS, value)]).unwrap().0[0];
+        assert_eq!(outcome(stale_nan()), Outcome::Stored);
+        if late {
+            append(&tenant, &[float(0, BASE_MS + 1, 0.0)]).unwrap();
+        }
+        assert_eq!(outcome(1.0), Outcome::Stored);
+        assert_eq!(outcome(2.0), Outcome::Stored);
+        assert_eq!(outcome(1.0), Outcome::Superseded);
+        assert_eq!(outcome(stale_nan()), Outcome::Superseded);
+        assert_eq!(outcome(2.0), Outcome::Duplicate);
+        assert_eq!(only(&tenant)[0], (BASE_MS, 2.0));
+        db.flush(BASE_MS).unwrap();
+        assert_eq!(only(&tenant)[0], (BASE_MS, 2.0));
+    }
+}
+
+#[test]
+fn a_range_is_cut_when_the_window_has_passed_and_late_samples_follow_in_a_block_of_their_own() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    let minute = |i: i64| float(0, BASE_MS + i * 60_000, i as f64);
+    append(&tenant, &(0..240).map(minute).collect::<Vec<_>>()).unwrap();
+    assert!(db.maintain(BASE_MS).unwrap().cut.is_empty());
+    append(&tenant, &[minute(240)]).unwrap();
+    let done = db.maintain(BASE_MS).unwrap();
+    assert_eq!(done.cut.len(), 1);
+    assert_eq!((done.cut[0].1.min_ms, done.cut[0].1.max_ms), (BASE_MS, BASE_MS + 2 * HOUR_MS));
+    assert_eq!(done.cut[0].1.stats.num_samples, 120);
+    assert!(done.checkpoint);
+    append(&tenant, &[float(0, BASE_MS + 500, 7.0)]).unwrap();
+    assert!(db.maintain(BASE_MS + HOUR_MS / 2).unwrap().cut.is_empty());
+    let done = db.maintain(BASE_MS + HOUR_MS * 3 / 2).unwrap();
+    assert_eq!(done.cut[0].1.min_ms, BASE_MS);
+    assert_eq!(done.cut[0].1.stats.num_samples, 1);
+    assert_eq!(only(&tenant).len(), 242);
+}
+
+#[test]
+fn a_tenant_that_falls_silent_is_cut_after_an_hour_and_its_series_go() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &[float(0, BASE_MS, 1.0), float(1, BASE_MS, 1.0)]).unwrap();
+    assert!(db.maintain(BASE_MS).unwrap().cut.is_empty());
+    let done = db.maintain(BASE_MS + HOUR_MS).unwrap();
+    assert_eq!(done.cut.len(), 1);
+    // Once more: the first collection spares what was made a moment ago.
+    append(&tenant, &[float(2, BASE_MS, 1.0)]).unwrap();
+    db.flush(BASE_MS + HOUR_MS).unwrap();
+    append(&tenant, &[float(3, BASE_MS, 1.0)]).unwrap();
+    db.flush(BASE_MS + HOUR_MS).unwrap();
+    assert!(tenant.series_count() <= 2, "{}", tenant.series_count());
+    let mut found = Vec::new();
+    tenant.lookup(&[key(0)], &mut found);
+    assert_eq!(found, [SeriesRef::NONE]);
+    assert_eq!(select(&tenant, ALL_TIMES).len(), 4);
+}
+
+#[test]
+fn a_collected_series_is_unknown_and_comes_back_under_another_ref() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let old = tenant.intern(key(0), &labels(0)).unwrap();
+    let mut outcomes = Vec::new();
+    let batch = [Append { series: old, sample: Sample::float(BASE_MS, 1.0) }];
+    tenant.append(&batch, &Bounds::ALL, &mut outcomes).unwrap();
+    for i in 1..4 {
+        append(&tenant, &[float(i, BASE_MS, 1.0)]).unwrap();
+        db.flush(BASE_MS).unwrap();
+    }
+    tenant.append(&batch, &Bounds::ALL, &mut outcomes).unwrap();
+    assert_eq!(outcomes, [Outcome::UnknownSeries]);
+    let new = tenant.intern(key(0), &labels(0)).unwrap();
+    assert_ne!(old, new);
+}
+
+#[test]
+fn a_tenants_series_are_limited_and_known_ones_go_on() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    tenant.configure(TenantSettings { series_max: 2, ..TenantSettings::default() });
+    tenant.intern(key(0), &labels(0)).unwrap();
+    tenant.intern(key(1), &labels(1)).unwrap();
+    assert!(matches!(tenant.intern(key(2), &labels(2)), Err(Error::Limit(_))));
+    tenant.intern(SeriesKey(99), &labels(1)).unwrap();
+}
+
+#[test]
+fn no_tenant_sees_anothers_series() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let a = db.tenant(&id()).unwrap();
+    let b = db.tenant(&TenantId::new("b").unwrap()).unwrap();
+    append(&a, &[float(0, BASE_MS, 1.0)]).unwrap();
+    append(&b, &[float(0, BASE_MS, 2.0)]).unwrap();
+    assert_eq!(only(&a), [(BASE_MS, 1.0)]);
+    assert_eq!(only(&b), [(BASE_MS, 2.0)]);
+    let own = a.intern(key(0), &labels(0)).unwrap();
+    let mut outcomes = Vec::new();
+    let batch = [Append { series: own, sample: Sample::float(BASE_MS + 1, 1.0) }];
+    b.append(&batch, &Bounds::ALL, &mut outcomes).unwrap();
+    assert_eq!(outcomes, [Outcome::UnknownSeries]);
+}
+
+#[test]
+fn labels_are_found_in_head_and_blocks() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &[float(0, BASE_MS, 1.0)]).unwrap();
+    db.flush(BASE_MS).unwrap();
+    append(&tenant, &[float(1, BASE_MS + 3 * HOUR_MS, 1.0)]).unwrap();
+    assert_eq!(tenant.label_names(&[], ALL_TIMES, 0).unwrap(), ["__name__", "i"]);
+    assert_eq!(tenant.label_names(&[], ALL_TIMES, 1).unwrap(), ["__name__"]);
+    assert_eq!(tenant.label_values("i", &[], ALL_TIMES, 0).unwrap(), ["0", "1"]);
+    assert_eq!(tenant.label_values("i", &[Matcher::equal("i", "1")], ALL_TIMES, 0).unwrap(), ["1"]);
+    assert_eq!(tenant.label_values("i", &[], BASE_MS..=BASE_MS, 0).unwrap(), ["0"]);
+    assert_eq!(
+        tenant.series(&[Matcher::equal("__name__", "m")], ALL_TIMES, 0).unwrap(),
+        [labels(0), labels(1)]
+    );
+}
+
+#[test]
+fn exemplars_and_metadata_survive_a_restart() {
+    let disk = Arc::new(MemoryDisk::new());
+    let exemplar = |t| Exemplar { timestamp_ms: t, value: 1.0, labels: labels(9) };
+    let metadata = Metadata { family: "m".to_owned(), kind: "counter".to_owned(), ..Metadata::default() };
+    for (round, seal) in [(1, false), (2, true), (3, false)] {
+        let (db, _) = open(&disk);
+        let tenant = db.tenant(&id()).unwrap();
+        append(&tenant, &[float(0, BASE_MS + round, 1.0)]).unwrap();
+        let series = tenant.intern(key(0), &labels(0)).unwrap();
+        tenant.append_exemplars(&[(series, exemplar(round)), (series, exemplar(round))]).unwrap();
+        tenant.append_metadata(std::slice::from_ref(&metadata)).unwrap();
+        db.commit().unwrap();
+        if seal {
+            db.seal().unwrap();
+        }
+        let (db, _) = open(&disk);
+        let tenant = db.tenant(&id()).unwrap();
+        let found = tenant.exemplars(&[Matcher::equal("i", "0")], ALL_TIMES).unwrap();
+        assert_eq!(found.len(), 1);
+        let times: Vec<_> = found[0].exemplars.iter().map(|e| e.timestamp_ms).collect();
+        assert_eq!(times, (1..=round).collect::<Vec<_>>());
+        assert_eq!(tenant.metadata(None, 0), std::slice::from_ref(&metadata));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_samples_and_recovers_by_itself() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &[float(0, BASE_MS, 1.0)]).unwrap();
+    db.commit().unwrap();
+    disk.set_capacity(Some(0));
+    let mut refused = false;
+    for i in 1..40_000 {
+        match append(&tenant, &[float(0, BASE_MS + i, i as f64 * 0.1), float(1, BASE_MS + i, i as f64 * 0.1)])
+        {
+            Ok(_) if i % 100 == 0 => {
+                refused |= matches!(db.commit(), Err(Error::NoSpace(_)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert!(matches!(error, Error::NoSpace(_)), "{error}");
+                refused = true;
+                break;
+            }
+        }
+    }
+    assert!(refused);
+    let before = select(&tenant, ALL_TIMES);
+    disk.set_capacity(None);
+    db.commit().unwrap();
+    assert!(db.maintain(BASE_MS).unwrap().problems.is_empty());
+    append(&tenant, &[float(0, BASE_MS + HOUR_MS, 1.0)]).unwrap();
+    db.commit().unwrap();
+    drop((db, tenant));
+    disk.crash(&mut StdRng::seed_from_u64(1));
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    let after = select(&tenant, ALL_TIMES);
+    assert_eq!(after[0].1.len(), before[0].1.len() + 1);
+    assert_eq!(after[1], before[1]);
+}
+
+#[test]
+fn a_damaged_checkpoint_loses_nothing() {
+    let disk = Arc::new(MemoryDisk::new());
+    let mut expected = 0;
+    for round in 0..3 {
+        let (db, _) = open(&disk);
+        let tenant = db.tenant(&id()).unwrap();
+        let samples: Vec<_> = (0..100).map(|i| float(0, BASE_MS + round * 1000 + i, 1.0)).collect();
+        append(&tenant, &samples).unwrap();
+        expected += 100;
+        db.seal().unwrap();
+    }
+    for index in 0..4 {
+        let dir = files::head_shard(index);
+        let newest =
+            disk.list(&dir).unwrap().into_iter().filter_map(|e| files::parse_checkpoint(&e.name)).max();
+        disk.flip(&files::checkpoint(&dir, newest.unwrap()), 20, 4).unwrap();
+    }
+    let (db, recovery) = open(&disk);
+    assert_eq!(recovery.damage.len(), 4);
+    assert_eq!(only(&db.tenant(&id()).unwrap()).len(), expected);
+}
+
+#[test]
+fn a_damaged_head_chunk_is_reported_with_its_times_and_costs_only_itself() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    let samples: Vec<_> = (0..480).map(|i| float(0, BASE_MS + i * 15_000, i as f64)).collect();
+    append(&tenant, &samples).unwrap();
+    db.seal().unwrap();
+    drop((db, tenant));
+    for index in 0..4 {
+        let dir = files::head_shard(index);
+        if disk.size_bytes(&files::head_chunks(&dir, 1)).unwrap().is_some() {
+            disk.flip(&files::head_chunks(&dir, 1), 40, 4).unwrap();
+        }
+    }
+    let (db, recovery) = open(&disk);
+    assert_eq!(recovery.damage.len(), 1);
+    assert_eq!(recovery.damage[0].tenant, Some(id()));
+    let times_ms = recovery.damage[0].times_ms.clone().unwrap();
+    assert!(times_ms.contains(&BASE_MS) && times_ms.contains(&(BASE_MS + HOUR_MS / 2 - 15_000)));
+    let rest = only(&db.tenant(&id()).unwrap());
+    assert_eq!(rest.first(), Some(&(BASE_MS + HOUR_MS / 2, 120.0)));
+    assert_eq!(rest.len(), 360);
+}
+
+#[test]
+fn old_blocks_go_and_newer_ones_stay() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    tenant.configure(TenantSettings { retention_ms: Some(6 * HOUR_MS), ..TenantSettings::default() });
+    append(&tenant, &[float(0, BASE_MS, 1.0), float(0, BASE_MS + 5 * HOUR_MS, 1.0)]).unwrap();
+    db.flush(BASE_MS).unwrap();
+    assert_eq!(db.maintain(BASE_MS + 8 * HOUR_MS - 1).unwrap().removed.len(), 0);
+    assert_eq!(db.maintain(BASE_MS + 8 * HOUR_MS).unwrap().removed.len(), 1);
+    assert_eq!(only(&tenant), [(BASE_MS + 5 * HOUR_MS, 1.0)]);
+    drop((db, tenant));
+    let (db, _) = open(&disk);
+    assert_eq!(only(&db.tenant(&id()).unwrap()), [(BASE_MS + 5 * HOUR_MS, 1.0)]);
+}
+
+#[test]
+fn the_wal_and_the_heads_files_do_not_grow_for_ever() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    for i in 0..2000i64 {
+        let samples: Vec<_> =
+            (0..50).map(|s| float(s, BASE_MS + i * 60_000, (i * 7919 % 1000) as f64 * 0.1)).collect();
+        append(&tenant, &samples).unwrap();
+        if i % 20 == 0 {
+            db.commit().unwrap();
+            db.maintain(BASE_MS + i * 60_000).unwrap();
+        }
+    }
+    let stats = db.stats();
+    assert!(stats.wal.segments <= 4, "{stats:?}");
+    for index in 0..4 {
+        let names = disk.list(&files::head_shard(index)).unwrap();
+        assert!(names.len() <= 2 + 3, "{names:?}");
+    }
+    assert_eq!(tenant.stats().blocks, 2000 / 120 - 1);
+}
+
+#[test]
+fn writers_readers_and_cuts_at_once_lose_nothing_and_show_nothing_twice() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let minutes = 700i64;
+    std::thread::scope(|scope| {
+        for writer in 0..3usize {
+            let (db, tenant) = (&db, &tenant);
+            scope.spawn(move || {
+                for i in 0..minutes {
+                    let samples: Vec<_> =
+                        (0..20).map(|s| float(writer * 20 + s, BASE_MS + i * 60_000, i as f64)).collect();
+                    let (outcomes, position) = append(tenant, &samples).unwrap();
+                    assert!(outcomes.iter().all(|o| *o == Outcome::Stored), "{outcomes:?}");
+                    if i % 16 == 0 {
+                        assert!(db.commit().unwrap() >= position);
+                    }
+                }
+            });
+        }
+        let (db, tenant) = (&db, &tenant);
+        scope.spawn(move || {
+            for i in 0..100 {
+                db.maintain(BASE_MS + i).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        scope.spawn(move || {
+            let mut least = 0;
+            for _ in 0..60 {
+                let found = select(tenant, ALL_TIMES);
+                let mut count = 0;
+                for (_, samples) in &found {
+                    // Each series grows minute by minute, so there is no gap in what is there.
+                    assert!(samples.iter().zip(0..).all(|(s, i)| s.timestamp_ms == BASE_MS + i * 60_000));
+                    count += samples.len();
+                }
+                assert!(count >= least);
+                least = count;
+            }
+        });
+    });
+    let done = db.maintain(BASE_MS).unwrap();
+    assert!(done.problems.is_empty());
+    let found = select(&tenant, ALL_TIMES);
+    assert_eq!(found.len(), 60);
+    assert!(found.iter().all(|(_, samples)| samples.len() == minutes as usize));
+}

@@ -1,0 +1,143 @@
+//! Random operations, beside a map that does the same.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::model::{Value, prefer_float};
+
+#[derive(Clone, Debug)]
+enum Operation {
+    /// Series, minutes since the base, milliseconds more, value.
+    Append(Vec<(usize, i64, i64, u8)>),
+    Commit,
+    Maintain,
+    Flush,
+    Seal,
+    Crash(u64),
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let sample = (0..4usize, 0..600i64, 0..3i64, 0..3u8);
+    prop_oneof![
+        8 => prop::collection::vec(sample, 1..40).prop_map(Operation::Append),
+        // A scrape, so that something is in order.
+        8 => (0..600i64).prop_map(|minute| Operation::Append((0..4).map(|s| (s, minute, 0, 1)).collect())),
+        4 => Just(Operation::Commit),
+        2 => Just(Operation::Maintain),
+        1 => Just(Operation::Flush),
+        1 => Just(Operation::Seal),
+        2 => any::<u64>().prop_map(Operation::Crash),
+    ]
+}
+
+type Samples = BTreeMap<(usize, i64), f64>;
+
+fn put(samples: &mut Samples, at: (usize, i64), value: f64) {
+    let known = samples.entry(at).or_insert(value);
+    if prefer_float(value, *known).is_gt() {
+        *known = value;
+    }
+}
+
+fn stored(tenant: &Tenant) -> Samples {
+    let mut found = Samples::new();
+    for (labels, samples) in select(tenant, ALL_TIMES) {
+        let series = labels.value("i").parse().unwrap();
+        for sample in samples {
+            let Value::Float(value) = sample.value else { panic!("a histogram") };
+            assert!(found.insert((series, sample.timestamp_ms), value).is_none(), "a sample came twice");
+        }
+    }
+    found
+}
+
+fn run(operations: Vec<Operation>) {
+    let disk = Arc::new(MemoryDisk::new());
+    let (mut db, _) = open(&disk);
+    let mut tenant = db.tenant(&id()).unwrap();
+    let mut safe = Samples::new();
+    let mut all = Samples::new();
+    let mut now_ms = BASE_MS + 12 * HOUR_MS;
+    for operation in operations {
+        now_ms += 60_000;
+        match operation {
+            Operation::Append(samples) => {
+                let samples: Vec<_> = samples
+                    .into_iter()
+                    .map(|(series, minute, ms, value)| {
+                        float(series, BASE_MS + minute * 60_000 + ms, value.into())
+                    })
+                    .collect();
+                let (outcomes, _) = append(&tenant, &samples).unwrap();
+                for ((series, sample), outcome) in samples.iter().zip(outcomes) {
+                    assert!(outcome.is_ack(), "{outcome:?}");
+                    let Value::Float(value) = sample.value else { unreachable!() };
+                    put(&mut all, (*series, sample.timestamp_ms), value);
+                }
+            }
+            Operation::Commit => {
+                db.commit().unwrap();
+                safe = all.clone();
+            }
+            Operation::Maintain | Operation::Flush => {
+                let flush = matches!(operation, Operation::Flush);
+                let done = if flush { db.flush(now_ms) } else { db.maintain(now_ms) }.unwrap();
+                assert!(done.problems.is_empty(), "{:?}", done.problems);
+            }
+            Operation::Seal => {
+                db.seal().unwrap();
+                safe = all.clone();
+                drop((db, tenant));
+                let (opened, recovery) = open(&disk);
+                assert!(recovery.damage.is_empty() && recovery.wal.damage.is_empty(), "{recovery:?}");
+                db = opened;
+                tenant = db.tenant(&id()).unwrap();
+            }
+            Operation::Crash(seed) => {
+                drop((db, tenant));
+                disk.crash(&mut StdRng::seed_from_u64(seed));
+                let (opened, recovery) = open(&disk);
+                assert!(recovery.damage.is_empty(), "{recovery:?}");
+                assert_eq!(recovery.orphans, 0);
+                db = opened;
+                tenant = db.tenant(&id()).unwrap();
+                let found = stored(&tenant);
+                for (at, value) in &safe {
+                    let found = found.get(at).copied();
+                    let kept = found.is_some_and(|found| prefer_float(found, *value).is_ge());
+                    assert!(kept, "{at:?} was {value}, is {found:?}");
+                }
+                for (at, value) in &found {
+                    let known = all.get(at).is_some_and(|best| prefer_float(*best, *value).is_ge());
+                    assert!(known, "{at:?} = {value} was never written");
+                }
+                (safe, all) = (found.clone(), found);
+            }
+        }
+        let found = stored(&tenant);
+        assert!(found == all, "lost or made up: {:?}", differences(&found, &all));
+    }
+    // A part of the time has the same part of the samples.
+    let part = BASE_MS + 100 * 60_000..=BASE_MS + 200 * 60_000;
+    let count: usize = select(&tenant, part.clone()).iter().map(|(_, samples)| samples.len()).sum();
+    assert_eq!(count, all.keys().filter(|(_, t)| part.contains(t)).count());
+}
+
+fn differences(a: &Samples, b: &Samples) -> Vec<impl std::fmt::Debug> {
+    let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).copied().collect();
+    let differ = keys.into_iter().filter(|k| a.get(k) != b.get(k));
+    differ.map(|k| (k, a.get(&k).copied(), b.get(&k).copied())).take(10).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_every_sample_is_there_exactly_once(operations in prop::collection::vec(operation(), 1..40)) {
+        run(operations);
+    }
+}
