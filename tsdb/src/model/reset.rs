@@ -4,7 +4,8 @@ use super::{Count, Histogram};
 
 impl<C: Count> Histogram<C> {
     /// Whether a counter was reset between `previous` and this one, judged by the numbers alone: a count, zero count
-    /// or bucket that shrank, a finer schema, a narrower zero bucket, or other bounds. Both hints are ignored.
+    /// or bucket that shrank, a finer schema, a narrower zero bucket. Where custom bounds differ, buckets between the
+    /// bounds that both have are compared, as Prometheus 3.14 does. Both hints are ignored.
     pub fn is_reset_after(&self, previous: &Self) -> bool {
         if self.count.to_f64() < previous.count.to_f64()
             || self.has_custom_buckets() != previous.has_custom_buckets()
@@ -12,8 +13,12 @@ impl<C: Count> Histogram<C> {
             return true;
         }
         if self.has_custom_buckets() {
-            return self.custom_values != previous.custom_values
-                || shrank(self.positive(), previous.positive().map(|(i, count)| (i, count.to_f64())));
+            if self.custom_values == previous.custom_values {
+                return shrank(self.positive(), previous.positive().map(|(i, count)| (i, count.to_f64())));
+            }
+            let common = common_bounds(self.custom_bounds(), previous.custom_bounds());
+            let (now, before) = (self.counts_between(&common), previous.counts_between(&common));
+            return now.iter().zip(&before).any(|(now, before)| now < before);
         }
         if self.schema > previous.schema || self.zero_threshold < previous.zero_threshold {
             return true;
@@ -28,6 +33,21 @@ impl<C: Count> Histogram<C> {
         let coarser = |(i, count): (i32, C)| (coarsen(i, previous.schema - self.schema), count.to_f64());
         shrank(self.positive(), previous.positive().filter(outside).map(coarser))
             || shrank(self.negative(), previous.negative().filter(outside).map(coarser))
+    }
+
+    fn custom_bounds(&self) -> &[f64] {
+        self.custom_values.as_deref().unwrap_or_default()
+    }
+
+    /// Counts up to each of `bounds`, which are some of the histogram's own, and above the last of them.
+    fn counts_between(&self, bounds: &[f64]) -> Vec<f64> {
+        let mut counts = vec![0.0; bounds.len() + 1];
+        for (index, count) in self.positive() {
+            let own = usize::try_from(index).ok().and_then(|i| self.custom_bounds().get(i));
+            let upper = own.copied().unwrap_or(f64::INFINITY);
+            counts[bounds.partition_point(|bound| *bound < upper)] += count.to_f64();
+        }
+        counts
     }
 
     /// What the zero bucket would hold if it were widened to `threshold`; `None` where that cuts a populated bucket.
@@ -45,6 +65,16 @@ impl<C: Count> Histogram<C> {
         }
         Some(zero_count)
     }
+}
+
+/// Bounds that stand in both, ascending as they are.
+fn common_bounds(a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mut b = b.iter().peekable();
+    let stands_in_b = |bound: &&f64| {
+        while b.next_if(|other| *other < *bound).is_some() {}
+        b.next_if(|other| *other == *bound).is_some()
+    };
+    a.iter().filter(stands_in_b).copied().collect()
 }
 
 /// Whether some bucket of `previous` (ascending indexes, which may repeat: such are added up) holds more than `now`'s.
@@ -137,14 +167,18 @@ mod tests {
     }
 
     #[test]
-    fn other_custom_bounds_are_a_reset() {
-        let with = |bounds: &[f64]| IntHistogram {
+    fn custom_buckets_are_compared_between_common_bounds() {
+        let with = |bounds: &[f64], buckets: &[u64]| IntHistogram {
             custom_values: Some(Arc::from(bounds)),
             zero_count: 0,
-            ..histogram(CUSTOM_BUCKETS_SCHEMA, 0, &[1, 2])
+            ..histogram(CUSTOM_BUCKETS_SCHEMA, 0, buckets)
         };
-        assert!(!with(&[1.0]).is_reset_after(&with(&[1.0])));
-        assert!(with(&[2.0]).is_reset_after(&with(&[1.0])));
-        assert!(with(&[2.0]).is_reset_after(&histogram(0, 0, &[1])));
+        let before = with(&[1.0, 5.0], &[1, 2, 3]);
+        assert!(!before.is_reset_after(&before));
+        assert!(!with(&[1.0, 2.0, 5.0], &[1, 2, 0, 3]).is_reset_after(&before));
+        assert!(!with(&[5.0], &[3, 3]).is_reset_after(&before));
+        assert!(with(&[5.0], &[2, 9]).is_reset_after(&before), "fewer up to 5");
+        assert!(!with(&[7.0], &[6]).is_reset_after(&before), "nothing in common but the count");
+        assert!(before.is_reset_after(&histogram(0, 0, &[1])), "buckets of another kind");
     }
 }
