@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use tsdb::chunk::xor2::Xor2Appender;
 use tsdb::chunk::{Columns, Encoding, XorAppender, decode_columns};
 use tsdb::model::{Labels, Sample};
-use tsdb::select::Series;
+use tsdb::select::{Series, merge_series};
 
 const SERIES: usize = 2_000;
 const SAMPLES: usize = 120;
@@ -83,6 +83,7 @@ fn main() {
         );
     }
     series_of_many_chunks();
+    sources_of_many_series();
 }
 
 fn decode_ns(encoding: Encoding, chunks: &[Vec<u8>]) -> f64 {
@@ -107,6 +108,51 @@ fn series_of_many_chunks() {
     let alone = least_ns(|| one.decode(whole.clone(), &mut columns).expect("just encoded"));
     let merged = least_ns(|| three.decode(whole.clone(), &mut columns).expect("just encoded"));
     println!("a series of {} chunks {alone:.2}, with two more copies {merged:.2}", one.chunks.len());
+}
+
+/// What the head and a block answer, for the same series.
+fn sources_of_many_series() {
+    const LABELS: usize = 100_000;
+    let instances: Vec<_> = (0..LABELS / 100).map(|i| format!("host-{i:04}.example.org:9100")).collect();
+    let mut source: Vec<Series> = Vec::new();
+    for metric in ["node_cpu_seconds_total", "node_network_receive_bytes_total"] {
+        for instance in &instances {
+            for cpu in 0..50 {
+                let labels = Labels::from_sorted([
+                    ("__name__", metric),
+                    ("cluster", "production"),
+                    ("cpu", &*cpu.to_string()),
+                    ("datacenter", "eu-west-1"),
+                    ("instance", instance),
+                    ("job", "node"),
+                    ("mode", "idle"),
+                ]);
+                source.push(Series::from_samples(labels, &[Sample::float(0, 0.0)]));
+            }
+        }
+    }
+    let mut shuffled = source.clone();
+    let mut rng = StdRng::seed_from_u64(2);
+    for i in 1..shuffled.len() {
+        shuffled.swap(i, rng.random_range(0..i));
+    }
+    let start = Instant::now();
+    source.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let sorted = start.elapsed();
+    let start = Instant::now();
+    shuffled.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let unshuffled = start.elapsed();
+    let sources = vec![source.clone(), source];
+    let start = Instant::now();
+    let merged = merge_series(sources).expect("no chunk is decoded");
+    let per_series = |time: std::time::Duration| time.as_nanos() as f64 / LABELS as f64;
+    println!(
+        "{} series from two sources {:.0} ns each; sorting them {:.0} nearly sorted, {:.0} shuffled",
+        merged.len(),
+        per_series(start.elapsed()),
+        per_series(sorted),
+        per_series(unshuffled),
+    );
 }
 
 /// Nanoseconds a sample of the fastest round.
