@@ -135,6 +135,8 @@ pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Resul
 #[derive(Clone, Debug)]
 pub struct XorAppender {
     writer: BitWriter,
+    /// As in the header, which may lie in another cache line than the chunk's end.
+    count: u16,
     window: Window,
     timestamp_ms: i64,
     delta_ms: i64,
@@ -152,6 +154,7 @@ impl XorAppender {
     pub fn new() -> Self {
         Self {
             writer: BitWriter::new(&[0; HEADER_BYTES]),
+            count: 0,
             window: Window::NONE,
             timestamp_ms: i64::MIN,
             delta_ms: 0,
@@ -173,6 +176,7 @@ impl XorAppender {
         }
         Ok(Self {
             writer: BitWriter::resume(bytes, decoder.reader.position()),
+            count: decoder.count,
             window: decoder.window,
             timestamp_ms: decoder.timestamp_ms,
             delta_ms: decoder.delta_ms,
@@ -183,9 +187,9 @@ impl XorAppender {
     /// Appends a sample; timestamps are expected to ascend, and may be any. At most 65,535 samples fit.
     #[inline]
     pub fn append(&mut self, timestamp_ms: i64, value: f64) {
-        let header = self.writer.header::<HEADER_BYTES>();
-        let count = u16::from_be_bytes(*header);
-        *header = count.checked_add(1).expect("a chunk is ended long before 65,535 samples").to_be_bytes();
+        let count = self.count;
+        self.count = count.checked_add(1).expect("a chunk is ended long before 65,535 samples");
+        *self.writer.header() = self.count.to_be_bytes();
         let delta_ms = timestamp_ms.wrapping_sub(self.timestamp_ms);
         let xor = value.to_bits() ^ self.value.to_bits();
         match count {
@@ -237,13 +241,13 @@ impl XorAppender {
 
     /// Number of samples.
     pub fn count(&self) -> u16 {
-        self.bytes().first_chunk().map_or(0, |count| u16::from_be_bytes(*count))
+        self.count
     }
 
     /// The newest sample: timestamp (ms) and value.
     #[inline]
     pub fn last(&self) -> Option<(i64, f64)> {
-        (self.count() > 0).then_some((self.timestamp_ms, self.value))
+        (self.count > 0).then_some((self.timestamp_ms, self.value))
     }
 
     /// Bytes on the heap.
