@@ -3,6 +3,9 @@
 //! Samples are judged step by step and group by group, in the order of series, with a heap of `k`. Which of several
 //! equal samples stay is the heap's doing, so it is the heap that Prometheus uses (Go's `container/heap`).
 
+use tsdb::model::Labels;
+use xxhash_rust::xxh64::xxh64;
+
 use crate::annotations::Level;
 use crate::error::Result;
 use crate::eval::context::{Context, Rows};
@@ -39,7 +42,12 @@ pub(super) fn select<'c>(
         let text = format!("ignored histogram in {} aggregation", node.op.name());
         context.annotate(Level::Info, &text, node.span);
     }
-    let mut selection = Selection { rows, chosen: vec![None; rows.len()], order: Vec::new() };
+    // A series' share is the same at every step.
+    let shares = match node.op {
+        AggregateOp::LimitRatio => rows.iter().map(|row| share(&row.labels)).collect(),
+        _ => Vec::new(),
+    };
+    let mut selection = Selection { rows, shares, chosen: vec![None; rows.len()], order: Vec::new() };
     for members in &groups {
         context.limits.check()?;
         for step in 0..grid.count {
@@ -66,6 +74,8 @@ fn whole(k: f64) -> usize {
 
 struct Selection<'a> {
     rows: &'a [Row],
+    /// Where each row stands between 0 and 1, for `limit_ratio` alone.
+    shares: Vec<f64>,
     /// The picked samples of each row, once there is one.
     chosen: Vec<Option<Row>>,
     /// Rows in the order in which samples were picked.
@@ -96,7 +106,7 @@ impl Selection<'_> {
         let ratio = ratio.clamp(-1.0, 1.0);
         let rows = self.rows;
         for member in members.iter().map(|m| *m as usize).filter(|m| rows[*m].has(step)) {
-            let share = rows[member].labels.hash64() as f64 / u64::MAX as f64;
+            let share = self.shares[member];
             // Complements, so that a ratio and 1 minus it, negated, part the series between them.
             let taken = if ratio >= 0.0 { share < ratio } else { share >= 1.0 + ratio };
             if taken {
@@ -168,4 +178,21 @@ fn sift_down<T>(heap: &mut [T], less: impl Fn(&T, &T) -> bool) {
         heap.swap(at, child);
         at = child;
     }
+}
+/// Where a label set stands between 0 and 1 by Prometheus's hash, so that `limit_ratio` picks what it picks there:
+/// xxh64 over names and values in order, each behind its length (one byte below 255, else 255 and three bytes, the
+/// lowest first).
+fn share(labels: &Labels) -> f64 {
+    let mut bytes = Vec::with_capacity(labels.as_bytes().len());
+    for text in labels.iter().flat_map(|(name, value)| [name, value]) {
+        match u8::try_from(text.len()) {
+            Ok(length) if length < u8::MAX => bytes.push(length),
+            _ => {
+                bytes.push(u8::MAX);
+                bytes.extend_from_slice(&text.len().to_le_bytes()[..3]);
+            }
+        }
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    xxh64(&bytes, 0) as f64 / u64::MAX as f64
 }
