@@ -57,11 +57,6 @@ pub fn round(value: f64, nearest: f64) -> f64 {
     (value * inverse + 0.5).floor() / inverse
 }
 
-/// A pattern anchored at both ends, whose `.` matches newline.
-pub(crate) fn anchored_regex(pattern: &str) -> Result<regex::Regex, regex::Error> {
-    regex::Regex::new(&format!("^(?s:{pattern})$"))
-}
-
 /// The part of a date that a PromQL function gives, if it gives one.
 pub(crate) fn date_part(function: Function) -> Option<Date> {
     Some(match function {

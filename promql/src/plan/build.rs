@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tsdb::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
+use tsdb::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher, anchored_regex};
 use tsdb::select::Select;
 
 use super::grid::{Grid, QueryRange, View};
@@ -432,7 +432,7 @@ fn label_edit(call: &ast::Call) -> Result<LabelEdit, Error> {
     let text = |at: usize| -> Arc<str> { string(&call.args[at]).to_string_lossy().into() };
     if call.function == Function::LabelReplace {
         let pattern = text(4);
-        let regex = instant::anchored_regex(&pattern).map_err(|reason| {
+        let regex = anchored_regex(&pattern).map_err(|reason| {
             Error::Execution(format!("invalid regular expression in label_replace(): {pattern}: {reason}"))
         })?;
         let destination = label_name(string(&call.args[1]), invalid_destination)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tsdb::model::{CounterReset, FloatHistogram};
 
-use super::rate::{Ends, extrapolation};
+use super::rate::Extrapolation;
 use super::{Window, WindowFunction};
 use crate::eval::notes::{Note, Notes};
 use crate::functions::histogram::{Incompatible, Total, divided, is_reset, subtract};
@@ -95,9 +95,14 @@ pub fn extrapolated(
         }
     }
     total.set_counter_reset(CounterReset::Gauge);
-    let ends = Ends { first_ms: *timestamps.first()?, last_ms: *timestamps.last()?, samples: inside.len() };
-    let zero = (counter && total.count() > 0.0 && first.count >= 0.0).then(|| first.count / total.count());
-    Some(total.scaled(extrapolation(function, window, range_ms, ends, zero)))
+    let (first_ms, last_ms) = (*timestamps.first()?, *timestamps.last()?);
+    let extrapolation = Extrapolation::new(function, range_ms, window, first_ms, last_ms);
+    let factor = if counter {
+        extrapolation.counter_factor(first.count, total.count())
+    } else {
+        extrapolation.factor()
+    };
+    Some(total.scaled(factor))
 }
 
 /// `irate` and `idelta`, of the last two samples.

@@ -6,50 +6,93 @@ use super::{FloatRun, KernelScratch, Window, WindowFunction, Windows};
 /// A gap to the border this much longer than the mean distance of samples is taken for the series' own end.
 const EXTRAPOLATION_THRESHOLD: f64 = 1.1;
 
-/// What extrapolation needs to know of a window's samples.
-#[derive(Clone, Copy, Debug)]
-pub struct Ends {
-    /// Time of the first sample.
-    pub first_ms: i64,
-    /// Time of the last sample, behind the first.
-    pub last_ms: i64,
-    /// Number of samples, at least 2.
-    pub samples: usize,
-}
-
-/// By what a difference over a window's samples is multiplied to stand for all of the window.
+/// How a window's samples lie in it; what makes a difference over samples stand for all of the window.
 ///
 /// Where samples reach near a border, the slope is taken to go on up to it; where they don't, for half the mean
-/// distance of samples. A counter was never below 0: `zero` is how many of the sampled intervals before the first
-/// sample it would have been 0, if that can be told.
-#[inline]
-pub fn extrapolation(
-    function: WindowFunction,
-    window: &Window,
-    range_ms: i64,
-    ends: Ends,
-    zero: Option<f64>,
-) -> f64 {
-    let to_seconds = |ms: i64| ms as f64 / 1000.0;
-    let sampled = to_seconds(ends.last_ms - ends.first_ms);
-    let mean_distance = sampled / (ends.samples - 1) as f64;
-    let threshold = mean_distance * EXTRAPOLATION_THRESHOLD;
-    let mut to_start = to_seconds(ends.first_ms - window.start_ms);
-    if to_start >= threshold {
-        to_start = mean_distance / 2.0;
+/// distance of samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Extrapolation {
+    layout: Layout,
+    sampled_s: f64,
+    to_start_s: f64,
+    to_end_s: f64,
+    /// Seconds by which the result is divided: the range's for `rate`, else 1.
+    per_s: f64,
+    factor: f64,
+}
+
+/// What an [`Extrapolation`] depends on; with regular scrapes it is the same step after step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    samples: usize,
+    sampled_ms: i64,
+    to_start_ms: i64,
+    to_end_ms: i64,
+}
+
+impl Extrapolation {
+    /// For a window with at least two samples, the first at `first_ms` and the last at `last_ms`.
+    pub fn new(
+        function: WindowFunction,
+        range_ms: i64,
+        window: &Window,
+        first_ms: i64,
+        last_ms: i64,
+    ) -> Self {
+        Self::of(Layout::of(window, first_ms, last_ms), divisor_s(function, range_ms))
     }
-    if let Some(intervals) = zero {
-        let to_zero = sampled * intervals;
-        if to_zero < to_start {
-            to_start = to_zero;
+
+    #[inline(never)]
+    fn of(layout: Layout, per_s: f64) -> Self {
+        let sampled_s = seconds(layout.sampled_ms);
+        let mean_distance_s = sampled_s / (layout.samples - 1) as f64;
+        let threshold_s = mean_distance_s * EXTRAPOLATION_THRESHOLD;
+        let reach = |gap_s: f64| if gap_s >= threshold_s { mean_distance_s / 2.0 } else { gap_s };
+        let (to_start_s, to_end_s) = (reach(seconds(layout.to_start_ms)), reach(seconds(layout.to_end_ms)));
+        let factor = (sampled_s + to_start_s + to_end_s) / sampled_s / per_s;
+        Self { layout, sampled_s, to_start_s, to_end_s, per_s, factor }
+    }
+
+    /// By what a gauge's difference is multiplied.
+    #[inline]
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+
+    /// By what a counter's difference is multiplied. A counter was never below 0, so the slope goes back at most to
+    /// where it would have been 0: as many sampled intervals before `first` as that is of `difference`.
+    #[inline]
+    pub fn counter_factor(&self, first: f64, difference: f64) -> f64 {
+        let reaches_zero =
+            difference > 0.0 && first >= 0.0 && self.sampled_s * first < self.to_start_s * difference;
+        if reaches_zero { self.factor_from_zero(first / difference) } else { self.factor }
+    }
+
+    #[inline(never)]
+    fn factor_from_zero(&self, intervals: f64) -> f64 {
+        (self.sampled_s + self.sampled_s * intervals + self.to_end_s) / self.sampled_s / self.per_s
+    }
+}
+
+impl Layout {
+    #[inline]
+    fn of(window: &Window, first_ms: i64, last_ms: i64) -> Self {
+        Self {
+            samples: window.len(),
+            sampled_ms: last_ms - first_ms,
+            to_start_ms: first_ms - window.start_ms,
+            to_end_ms: window.end_ms - last_ms,
         }
     }
-    let mut to_end = to_seconds(window.end_ms - ends.last_ms);
-    if to_end >= threshold {
-        to_end = mean_distance / 2.0;
-    }
-    let factor = (sampled + to_start + to_end) / sampled;
-    if function == WindowFunction::Rate { factor / to_seconds(range_ms) } else { factor }
+}
+
+/// Seconds by which a difference is divided in the end.
+fn divisor_s(function: WindowFunction, range_ms: i64) -> f64 {
+    if function == WindowFunction::Rate { seconds(range_ms) } else { 1.0 }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 /// `rate`, `increase` and `delta`.
@@ -69,6 +112,8 @@ pub fn extrapolated(
     }
     // The first reset that isn't left of the window.
     let mut first_reset = 0;
+    let per_s = divisor_s(function, windows.range_ms);
+    let mut last: Option<Extrapolation> = None;
     windows.each(timestamps, |window| {
         let Window { lo, hi, .. } = window;
         if window.len() < 2 {
@@ -81,17 +126,35 @@ pub fn extrapolated(
         for reset in resets[first_reset..].iter().map(|r| *r as usize).take_while(|r| *r < hi) {
             difference += values[reset - 1];
         }
-        let zero = (counter && difference > 0.0 && values[lo] >= 0.0).then(|| values[lo] / difference);
-        let ends = Ends { first_ms: timestamps[lo], last_ms: timestamps[hi - 1], samples: window.len() };
-        out[window.step] = difference * extrapolation(function, &window, windows.range_ms, ends, zero);
+        let layout = Layout::of(&window, timestamps[lo], timestamps[hi - 1]);
+        if last.as_ref().is_none_or(|last: &Extrapolation| last.layout != layout) {
+            last = Some(Extrapolation::of(layout, per_s));
+        }
+        let Some(extrapolation) = &last else { return };
+        let factor = if counter {
+            extrapolation.counter_factor(values[lo], difference)
+        } else {
+            extrapolation.factor()
+        };
+        out[window.step] = difference * factor;
     });
 }
 
-/// Indices of samples that are below their predecessor.
-pub(super) fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
-    for (i, pair) in values.windows(2).enumerate() {
-        if pair[1] < pair[0] {
-            resets.push(u32::try_from(i + 1).expect("a series in memory has fewer than 2^32 samples"));
+/// Samples that are looked at together for a reset.
+const RESET_BLOCK: usize = 64;
+
+/// Indices of samples that are below their predecessor. Most blocks have none, which is found without branches.
+fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
+    let Some((_, currents)) = values.split_first() else { return };
+    let previous = values.chunks(RESET_BLOCK);
+    for (block, (current, previous)) in currents.chunks(RESET_BLOCK).zip(previous).enumerate() {
+        let pairs = || current.iter().zip(previous);
+        if !pairs().fold(false, |any, (current, previous)| any | (current < previous)) {
+            continue;
+        }
+        for (i, _) in pairs().enumerate().filter(|(_, (current, previous))| current < previous) {
+            let at = block * RESET_BLOCK + i + 1;
+            resets.push(u32::try_from(at).expect("a series in memory has fewer than 2^32 samples"));
         }
     }
 }
