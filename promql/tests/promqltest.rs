@@ -163,3 +163,27 @@ fn classic_histograms_become_native_ones() {
     assert_eq!((h.sum, h.count, h.positive_buckets.as_slice()), (9.0, 6.0, [2.0, 3.0, 1.0].as_slice()));
     assert_eq!(h.custom_values.as_deref(), Some([1.0, 2.0].as_slice()));
 }
+
+/// Test threads have the stack of a node's threads, 2 MiB, and this build's frames are larger than a release's.
+#[test]
+fn the_highest_trees_are_planned_and_evaluated() {
+    let chain = promql::parse::MAX_DEPTH - 1;
+    let nested = promql::parse::MAX_NESTING - 1;
+    let mut engine = engine::Engine::default();
+    let load = load::Load::parse("load 1m", &["a 1x10", "b 2x10"]).unwrap();
+    run::Target::load(&mut engine, &load).unwrap();
+    for query in [
+        format!("a{}", " + a".repeat(chain)),
+        format!("a{}", " or b".repeat(chain)),
+        format!("1{}", " + 1".repeat(chain)),
+        format!("{}a{}", "abs(".repeat(nested), ")".repeat(nested)),
+        format!("{}a{}", "sum(".repeat(nested), ")".repeat(nested)),
+        format!("{}a", "-".repeat(nested)),
+        format!("{}a{}", "vector(scalar(".repeat(nested / 2), "))".repeat(nested / 2)),
+        format!("{}a{}", "max_over_time(".repeat(nested / 2), "[1m:1m])".repeat(nested / 2)),
+    ] {
+        let when = script::When::Range { start_ms: 0, end_ms: 120_000, step_ms: 60_000 };
+        let answer = run::Target::ask(&mut engine, &query, when);
+        assert!(answer.is_ok(), "{query}: {answer:?}");
+    }
+}

@@ -301,7 +301,7 @@ fn nesting_is_bounded_however_it_is_written() {
         let error = parse(&query).unwrap_err();
         let short = &query[..query.len().min(20)];
         assert!(
-            error.message.contains("at most 500 levels")
+            error.message.contains("at most 200 levels")
                 || error.message.contains("at most 128 levels")
                 || error.message.contains("only allowed"),
             "{short}: {error}"
