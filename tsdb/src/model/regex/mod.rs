@@ -4,6 +4,7 @@
 //! regex engine (everything, a set of literals, literals with `.*` and `.+` between them); else hand the parsed form,
 //! printed again, to the `regex` crate, whose compiled size is limited.
 
+mod classes;
 mod parse;
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,9 @@
 //! (`x{1001}`, `a**`, `(?x)`, look-around); what both write alike but mean differently (`\d`, `\s`, `\b`, `[a&&b]`)
 //! gets RE2's meaning because the crate never sees the pattern's own text.
 
-use regex_syntax::hir::{
-    Capture, Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, HirKind, Look, Repetition,
-};
+use regex_syntax::hir::{Capture, Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, Look, Repetition};
+
+use super::classes::{fold, named_class, ranges, unicode_property};
 
 /// Largest repetition count, and largest product of nested counts: RE2's limit.
 const REPEAT_MAX: u32 = 1000;
@@ -510,52 +510,4 @@ fn leaf(hir: Hir) -> Node {
 fn concat(items: Vec<Node>) -> Node {
     let weight = items.iter().map(|n| n.weight).max().unwrap_or(1);
     Node { hir: Hir::concat(items.into_iter().map(|n| n.hir).collect()), weight }
-}
-
-fn fold(class: &mut ClassUnicode) {
-    class.try_case_fold_simple().expect("case tables are built in (feature unicode-case)");
-}
-
-fn ranges(pairs: &[(char, char)]) -> ClassUnicode {
-    ClassUnicode::new(pairs.iter().map(|&(low, high)| ClassUnicodeRange::new(low, high)))
-}
-
-/// POSIX classes, which are ASCII in RE2.
-fn named_class(name: &str) -> Option<ClassUnicode> {
-    let pairs: &[(char, char)] = match name {
-        "alnum" => &[('0', '9'), ('A', 'Z'), ('a', 'z')],
-        "alpha" => &[('A', 'Z'), ('a', 'z')],
-        "ascii" => &[('\0', '\x7f')],
-        "blank" => &[('\t', '\t'), (' ', ' ')],
-        "cntrl" => &[('\0', '\x1f'), ('\x7f', '\x7f')],
-        "digit" => &[('0', '9')],
-        "graph" => &[('!', '~')],
-        "lower" => &[('a', 'z')],
-        "print" => &[(' ', '~')],
-        "punct" => &[('!', '/'), (':', '@'), ('[', '`'), ('{', '~')],
-        "space" => &[('\t', '\r'), (' ', ' ')],
-        "upper" => &[('A', 'Z')],
-        "word" => &[('0', '9'), ('A', 'Z'), ('a', 'z'), ('_', '_')],
-        "xdigit" => &[('0', '9'), ('A', 'F'), ('a', 'f')],
-        _ => return None,
-    };
-    Some(ranges(pairs))
-}
-
-/// General categories and scripts, and `Any`; the crate knows many more properties, which RE2 doesn't.
-fn unicode_property(name: &str) -> Option<ClassUnicode> {
-    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if !plain {
-        return None;
-    }
-    if name == "Any" {
-        return Some(ranges(&[('\0', char::MAX)]));
-    }
-    ["gc", "sc"].into_iter().find_map(|kind| {
-        let hir = regex_syntax::parse(&format!("\\p{{{kind}={name}}}")).ok()?;
-        match hir.into_kind() {
-            HirKind::Class(Class::Unicode(class)) => Some(class),
-            _ => None,
-        }
-    })
 }
