@@ -3,7 +3,7 @@
 use super::Evaluator;
 use super::context::Rows;
 use super::leaf::{LeafOp, WindowOp};
-use super::pipeline::{Pipeline, Source};
+use super::pipeline::Pipeline;
 use super::row::{ABSENT, Row, is_absent};
 use super::stage::Stage;
 use crate::error::Result;
@@ -26,13 +26,7 @@ impl<'c> Evaluator<'c, '_> {
             span: Span::default(),
         };
         let input = match &node.source {
-            RangeSource::Select(leaf) => Pipeline {
-                source: Source::Series {
-                    series: &self.context.inputs[leaf.select],
-                    op: LeafOp::Window(op(leaf.view)),
-                },
-                stages: Vec::new(),
-            },
+            RangeSource::Select(leaf) => self.source(leaf, LeafOp::Window(op(leaf.view))),
             RangeSource::Subquery(subquery) => {
                 let inner = self.subquery_grid(&subquery.view, subquery.step_ms, node.range_ms, grid);
                 self.check_steps(&inner)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tsdb::model::is_stale;
+use tsdb::model::{CounterReset, FloatHistogram, is_stale};
 use tsdb::select::Series;
 
 use super::context::{Context, Scratch};
@@ -31,7 +31,16 @@ pub(crate) struct WindowOp {
     pub(crate) span: Span,
 }
 
-impl LeafOp {
+/// A selector's samples and what is done with them.
+#[derive(Debug)]
+pub(crate) struct LeafSource {
+    pub(crate) op: LeafOp,
+    /// Whether histograms keep the hint that a counter was reset before them. Storage knows that of some samples and
+    /// not of others, depending on where chunks begin; results whose hints are shown or compared mustn't.
+    pub(crate) tells_resets: bool,
+}
+
+impl LeafSource {
     /// The series' row, or `None` when it has no sample at any step.
     pub(crate) fn row(
         &self,
@@ -39,12 +48,12 @@ impl LeafOp {
         series: &Series,
         scratch: &mut Scratch,
     ) -> Result<Option<Row>> {
-        let (first, last) = match self {
-            Self::Instant { grid, view, lookback_ms, .. } => {
+        let (first, last) = match &self.op {
+            LeafOp::Instant { grid, view, lookback_ms, .. } => {
                 let (first, last) = view.span_ms(grid);
                 (first.saturating_sub(*lookback_ms).saturating_add(1), last)
             }
-            Self::Window(op) => op.windows.span_ms(),
+            LeafOp::Window(op) => op.windows.span_ms(),
         };
         scratch.columns.clear();
         series.decode(first..=last, &mut scratch.columns)?;
@@ -52,20 +61,40 @@ impl LeafOp {
         if scratch.columns.timestamps.is_empty() {
             return Ok(None);
         }
-        let row = match self {
-            Self::Instant { grid, view, lookback_ms, times } => {
+        if !self.tells_resets && self.op.hands_histograms_on() {
+            forget_resets(&mut scratch.columns.histograms);
+        }
+        let row = match &self.op {
+            LeafOp::Instant { grid, view, lookback_ms, times } => {
                 let mut row = blank(series, grid.count, scratch);
                 look_back(grid, view, *lookback_ms, *times, scratch, &mut row);
                 row.drop_name = *times;
                 row
             }
-            Self::Window(op) => {
+            LeafOp::Window(op) => {
                 let row = blank(series, op.windows.grid.count, scratch);
                 separate(scratch);
                 op.fill(context, row, scratch)
             }
         };
         Ok(kept(row, scratch))
+    }
+}
+
+impl LeafOp {
+    /// Whether hints of histograms can reach a result; else they only serve to find resets.
+    fn hands_histograms_on(&self) -> bool {
+        use WindowFunction as F;
+        match self {
+            Self::Instant { .. } => true,
+            Self::Window(op) => matches!(op.function, F::Sum | F::Avg | F::Last | F::First),
+        }
+    }
+}
+
+fn forget_resets(histograms: &mut [Option<Arc<FloatHistogram>>]) {
+    for histogram in histograms.iter_mut().flatten().filter(|h| h.counter_reset == CounterReset::Reset) {
+        Arc::make_mut(histogram).counter_reset = CounterReset::Unknown;
     }
 }
 

@@ -34,7 +34,7 @@ use binary::ElementOp;
 pub(crate) use binary::scalar_binary;
 use context::{Context, Rows};
 use histograms::Question;
-use leaf::{LeafOp, WindowOp};
+use leaf::{LeafOp, LeafSource, WindowOp};
 pub use limits::Limits;
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
@@ -47,7 +47,7 @@ use crate::functions::histogram;
 use crate::functions::window::{StepValues, WindowFunction, Windows};
 use crate::parse::Span;
 use crate::plan::grid::Grid;
-use crate::plan::{Map, Plan, RangeSource, Root, ScalarNode, Sort, VectorNode, Window};
+use crate::plan::{Leaf, Map, Plan, RangeSource, Root, ScalarNode, Sort, VectorNode, Window};
 use crate::value::{Output, Stats, Value};
 
 impl Plan {
@@ -211,7 +211,7 @@ impl<'c> Evaluator<'c, '_> {
                 let times = matches!(node, VectorNode::SampleTimes(_));
                 let lookback_ms = self.context.range.lookback_ms;
                 let op = LeafOp::Instant { grid: *grid, view: leaf.view, lookback_ms, times };
-                Ok(self.source(leaf.select, op))
+                Ok(self.source(leaf, op))
             }
             VectorNode::Window(window) => self.window(window, grid),
             VectorNode::Map { map, input } => {
@@ -233,9 +233,10 @@ impl<'c> Evaluator<'c, '_> {
         }
     }
 
-    fn source(&self, select: usize, op: LeafOp) -> Pipeline<'c> {
-        let series = &self.context.inputs[select];
-        Pipeline { source: Source::Series { series, op }, stages: Vec::new() }
+    fn source(&self, leaf: &Leaf, op: LeafOp) -> Pipeline<'c> {
+        let series = &self.context.inputs[leaf.select];
+        let leaf = LeafSource { op, tells_resets: leaf.tells_resets };
+        Pipeline { source: Source::Series { series, leaf }, stages: Vec::new() }
     }
 
     fn window(&self, window: &Window, grid: &Grid) -> Result<Pipeline<'c>> {
@@ -250,7 +251,7 @@ impl<'c> Evaluator<'c, '_> {
             span: window.span,
         };
         let pipeline = match &window.source {
-            RangeSource::Select(leaf) => self.source(leaf.select, LeafOp::Window(op(leaf.view))),
+            RangeSource::Select(leaf) => self.source(leaf, LeafOp::Window(op(leaf.view))),
             RangeSource::Subquery(subquery) => {
                 let inner = self.subquery_grid(&subquery.view, subquery.step_ms, window.range_ms, grid);
                 self.check_steps(&inner)?;

@@ -49,6 +49,18 @@ impl Partial for Sum {
 }
 
 impl Sum {
+    /// Of one value.
+    #[inline]
+    pub fn of(value: f64) -> Self {
+        Self { hi: value, lo: 0.0 }
+    }
+
+    /// Applies a linear function to both parts.
+    #[inline]
+    pub fn map(self, of: impl Fn(f64) -> f64) -> Self {
+        Self { hi: of(self.hi), lo: of(self.lo) }
+    }
+
     /// The sum, rounded once. Where the plain sum left the finite numbers, the compensation means nothing.
     #[inline]
     pub fn value(&self) -> f64 {
@@ -56,14 +68,8 @@ impl Sum {
     }
 }
 
-impl Sum {
-    fn scaled(self) -> Self {
-        Self { hi: self.hi * MEAN_SCALE, lo: self.lo * MEAN_SCALE }
-    }
-}
-
 /// By how much a mean's sum is scaled down once it has overflowed: enough for 2^64 terms of the greatest size.
-const MEAN_SCALE: f64 = 1.0 / 18_446_744_073_709_551_616.0;
+pub const MEAN_SCALE: f64 = 1.0 / 18_446_744_073_709_551_616.0;
 
 /// A mean that stays finite as long as its values are, however large.
 ///
@@ -82,7 +88,7 @@ impl Partial for Mean {
     fn add(&mut self, value: f64) {
         self.count += 1.0;
         let value = if self.scaled { value * MEAN_SCALE } else { value };
-        self.add_sum(Sum { hi: value, lo: 0.0 });
+        self.add_sum(Sum::of(value));
     }
 
     fn merge(&mut self, later: &Self) {
@@ -106,13 +112,13 @@ impl Mean {
         if next.hi.is_infinite() && self.sum.hi.is_finite() && other.hi.is_finite() {
             self.scale();
             next = self.sum;
-            next.merge(&other.scaled());
+            next.merge(&other.map(|v| v * MEAN_SCALE));
         }
         self.sum = next;
     }
 
     fn scale(&mut self) {
-        self.sum = self.sum.scaled();
+        self.sum = self.sum.map(|v| v * MEAN_SCALE);
         self.scaled = true;
     }
 

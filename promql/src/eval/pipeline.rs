@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use tsdb::select::Series;
 
 use super::context::{Context, Rows, Scratch, row_bytes};
-use super::leaf::LeafOp;
+use super::leaf::LeafSource;
 use super::limits::Charge;
 use super::row::Row;
 use super::stage::Stage;
@@ -26,7 +26,7 @@ const WAVE_TASKS: usize = 32;
 /// Where a pipeline's rows come from.
 pub(crate) enum Source<'c> {
     /// Stored series, decoded as they are needed.
-    Series { series: &'c [Series], op: LeafOp },
+    Series { series: &'c [Series], leaf: LeafSource },
     /// Rows of an operator that needed all of its input.
     Rows(Rows<'c>),
 }
@@ -94,7 +94,7 @@ impl<'c> Pipeline<'c> {
     ) -> Result<()> {
         let stages = &self.stages;
         match self.source {
-            Source::Series { series, op } => {
+            Source::Series { series, leaf } => {
                 let size = task_size(series.len());
                 let parts: Vec<&[Series]> = series.chunks(size).collect();
                 let work = |part: usize, scratch: &mut Scratch| {
@@ -102,7 +102,7 @@ impl<'c> Pipeline<'c> {
                     let mut charge = context.budget.charge(0, "decoded samples")?;
                     for series in parts[part] {
                         context.limits.check()?;
-                        let Some(row) = op.row(context, series, scratch)? else { continue };
+                        let Some(row) = leaf.row(context, series, scratch)? else { continue };
                         charge.grow_to(scratch.size_bytes())?;
                         if let Some(row) = apply(stages, context, row, scratch)? {
                             fold(&mut partial, row, scratch)?;

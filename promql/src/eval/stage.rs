@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tsdb::model::{CounterReset, FloatHistogram};
+
 use super::binary::{self, ElementOp};
 use super::context::{Context, Scratch};
 use super::leaf::{WindowOp, kept};
@@ -45,7 +47,7 @@ pub(crate) enum MapOp {
     Round(StepValues),
     StepTimes(Grid),
     Date(Date),
-    Histogram(fn(&tsdb::model::FloatHistogram) -> f64),
+    Histogram(fn(&FloatHistogram) -> f64),
 }
 
 impl Stage {
@@ -86,13 +88,23 @@ fn window_over(op: &WindowOp, inner: &Grid, context: &Context<'_>, row: Row, scr
             }
             Cell::Histogram(histogram) => {
                 scratch.histogram_timestamps.push(inner.time_ms(step));
-                scratch.histogram_values.push(Arc::clone(histogram));
+                scratch.histogram_values.push(without_hint(histogram));
             }
         }
     }
     let mut outer = Row::absent(row.labels, op.windows.grid.count);
     outer.drop_name = row.drop_name;
     op.fill(context, outer, scratch)
+}
+
+/// A subquery's steps skip samples and repeat them, so hints about the sample before say nothing here.
+fn without_hint(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
+    match histogram.counter_reset {
+        CounterReset::Gauge | CounterReset::Unknown => Arc::clone(histogram),
+        CounterReset::Reset | CounterReset::NotReset => {
+            Arc::new(FloatHistogram { counter_reset: CounterReset::Unknown, ..(**histogram).clone() })
+        }
+    }
 }
 
 fn repeat(row: &Row, steps: usize) -> Row {

@@ -25,7 +25,7 @@ pub(super) fn build(
     range: &QueryRange,
     settings: &Settings,
 ) -> Result<(Root, Vec<Select>), Error> {
-    let mut builder = Builder { range, settings, selects: Vec::new() };
+    let mut builder = Builder { range, settings, selects: Vec::new(), wants: Wants::Samples };
     let grid = range.grid();
     let root = match expr.value_type() {
         ValueType::Scalar => Root::Scalar(builder.scalar(expr, &grid)?),
@@ -49,6 +49,18 @@ struct Builder<'a> {
     range: &'a QueryRange,
     settings: &'a Settings,
     selects: Vec<Select>,
+    wants: Wants,
+}
+
+/// What the functions around a selector want of its histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    /// Nothing in particular.
+    Samples,
+    /// Count and sum alone: resets that storage found are told, and contradictions among them are worth a warning.
+    Totals,
+    /// All buckets, for good: this is what a subquery or a quantile further out asks for.
+    Buckets,
 }
 
 impl Builder<'_> {
@@ -192,6 +204,21 @@ impl Builder<'_> {
     }
 
     fn call(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
+        let outside = self.wants;
+        self.wants = match (outside, call.function) {
+            (Wants::Buckets, _)
+            | (_, Function::HistogramQuantile | Function::HistogramQuantiles | Function::HistogramFraction) => {
+                Wants::Buckets
+            }
+            (_, Function::HistogramCount | Function::HistogramSum | Function::HistogramAvg) => Wants::Totals,
+            (outside, _) => outside,
+        };
+        let node = self.call_inside(call, grid);
+        self.wants = outside;
+        node
+    }
+
+    fn call_inside(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
         let args = &call.args;
         if let Some(function) = WindowFunction::from_function(call.function) {
             return self.window(function, args, grid);
@@ -325,7 +352,7 @@ impl Builder<'_> {
                 let (first, last) = view.span_ms(grid);
                 let from = first.saturating_sub(range_ms).saturating_add(1);
                 let select = self.select(&matrix.selector.matchers, from, last);
-                Ok((RangeSource::Select(Leaf { select, view }), range_ms))
+                Ok((RangeSource::Select(self.leaf(select, view)), range_ms))
             }
             Node::Subquery(subquery) => {
                 let range_ms = self.positive_ms(&subquery.range)?;
@@ -336,18 +363,26 @@ impl Builder<'_> {
                 };
                 let (first, last) = view.span_ms(grid);
                 let inner = Grid::of_subquery(first, last, range_ms, step_ms);
-                let input = Box::new(self.vector(&subquery.expr, &inner)?);
+                let outside = std::mem::replace(&mut self.wants, Wants::Buckets);
+                let input = self.vector(&subquery.expr, &inner).map(Box::new);
+                self.wants = outside;
+                let input = input?;
                 Ok((RangeSource::Subquery(Subquery { input, view, step_ms }), range_ms))
             }
             _ => unreachable!("the parser's type check lets only range vectors stand here"),
         }
     }
 
+    fn leaf(&self, select: usize, view: View) -> Leaf {
+        Leaf { select, view, tells_resets: self.wants == Wants::Totals }
+    }
+
     fn instant_leaf(&mut self, selector: &ast::VectorSelector, grid: &Grid) -> Result<Leaf, Error> {
         let view = self.view(selector.at, &selector.offset)?;
         let (first, last) = view.span_ms(grid);
         let from = first.saturating_sub(self.range.lookback_ms).saturating_add(1);
-        Ok(Leaf { select: self.select(&selector.matchers, from, last), view })
+        let select = self.select(&selector.matchers, from, last);
+        Ok(self.leaf(select, view))
     }
 
     fn view(&self, at: Option<At>, offset: &Length) -> Result<View, Error> {

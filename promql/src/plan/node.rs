@@ -109,6 +109,8 @@ pub(crate) struct Leaf {
     /// Index of its select.
     pub select: usize,
     pub view: View,
+    /// Whether histograms keep the hint that a counter was reset before them.
+    pub tells_resets: bool,
 }
 
 /// Where a range vector's samples come from.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tsdb::model::CounterReset;
+use tsdb::model::{CounterReset, FloatHistogram};
 
 use super::Group;
 use crate::annotations::Level;
@@ -231,7 +231,7 @@ impl Fold {
         match self {
             Self::Sum { hi, lo, seen, histograms } => {
                 add_to_sum(hi, lo, seen, &row.values);
-                add_histograms(histograms, &row, notes);
+                add_histograms(histograms, &row, Total::of, notes);
             }
             Self::Mean { means, seen, histograms } => {
                 for ((mean, seen), value) in means.iter_mut().zip(seen).zip(&row.values) {
@@ -240,7 +240,7 @@ impl Fold {
                         *seen = true;
                     }
                 }
-                add_histograms(histograms, &row, notes);
+                add_histograms(histograms, &row, Total::of_mean, notes);
             }
             Self::Count(counts) => {
                 if row.histograms.is_empty() {
@@ -342,7 +342,7 @@ impl Fold {
                         *value = means[step].value();
                     }
                 }
-                put_histograms(histograms, row, mixed, notes, |total, count| total.divided(f64::from(count)));
+                put_histograms(histograms, row, mixed, notes, |total, count| total.mean(f64::from(count)));
             }
             Self::Count(counts) => {
                 for (value, count) in row.values.iter_mut().zip(counts) {
@@ -387,7 +387,7 @@ fn add_to_sum(hi: &mut [f64], lo: &mut [f64], seen: &mut [bool], values: &[f64])
     }
 }
 
-fn add_histograms(sums: &mut Histograms, row: &Row, notes: &mut Notes) {
+fn add_histograms(sums: &mut Histograms, row: &Row, of: fn(&FloatHistogram) -> Total, notes: &mut Notes) {
     if row.histograms.is_empty() {
         return;
     }
@@ -399,7 +399,7 @@ fn add_histograms(sums: &mut Histograms, row: &Row, notes: &mut Notes) {
             reset: histogram.counter_reset == CounterReset::Reset,
             not_reset: histogram.counter_reset == CounterReset::NotReset,
         };
-        merge_sum(sum, Some((Some(Total::of(histogram)), seen)), notes);
+        merge_sum(sum, Some((Some(of(histogram)), seen)), notes);
     }
 }
 
@@ -449,7 +449,7 @@ fn put_histograms(
     row: &mut Row,
     mixed: &mut bool,
     notes: &mut Notes,
-    result: impl Fn(Total, u32) -> tsdb::model::FloatHistogram,
+    result: impl Fn(Total, u32) -> FloatHistogram,
 ) {
     for (step, sum) in sums.into_iter().flatten().enumerate() {
         let Some((total, seen)) = sum else { continue };

@@ -6,6 +6,7 @@ use tsdb::model::{CounterReset, FloatHistogram};
 
 use super::sparse::Sparse;
 use crate::eval::notes::{Note, Notes};
+use crate::eval::number::{MEAN_SCALE, Sum};
 
 /// Exponential and custom buckets can't be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,14 @@ impl Total {
         Self(histogram.into())
     }
 
+    /// Begins with one, so small that a sum of many can't overflow: for [`Total::mean`]. Scaling by a power of two
+    /// is exact.
+    pub fn of_mean(histogram: &FloatHistogram) -> Self {
+        let mut total = Self::of(histogram);
+        total.0.scale(|v| v * MEAN_SCALE);
+        total
+    }
+
     /// Adds another.
     ///
     /// # Errors
@@ -152,9 +161,9 @@ impl Total {
         }
     }
 
-    /// The sum, divided.
-    pub fn divided(mut self, divisor: f64) -> FloatHistogram {
-        self.0.scale(|v| v / divisor);
+    /// The mean of `count` histograms, each taken in by [`Total::of_mean`].
+    pub fn mean(mut self, count: f64) -> FloatHistogram {
+        self.0.scale(|v| v / count / MEAN_SCALE);
         self.0.fold()
     }
 
@@ -171,7 +180,7 @@ impl Total {
 
     /// All observations.
     pub fn count(&self) -> f64 {
-        self.0.count
+        self.0.count.value()
     }
 
     /// Whether hints go together; the result's hint is set either way.
@@ -231,15 +240,17 @@ fn same_bounds(a: &Sparse, b: &Sparse) -> bool {
 
 /// Whether two histograms hold the same: empty buckets and reset hints don't count.
 pub fn equal(a: &FloatHistogram, b: &FloatHistogram) -> bool {
-    let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
-    let same_buckets = |a: &[(i32, f64)], b: &[(i32, f64)]| {
+    let same_bits = |a: f64, b: f64| a.to_bits() == b.to_bits();
+    let same = |a: Sum, b: Sum| same_bits(a.value(), b.value());
+    let same_buckets = |a: &[(i32, Sum)], b: &[(i32, Sum)]| {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
     };
     let (a, b) = (Sparse::from(a), Sparse::from(b));
     a.schema == b.schema
         && same(a.count, b.count)
         && same(a.sum, b.sum)
-        && (a.is_custom() || (same(a.zero_threshold, b.zero_threshold) && same(a.zero_count, b.zero_count)))
+        && (a.is_custom()
+            || (same_bits(a.zero_threshold, b.zero_threshold) && same(a.zero_count, b.zero_count)))
         && same_bounds(&a, &b)
         && same_buckets(&a.positive, &b.positive)
         && same_buckets(&a.negative, &b.negative)
@@ -267,7 +278,7 @@ pub fn is_reset(current: &FloatHistogram, previous: &FloatHistogram) -> bool {
     }
     previous.widen_zero(current.zero_threshold);
     if previous.zero_threshold.to_bits() != current.zero_threshold.to_bits()
-        || current.zero_count < previous.zero_count
+        || current.zero_count.value() < previous.zero_count.value()
     {
         return true;
     }
@@ -276,10 +287,10 @@ pub fn is_reset(current: &FloatHistogram, previous: &FloatHistogram) -> bool {
 }
 
 /// Whether a bucket of `previous` holds more than that of `current`.
-fn any_less(current: &[(i32, f64)], previous: &[(i32, f64)]) -> bool {
+fn any_less(current: &[(i32, Sum)], previous: &[(i32, Sum)]) -> bool {
     previous.iter().any(|(index, before)| {
-        let now = current.binary_search_by_key(index, |(i, _)| *i).map_or(0.0, |at| current[at].1);
-        now < *before
+        let now = current.binary_search_by_key(index, |(i, _)| *i).map_or(0.0, |at| current[at].1.value());
+        now < before.value()
     })
 }
 

@@ -66,7 +66,9 @@ pub fn quantile(phi: f64, histogram: &FloatHistogram) -> (f64, NanObservations) 
     if !from_below {
         all.reverse();
     }
-    let Some(last) = all.last().copied() else { return nothing(f64::NAN) };
+    let Some(last) = all.last().copied() else {
+        return if nans { (f64::NAN, NanObservations::Reached) } else { nothing(f64::NAN) };
+    };
     let mut count = 0.0;
     let mut bucket = last;
     for candidate in all {
@@ -156,7 +158,8 @@ fn rank_of(value: f64, buckets: &[Bucket], total: f64, linear: bool) -> f64 {
         }
         rank += bucket.count;
     }
-    total
+    // Observations of NaN are part of the total, and lie below nothing.
+    rank.min(total)
 }
 
 /// The share of a bucket's observations below `value`, which lies inside.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tsdb::model::{CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Span};
 
 use super::bounds::upper_bound;
+use crate::eval::number::{Partial, Sum};
 
-/// Index and count of buckets, by ascending index.
-pub(super) type Buckets = Vec<(i32, f64)>;
+/// Index and count of buckets, by ascending index. Counts are compensated sums: adding and taking away large
+/// histograms must not eat small ones.
+pub(super) type Buckets = Vec<(i32, Sum)>;
 
 /// Empty buckets between two filled ones that are stored rather than skipped: a span costs as much.
 const GAP_STORED_MAX: i32 = 0;
@@ -18,9 +20,9 @@ pub struct Sparse {
     pub(super) counter_reset: CounterReset,
     pub(super) schema: i32,
     pub(super) zero_threshold: f64,
-    pub(super) zero_count: f64,
-    pub(super) count: f64,
-    pub(super) sum: f64,
+    pub(super) zero_count: Sum,
+    pub(super) count: Sum,
+    pub(super) sum: Sum,
     pub(super) positive: Buckets,
     pub(super) negative: Buckets,
     pub(super) bounds: Option<Arc<[f64]>>,
@@ -28,16 +30,16 @@ pub struct Sparse {
 
 impl From<&FloatHistogram> for Sparse {
     fn from(h: &FloatHistogram) -> Self {
-        let filled = |(_, count): &(i32, f64)| *count != 0.0;
+        let filled = |(index, count): (i32, f64)| (count != 0.0).then(|| (index, Sum::of(count)));
         Self {
             counter_reset: h.counter_reset,
             schema: h.schema,
             zero_threshold: h.zero_threshold,
-            zero_count: h.zero_count,
-            count: h.count,
-            sum: h.sum,
-            positive: h.positive().filter(filled).collect(),
-            negative: h.negative().filter(filled).collect(),
+            zero_count: Sum::of(h.zero_count),
+            count: Sum::of(h.count),
+            sum: Sum::of(h.sum),
+            positive: h.positive().filter_map(filled).collect(),
+            negative: h.negative().filter_map(filled).collect(),
             bounds: h.custom_values.clone(),
         }
     }
@@ -49,18 +51,16 @@ impl Sparse {
     }
 
     /// Folds it, empty buckets left out.
-    pub fn fold(mut self) -> FloatHistogram {
-        self.positive.retain(|(_, count)| *count != 0.0);
-        self.negative.retain(|(_, count)| *count != 0.0);
+    pub fn fold(self) -> FloatHistogram {
         let (positive_spans, positive_buckets) = spans(&self.positive);
         let (negative_spans, negative_buckets) = spans(&self.negative);
         FloatHistogram {
             counter_reset: self.counter_reset,
             schema: self.schema,
             zero_threshold: self.zero_threshold,
-            zero_count: self.zero_count,
-            count: self.count,
-            sum: self.sum,
+            zero_count: self.zero_count.value(),
+            count: self.count.value(),
+            sum: self.sum.value(),
             positive_spans,
             negative_spans,
             positive_buckets,
@@ -69,13 +69,12 @@ impl Sparse {
         }
     }
 
-    /// Multiplies every number.
+    /// Applies a linear function to every number.
     pub(super) fn scale(&mut self, of: impl Fn(f64) -> f64) {
-        self.zero_count = of(self.zero_count);
-        self.count = of(self.count);
-        self.sum = of(self.sum);
-        for (_, count) in self.positive.iter_mut().chain(&mut self.negative) {
-            *count = of(*count);
+        let numbers = [&mut self.zero_count, &mut self.count, &mut self.sum];
+        let counts = self.positive.iter_mut().chain(&mut self.negative).map(|(_, count)| count);
+        for number in numbers.into_iter().chain(counts) {
+            *number = number.map(&of);
         }
     }
 
@@ -113,17 +112,15 @@ impl Sparse {
             }
         }
         let schema = self.schema;
-        let mut swallowed = 0.0;
         for buckets in [&mut self.positive, &mut self.negative] {
             buckets.retain(|(index, count)| {
                 let inside = upper_bound(*index, schema) <= threshold;
                 if inside {
-                    swallowed += count;
+                    self.zero_count.merge(count);
                 }
                 !inside
             });
         }
-        self.zero_count += swallowed;
         self.zero_threshold = threshold;
     }
 
@@ -142,35 +139,35 @@ impl Sparse {
 
     /// Adds `sign` times another of the same layout.
     pub(super) fn combine(&mut self, other: &Self, sign: f64) {
-        self.zero_count += sign * other.zero_count;
-        self.count += sign * other.count;
-        self.sum += sign * other.sum;
+        self.zero_count.merge(&other.zero_count.map(|v| sign * v));
+        self.count.merge(&other.count.map(|v| sign * v));
+        self.sum.merge(&other.sum.map(|v| sign * v));
         self.positive = merged(&self.positive, &other.positive, sign);
         self.negative = merged(&self.negative, &other.negative, sign);
     }
 }
 
-fn push(buckets: &mut Buckets, index: i32, count: f64) {
+fn push(buckets: &mut Buckets, index: i32, count: Sum) {
     match buckets.last_mut() {
-        Some((last, total)) if *last == index => *total += count,
+        Some((last, total)) if *last == index => total.merge(&count),
         _ => buckets.push((index, count)),
     }
 }
 
-fn merged(a: &[(i32, f64)], b: &[(i32, f64)], sign: f64) -> Buckets {
+fn merged(a: &[(i32, Sum)], b: &[(i32, Sum)], sign: f64) -> Buckets {
     let mut out = Vec::with_capacity(a.len().max(b.len()));
     let (mut i, mut j) = (0, 0);
     while i < a.len() || j < b.len() {
         let take_a = i < a.len() && (j >= b.len() || a[i].0 <= b[j].0);
         let take_b = j < b.len() && (i >= a.len() || b[j].0 <= a[i].0);
         let index = if take_a { a[i].0 } else { b[j].0 };
-        let mut count = 0.0;
+        let mut count = Sum::EMPTY;
         if take_a {
-            count += a[i].1;
+            count = a[i].1;
             i += 1;
         }
         if take_b {
-            count += sign * b[j].1;
+            count.merge(&b[j].1.map(|v| sign * v));
             j += 1;
         }
         out.push((index, count));
@@ -178,17 +175,20 @@ fn merged(a: &[(i32, f64)], b: &[(i32, f64)], sign: f64) -> Buckets {
     out
 }
 
-fn spans(buckets: &[(i32, f64)]) -> (Vec<Span>, Vec<f64>) {
+fn spans(buckets: &[(i32, Sum)]) -> (Vec<Span>, Vec<f64>) {
     let mut spans: Vec<Span> = Vec::new();
     let mut counts = Vec::with_capacity(buckets.len());
     let mut next = 0i32;
-    for (index, count) in buckets {
+    for (index, count) in buckets.iter().map(|(index, count)| (index, count.value())) {
+        if count == 0.0 {
+            continue;
+        }
         let gap = index.wrapping_sub(next);
         match spans.last_mut() {
             Some(span) if gap <= GAP_STORED_MAX => span.length += 1,
             _ => spans.push(Span { offset: gap, length: 1 }),
         }
-        counts.push(*count);
+        counts.push(count);
         next = index.wrapping_add(1);
     }
     (spans, counts)

@@ -11,17 +11,21 @@ use crate::functions::histogram::{Incompatible, Total, divided, is_reset, subtra
 
 /// `sum_over_time`
 pub fn sum(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<FloatHistogram> {
-    total(inside, notes).map(Total::fold)
+    total(inside, Total::of, notes).map(Total::fold)
 }
 
 /// `avg_over_time`
 pub fn mean(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<FloatHistogram> {
-    total(inside, notes).map(|total| total.divided(inside.len() as f64))
+    total(inside, Total::of_mean, notes).map(|total| total.mean(inside.len() as f64))
 }
 
-fn total(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<Total> {
+fn total(
+    inside: &[Arc<FloatHistogram>],
+    of: fn(&FloatHistogram) -> Total,
+    notes: &mut Notes,
+) -> Option<Total> {
     let (first, rest) = inside.split_first()?;
-    let mut total = Total::of(first);
+    let mut total = of(first);
     // Whether hints contradict each other is judged over all of them, in whatever order they come.
     let (mut reset, mut not_reset) = (false, false);
     for histogram in inside {
@@ -33,8 +37,12 @@ fn total(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<Total> {
     }
     for histogram in rest {
         let mut ignored = Notes::default();
-        match total.add(histogram, Note::CounterResetsAggregation, Note::ReconciledAggregation, &mut ignored)
-        {
+        match total.merge(
+            of(histogram),
+            Note::CounterResetsAggregation,
+            Note::ReconciledAggregation,
+            &mut ignored,
+        ) {
             Ok(()) if ignored.has(Note::ReconciledAggregation) => notes.add(Note::ReconciledAggregation),
             Ok(()) => {}
             Err(Incompatible) => {
