@@ -8,6 +8,8 @@
 //! | [`http`] | what is served: writes, questions, status |
 //! | [`identity`] | which store this is |
 //! | [`log`] | log lines as logfmt or JSON |
+//! | [`receive`] | taking samples in |
+//! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
 //! | [`cli`] | the command line, one file a verb |
 //! | [`bench`] | load and measurements, for any server |
 //! | [`client`] | HTTP clients for those two |
@@ -20,7 +22,10 @@ pub mod env;
 pub mod http;
 pub mod identity;
 pub mod log;
+mod metrics;
 pub mod node;
+pub mod receive;
+mod storage;
 
 pub use config::Config;
 pub use env::Env;

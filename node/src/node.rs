@@ -2,17 +2,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tsdb::db::Tenant;
+use tsdb::model::TenantId;
 
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, WalSync};
 use crate::env::{Env, on_disk};
 use crate::http;
 use crate::identity::Identity;
 use crate::log::LogControl;
+use crate::metrics::Metrics;
+use crate::receive::batch::SeriesHasher;
+use crate::receive::budget::Budget;
+use crate::receive::committer::Committer;
+use crate::storage::Storage;
+
+/// Shortest pause between maintenances, whatever is configured.
+const MAINTENANCE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Why a node can't start.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +59,25 @@ pub struct Node {
     address: SocketAddr,
     stop: CancellationToken,
     server: JoinHandle<()>,
+    /// Commits and maintenance; they end after the server has.
+    background: Vec<JoinHandle<()>>,
+    stop_background: CancellationToken,
 }
 
 /// What all handlers share.
 pub(crate) struct App {
     pub(crate) config: ArcSwap<Config>,
+    pub(crate) env: Env,
+    pub(crate) storage: Storage,
+    pub(crate) committer: Committer,
+    pub(crate) hasher: SeriesHasher,
+    pub(crate) in_flight: Arc<Budget>,
+    pub(crate) turns: http::Turns,
+    pub(crate) uploads: http::Uploads,
+    pub(crate) metrics: Metrics,
     ready: AtomicBool,
+    reload_succeeded: AtomicBool,
+    config_time_ms: AtomicI64,
     hooks: Hooks,
 }
 
@@ -77,31 +101,31 @@ impl Node {
         Self::start_with(config, env, Hooks::default()).await
     }
 
-    /// Starts a node: opens its storage, then listens.
+    /// Starts a node: takes its address, opens its storage, then answers.
     ///
     /// # Errors
     /// When the data folder can't be opened or the address can't be listened on.
     pub async fn start_with(config: Config, env: Env, hooks: Hooks) -> Result<Self, StartError> {
-        let settings = http::ServerSettings {
-            max_connections: usize::try_from(config.http_max_connections).unwrap_or(usize::MAX >> 3),
-            header_timeout: config.http_header_timeout.to_std(),
-            stop_timeout: config.http_stop_timeout.to_std(),
-        };
         let wanted = config.http_address.to_string();
         let listen = |source| StartError::Listen { address: wanted.clone(), source };
+        // First, so that a wrong address is told before a long recovery; connections wait meanwhile.
         let listener = env.net.listen(&wanted).await.map_err(listen)?;
         let address = listener.local_address().map_err(listen)?;
 
-        let pool = env.pool.clone();
-        let (ledger, fresh_id) = (env.ledger.clone(), env.seed);
-        let identity = on_disk(&*pool, move || Identity::begin(&*ledger, fresh_id)).await?;
-        let store = format!("{:032x}", identity.store_id);
-        let app =
-            Arc::new(App { config: ArcSwap::from_pointee(config), ready: AtomicBool::new(true), hooks });
+        let app = Arc::new(App::open(config, env, hooks).await?);
+        let stop_background = CancellationToken::new();
+        let background = app.start_background(&stop_background);
+        let config = app.config.load();
+        let settings = http::ServerSettings {
+            max_connections: as_usize(config.http_max_connections),
+            header_timeout: config.http_header_timeout.to_std(),
+            stop_timeout: config.http_stop_timeout.to_std(),
+        };
+        drop(config);
         let stop = CancellationToken::new();
         let server = tokio::spawn(http::serve(listener, http::router(app.clone()), settings, stop.clone()));
-        tracing::info!(%address, store, incarnation = identity.incarnation, "listening");
-        Ok(Self { app, address, stop, server })
+        tracing::info!(%address, "listening");
+        Ok(Self { app, address, stop, server, background, stop_background })
     }
 
     /// Where HTTP is served.
@@ -127,24 +151,105 @@ impl Node {
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server failed while stopping");
         }
+        // Requests in work needed commits until now.
+        self.stop_background.cancel();
+        for task in self.background {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a background task failed while stopping");
+            }
+        }
+        let db = self.app.storage.db().clone();
+        on_disk(&*self.app.env.pool, move || db.seal()).await?;
+        tracing::info!("stopped");
         Ok(())
     }
 }
 
 impl App {
+    pub(crate) async fn open(config: Config, env: Env, hooks: Hooks) -> Result<Self, StartError> {
+        let (ledger, disk, fresh_id) = (env.ledger.clone(), env.disk.clone(), env.seed);
+        let identity = on_disk(&*env.pool, move || {
+            http::Uploads::clean(&*disk)?;
+            Identity::begin(&*ledger, fresh_id)
+        });
+        let identity = identity.await?;
+        let store = format!("{:032x}", identity.store_id);
+        tracing::info!(store, incarnation = identity.incarnation, "starting");
+        let storage = Storage::open(&config, &env).await?;
+        let metrics = Metrics::new(env.process.clone());
+        metrics.collect(storage.collector());
+        Ok(Self {
+            storage,
+            committer: Committer::new(config.wal_sync == WalSync::Group),
+            hasher: SeriesHasher::new(env.seed),
+            in_flight: Budget::new(config.http_max_in_flight.as_usize()),
+            turns: http::Turns::new(
+                as_usize(config.query_max_concurrency),
+                as_usize(config.query_max_waiting),
+            ),
+            uploads: http::Uploads::default(),
+            metrics,
+            ready: AtomicBool::new(true),
+            reload_succeeded: AtomicBool::new(true),
+            config_time_ms: AtomicI64::new(env.clock.now_ms()),
+            config: ArcSwap::from_pointee(config),
+            env,
+            hooks,
+        })
+    }
+
+    pub(crate) fn start_background(self: &Arc<Self>, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+        let (app, stopped) = (self.clone(), stop.clone());
+        let commits = async move {
+            let (db, pool) = (app.storage.db().clone(), app.env.pool.clone());
+            let interval = app.config.load().wal_sync_interval.to_std();
+            app.committer.run(db, pool, interval, stopped).await;
+        };
+        let (app, stopped) = (self.clone(), stop.clone());
+        let maintenance = async move {
+            let interval = || app.config.load().maintenance_interval.to_std().max(MAINTENANCE_INTERVAL_MIN);
+            let (clock, pool) = (app.env.clock.clone(), app.env.pool.clone());
+            app.storage.maintain(interval, clock, pool, stopped).await;
+        };
+        vec![tokio::spawn(commits), tokio::spawn(maintenance)]
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
+    /// A tenant to write to.
+    pub(crate) fn tenant(&self, id: &TenantId) -> tsdb::Result<Arc<Tenant>> {
+        self.storage.tenant(id, &self.config.load())
+    }
+
+    /// Whether the last reload took a configuration.
+    pub(crate) fn reload_succeeded(&self) -> bool {
+        self.reload_succeeded.load(Ordering::Relaxed)
+    }
+
+    /// When the configuration was taken, in milliseconds.
+    pub(crate) fn config_time_ms(&self) -> i64 {
+        self.config_time_ms.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn reload(&self) -> Result<Vec<&'static str>, ReloadError> {
-        let new = self.hooks.reload.as_ref().ok_or(ReloadError::NoSource)?()?;
-        let old = self.config.load_full();
+        let new = self.hooks.reload.as_ref().ok_or(ReloadError::NoSource)?();
+        self.reload_succeeded.store(new.is_ok(), Ordering::Relaxed);
+        let (new, old) = (new?, self.config.load_full());
         let restart = old.needs_restart(&new);
         if let Some(log) = &self.hooks.log {
             log.set_level(new.log_level);
         }
-        self.config.store(Arc::new(old.reloaded(&new)));
+        let taken = old.reloaded(&new);
+        self.storage.configure(&taken);
+        self.config.store(Arc::new(taken));
+        self.config_time_ms.store(self.env.clock.now_ms(), Ordering::Relaxed);
         tracing::info!(restart = ?restart, "configuration reloaded");
         Ok(restart)
     }
+}
+
+fn as_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

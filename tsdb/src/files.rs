@@ -8,6 +8,7 @@
 //! head/07/              a shard of the head (`head`)
 //!   checkpoint-00000003 what was only in memory; the last two are kept
 //!   chunks-00000012     finished chunks
+//! uploads/NAME/ULID/   a block that a client is sending; removed at a start
 //! tenants/NAME/         a tenant's blocks
 //!   01J9.../            a block, named by its ULID
 //! ```
@@ -20,6 +21,9 @@ use crate::model::TenantId;
 
 /// Held by the process that owns the folder.
 pub const LOCK: &str = "LOCK";
+
+/// Blocks that clients are sending, by tenant.
+pub const UPLOADS_DIR: &str = "uploads";
 
 /// The folder of the write-ahead log.
 pub const WAL_DIR: &str = "wal";

@@ -114,6 +114,11 @@ pub fn to_yaml(config: &Config, keep: impl Fn(&str, &str) -> bool) -> String {
     page
 }
 
+/// All options as flag and value.
+pub fn values(config: &Config) -> Vec<(String, String)> {
+    keyed().map(|(key, _)| (flag_name(&key), value_of(config, &key))).collect()
+}
+
 /// The flag without its dashes: `wal-sync`.
 pub(super) fn flag_name(key: &str) -> String {
     key.replace(['.', '_'], "-")

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 pub use declare::Declared;
 use declare::options;
-pub use describe::{arguments, reference, schema, to_yaml};
+pub use describe::{arguments, reference, schema, to_yaml, values};
 pub use load::{Problem, Problems, Sources, Variables, load};
 pub use values::{
     Address, Bound, ChunkEncoding, Duration, FilePath, Kind, LogFormat, LogLevel, Setting, Size, WalSync,
@@ -88,7 +88,7 @@ options! {
     Limits {
         /// Oldest sample taken, if in order for its series, counted back from this node's clock.
         "max_backfill" max_backfill: Bound<Duration> = Bound::Max(Duration::from_h(24)), reload;
-        /// Oldest sample taken out of order, counted back from the tenant's newest.
+        /// Oldest sample taken out of order, counted back from this node's clock.
         "out_of_order_window" out_of_order_window: Bound<Duration> = Bound::Max(Duration::from_h(2)), reload;
         /// How far ahead of this node's clock a sample may be.
         "max_future" max_future: Bound<Duration> = Bound::Max(Duration::from_min(10)), reload;

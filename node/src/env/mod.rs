@@ -13,7 +13,7 @@ mod process;
 use std::path::Path;
 use std::sync::Arc;
 
-use tsdb::disk::Disk;
+use tsdb::disk::{Disk, FolderLock, OsDisk};
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ledger::{DiskLedger, Ledger, SledLedger};
@@ -28,6 +28,8 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// The data folder.
     pub disk: Arc<dyn Disk>,
+    /// The claim to the data folder, where others could use it too.
+    pub lock: Option<Arc<FolderLock>>,
     /// Small durable facts: who this store is.
     pub ledger: Arc<dyn Ledger>,
     /// The network.
@@ -48,11 +50,20 @@ impl Env {
     /// # Errors
     /// When the folder can't be made, opened or locked, or the ledger in it can't be read.
     pub fn production(data_dir: &Path, query_threads: usize) -> tsdb::Result<Self> {
-        let disk = tsdb::disk::OsDisk::open(data_dir).map_err(|e| tsdb::Error::io("open", data_dir, e))?;
+        let io = |e| tsdb::Error::io("open", data_dir, e);
+        let disk = OsDisk::open(data_dir).map_err(io)?;
+        let lock = disk.lock().map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => tsdb::Error::Invalid(format!(
+                "the data folder {} is in use by another process: one node a folder",
+                data_dir.display()
+            )),
+            _ => io(e),
+        })?;
         Ok(Self {
             clock: Arc::new(SystemClock),
             ledger: Arc::new(SledLedger::open(&data_dir.join(SledLedger::FOLDER))?),
             disk: Arc::new(disk),
+            lock: Some(Arc::new(lock)),
             net: Arc::new(TcpNet),
             pool: Arc::new(ThreadPool::new(query_threads)),
             process: Arc::new(OsProcess::new()),

@@ -172,12 +172,12 @@ impl QueueState {
 /// One evaluation's hold on the pool.
 pub struct PoolWorkers<'a>(pub &'a dyn Pool);
 
-impl PoolWorkers<'_> {
+impl promql::Workers for PoolWorkers<'_> {
     /// Calls `task` with 0 to `tasks - 1`, on this thread and those that are idle; returns when all have run.
     ///
     /// # Panics
     /// When a task does; the others still run to their end.
-    pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let helpers = self.0.parallelism().min(tasks).saturating_sub(1);
         if helpers == 0 {
             return (0..tasks).for_each(task);
@@ -268,6 +268,8 @@ impl TaskPointer {
 
 #[cfg(test)]
 mod tests {
+    use promql::Workers as _;
+
     use super::*;
 
     fn counts_each_task_once(pool: &dyn Pool) {

@@ -1,22 +1,73 @@
 //! HTTP, as Prometheus's API has it; every path also stands under `/prometheus`.
 
+mod api;
+pub mod error;
+pub mod json;
+mod params;
 mod process;
 mod server;
 pub mod time;
+mod upload;
+mod write;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
+pub(crate) use api::Turns;
 pub(crate) use server::{ServerSettings, serve};
+pub(crate) use upload::Uploads;
 
 use crate::node::App;
+use error::{ApiError, Kind};
 
 /// Mimir's prefix, under which its clients look for everything.
 const PREFIX: &str = "/prometheus";
+/// Largest form: a query may hold a regular expression that is refused only once it is read.
+const FORM_BYTES_MAX: usize = 4 << 20;
+/// Answers below this aren't worth compressing.
+const COMPRESSED_FROM_BYTES: u64 = 1024;
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let routes = process::routes();
-    Router::new().nest(PREFIX, routes.clone()).merge(routes).with_state(app)
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(COMPRESSED_FROM_BYTES));
+    let answers = Router::new()
+        .merge(process::routes())
+        .merge(api::routes())
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(compression);
+    // Bodies of writes and uploads have limits of their own, and their answers are short.
+    let routes = answers.merge(write::routes()).merge(upload::routes());
+    Router::new()
+        .nest(PREFIX, routes.clone())
+        .merge(routes)
+        .fallback(unknown)
+        .layer(from_fn_with_state(app.clone(), measured))
+        .with_state(app)
 }
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::new(Kind::NotFound, format!("there is no {}", request.uri().path()))
+}
+
+/// Counts each request under its route; what has none counts as one.
+async fn measured(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let began = tokio::time::Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let path = route.as_ref().map_or("unknown", MatchedPath::as_str);
+    let path = path.strip_prefix(PREFIX).filter(|p| !p.is_empty()).unwrap_or(path);
+    app.metrics.requested(path, response.status().as_u16(), began.elapsed());
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,6 @@ mod ops;
 mod quantile;
 mod sparse;
 
-pub use bounds::{Bucket, upper_bound};
+pub use bounds::{Bucket, buckets, upper_bound};
 pub use ops::{Incompatible, Total, add, divided, equal, is_reset, scaled, subtract};
 pub use quantile::{NanObservations, average, deviation, fraction, fraction_of, quantile, variance};

@@ -1,0 +1,49 @@
+//! Prometheus's query API.
+
+mod evaluate;
+mod names;
+mod query;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+pub(crate) use evaluate::Turns;
+
+use super::json::push_string;
+use crate::node::App;
+
+/// How many warnings, and how many infos, an answer carries.
+const ANNOTATIONS_MAX: usize = 10;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().merge(query::routes()).merge(names::routes()).merge(status::routes())
+}
+
+/// `{"status":"success","data":DATA}` with warnings.
+fn success(data: &[u8], warnings: &[String]) -> Response {
+    let mut body = Vec::with_capacity(data.len() + 64);
+    body.extend_from_slice(b"{\"status\":\"success\",\"data\":");
+    body.extend_from_slice(data);
+    push_texts(&mut body, "warnings", warnings);
+    body.push(b'}');
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// `,"name":["text",…]`, or nothing where there is no text.
+fn push_texts(out: &mut Vec<u8>, name: &str, texts: &[String]) {
+    for (i, text) in texts.iter().enumerate() {
+        if i == 0 {
+            out.extend_from_slice(format!(",\"{name}\":[").as_bytes());
+        } else {
+            out.push(b',');
+        }
+        push_string(out, text);
+    }
+    if !texts.is_empty() {
+        out.push(b']');
+    }
+}

@@ -1,0 +1,136 @@
+//! What the node is and how it stands: `status/*`, and the lists that stay empty until somebody evaluates rules or
+//! scrapes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use serde_json::{Map, Value, json};
+use tsdb::db::{Cardinality, TenantStats};
+
+use super::success;
+use crate::config;
+use crate::http::error::ApiError;
+use crate::http::params::{Params, Tenant};
+use crate::http::time::format_rfc3339;
+use crate::node::App;
+
+/// Entries of each list of `status/tsdb`, if no limit is given.
+const TOP_DEFAULT: usize = 10;
+/// Most entries of each list.
+const TOP_MAX: usize = 10_000;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/status/buildinfo", get(buildinfo))
+        .route("/api/v1/status/flags", get(flags))
+        .route("/api/v1/status/config", get(configuration))
+        .route("/api/v1/status/runtimeinfo", get(runtimeinfo))
+        .route("/api/v1/status/tsdb", get(tsdb))
+        .route(
+            "/api/v1/status/walreplay",
+            fixed(|| json!({"min": 0, "max": 0, "current": 0, "state": "done"})),
+        )
+        .route("/api/v1/rules", fixed(|| json!({"groups": []})))
+        .route("/api/v1/alerts", fixed(|| json!({"alerts": []})))
+        .route(
+            "/api/v1/targets",
+            fixed(|| json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}})),
+        )
+        .route(
+            "/api/v1/alertmanagers",
+            fixed(|| json!({"activeAlertmanagers": [], "droppedAlertmanagers": []})),
+        )
+}
+
+fn fixed(data: fn() -> Value) -> MethodRouter<Arc<App>> {
+    get(move || async move { answer(&data()) })
+}
+
+fn answer(data: &Value) -> Response {
+    success(data.to_string().as_bytes(), &[])
+}
+
+/// Grafana tells Mimir from Prometheus by a key `features`, so there is none.
+async fn buildinfo() -> Response {
+    answer(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": option_env!("CARILLON_REVISION").unwrap_or(""),
+        "branch": "",
+        "buildUser": "",
+        "buildDate": "",
+        "goVersion": "",
+    }))
+}
+
+async fn flags(State(app): State<Arc<App>>) -> Response {
+    let config = app.config.load();
+    let flags: Map<String, Value> =
+        config::values(&config).into_iter().map(|(flag, value)| (flag, Value::from(value))).collect();
+    answer(&Value::Object(flags))
+}
+
+async fn configuration(State(app): State<Arc<App>>) -> Response {
+    answer(&json!({"yaml": config::to_yaml(&app.config.load(), |_, _| true)}))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "seconds since 1970 fit")]
+async fn runtimeinfo(State(app): State<Arc<App>>) -> Response {
+    let usage = app.env.process.usage();
+    let config = app.config.load();
+    let cores = app.env.pool.parallelism();
+    answer(&json!({
+        "startTime": format_rfc3339((usage.start_s * 1000.0) as i64),
+        "CWD": "",
+        "hostname": "",
+        "serverTime": format_rfc3339(app.env.clock.now_ms()),
+        "reloadConfigSuccess": app.reload_succeeded(),
+        "lastConfigTime": format_rfc3339(app.config_time_ms()),
+        "corruptionCount": 0,
+        "goroutineCount": 0,
+        "GOMAXPROCS": cores,
+        "GOMEMLIMIT": 0,
+        "GOGC": "",
+        "GODEBUG": "",
+        "storageRetention": config.retention.to_string(),
+    }))
+}
+
+async fn tsdb(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let limit = match params.limit("limit")? {
+        0 => TOP_DEFAULT,
+        limit if limit > TOP_MAX => {
+            return Err(ApiError::parameter("limit", format!("it is at most {TOP_MAX}")));
+        }
+        limit => limit,
+    };
+    let timeout = app.config.load().query_timeout.to_std();
+    let own = app.clone();
+    let asked = super::evaluate::in_turn(&app, timeout, move |_| {
+        let tenant = own.storage.existing(&tenant);
+        Ok(tenant.map_or_else(Default::default, |t| (t.stats(), t.cardinality(limit))))
+    });
+    let (stats, top): (TenantStats, Cardinality) = asked.await?;
+    let list = |entries: &[(String, u64)]| -> Vec<Value> {
+        entries.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+    };
+    Ok(answer(&json!({
+        "headStats": {
+            "numSeries": stats.series,
+            "numLabelPairs": stats.label_pairs,
+            "chunkCount": 0,
+            "minTime": stats.head_min_ms.unwrap_or(0),
+            "maxTime": stats.newest_ms.unwrap_or(0),
+        },
+        "seriesCountByMetricName": list(&top.series_by_metric),
+        "labelValueCountByLabelName": list(&top.values_by_label),
+        "memoryInBytesByLabelName": list(&top.bytes_by_label),
+        "seriesCountByLabelValuePair": list(&top.series_by_pair),
+    })))
+}

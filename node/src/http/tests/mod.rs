@@ -1,0 +1,162 @@
+//! The whole node behind its routes, on a disk in memory and a clock that stands still.
+
+mod limits;
+mod names;
+mod query;
+mod status;
+mod upload;
+mod write;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use prost::Message as _;
+use proto::prometheus as pb;
+use rand::SeedableRng as _;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use tsdb::disk::MemoryDisk;
+
+use crate::config::{Config, Sources, load};
+use crate::env::{DiskLedger, Env, Inline, ManualClock, OsProcess, TcpNet};
+use crate::node::{App, Hooks};
+
+/// 2026-01-01T00:00:00Z.
+pub(super) const NOW_MS: i64 = 1_767_225_600_000;
+
+/// A node without a network.
+pub(super) struct TestNode {
+    pub(super) app: Arc<App>,
+    pub(super) disk: MemoryDisk,
+    router: Router,
+    stop: CancellationToken,
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl TestNode {
+    pub(super) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// A node with a configuration file.
+    pub(super) async fn with(yaml: &str) -> Self {
+        Self::on(MemoryDisk::new(), yaml).await
+    }
+
+    pub(super) async fn on(disk: MemoryDisk, yaml: &str) -> Self {
+        let shared = Arc::new(disk.clone());
+        let env = Env {
+            clock: Arc::new(ManualClock::new(NOW_MS)),
+            disk: shared.clone(),
+            lock: None,
+            ledger: Arc::new(DiskLedger::open(shared).unwrap()),
+            net: Arc::new(TcpNet),
+            pool: Arc::new(Inline),
+            process: Arc::new(OsProcess::new()),
+            seed: 42,
+        };
+        let config: Config = load(&Sources { file: Some(("test", yaml)), ..Sources::default() }).unwrap();
+        let app = Arc::new(App::open(config, env, Hooks::default()).await.unwrap());
+        let stop = CancellationToken::new();
+        app.start_background(&stop);
+        let router = crate::http::router(app.clone());
+        Self { app, disk, router, stop }
+    }
+
+    /// Cuts the power and starts again on what is left.
+    pub(super) async fn crash(self, yaml: &str) -> Self {
+        self.stop.cancel();
+        self.disk.crash(&mut rand::rngs::StdRng::seed_from_u64(7));
+        Self::on(self.disk.clone(), yaml).await
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        let encoded = |c: char| match c {
+            '{' | '}' | '"' | '|' | '<' | '>' | ' ' => format!("%{:02x}", c as u32),
+            _ => c.to_string(),
+        };
+        let path: String = path.chars().map(encoded).collect();
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let request = headers.iter().fold(Request::post(path), |r, (name, value)| r.header(*name, *value));
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    pub(super) async fn form(&self, path: &str, form: &str) -> Answer {
+        self.post(path, &[("content-type", "application/x-www-form-urlencoded")], form.to_owned()).await
+    }
+
+    /// Remote write of whole series.
+    pub(super) async fn write(&self, timeseries: Vec<pb::TimeSeries>) -> Answer {
+        self.write_request(&pb::WriteRequest { timeseries, metadata: Vec::new() }).await
+    }
+
+    pub(super) async fn write_request(&self, request: &pb::WriteRequest) -> Answer {
+        let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap();
+        let headers = [("content-encoding", "snappy"), ("content-type", "application/x-protobuf")];
+        self.post("/api/v1/write", &headers, body).await
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Answer {
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
+    }
+
+    /// The data of a success.
+    pub(super) fn data(&self) -> serde_json::Value {
+        let json = self.json();
+        assert_eq!((self.status, &json["status"]), (StatusCode::OK, &"success".into()), "{json}");
+        json["data"].clone()
+    }
+
+    /// Status, kind and message of an error in the envelope.
+    pub(super) fn error(&self) -> (u16, String, String) {
+        let json = self.json();
+        let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!(text("status"), "error", "{json}");
+        (self.status.as_u16(), text("errorType"), text("error"))
+    }
+}
+
+/// A series with samples of `(timestamp_ms, value)`.
+pub(super) fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> pb::TimeSeries {
+    let label =
+        |(name, value): &(&str, &str)| pb::Label { name: (*name).to_owned(), value: (*value).to_owned() };
+    pb::TimeSeries {
+        labels: labels.iter().map(label).collect(),
+        samples: samples
+            .iter()
+            .map(|(timestamp, value)| pb::Sample { value: *value, timestamp: *timestamp })
+            .collect(),
+        ..pb::TimeSeries::default()
+    }
+}

@@ -1,0 +1,135 @@
+//! Questions.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+
+use super::{NOW_MS, TestNode, series};
+
+async fn filled() -> TestNode {
+    let node = TestNode::start().await;
+    let points: Vec<_> = (0..20i64).map(|i| (NOW_MS + i * 15_000, i as f64 * 1.5)).collect();
+    let all = vec![
+        series(&[("__name__", "m"), ("job", "a")], &points),
+        series(&[("__name__", "m"), ("job", "b")], &points),
+    ];
+    assert_eq!(node.write(all).await.status, StatusCode::NO_CONTENT);
+    node
+}
+
+#[tokio::test]
+async fn instant_and_range_queries_by_get_and_form() {
+    let node = filled().await;
+    let at = NOW_MS / 1000 + 60;
+    for answer in [
+        node.get(&format!("/api/v1/query?query=m%7Bjob%3D%22a%22%7D&time={at}")).await,
+        node.form("/prometheus/api/v1/query", &format!("query=m%7Bjob%3D%22a%22%7D&time={at}")).await,
+    ] {
+        let data = answer.data();
+        assert_eq!(data["resultType"], "vector");
+        assert_eq!(
+            data["result"],
+            serde_json::json!([{"metric": {"__name__": "m", "job": "a"}, "value": [at, "6"]}])
+        );
+    }
+    let range = node
+        .form("/api/v1/query_range", &format!("query=sum(m)&start={}&end={at}&step=30s", NOW_MS / 1000))
+        .await;
+    let start = NOW_MS / 1000;
+    assert_eq!(
+        range.data(),
+        serde_json::json!({"resultType": "matrix", "result": [
+            {"metric": {}, "values": [[start, "0"], [start + 30, "6"], [start + 60, "12"]]}
+        ]})
+    );
+    assert_eq!(range.headers["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn what_grafana_asks_on_save_and_test() {
+    let node = TestNode::start().await;
+    let answer = node.form("/api/v1/query", "query=1%2B1&time=4").await;
+    assert_eq!(answer.text(), r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
+    let info = node.get("/api/v1/status/buildinfo").await.data();
+    assert!(info["version"].is_string() && info.get("features").is_none());
+}
+
+#[tokio::test]
+async fn limits_cut_with_a_warning_and_stats_come_when_asked() {
+    let node = filled().await;
+    let answer = node.get(&format!("/api/v1/query?query=m&time={}&limit=1&stats=all", NOW_MS / 1000)).await;
+    assert_eq!(answer.data()["result"].as_array().unwrap().len(), 1);
+    assert!(answer.json()["warnings"][0].as_str().unwrap().contains("cut to 1 series"));
+    assert!(answer.data()["stats"]["samples"]["totalQueryableSamples"].is_number());
+}
+
+#[tokio::test]
+async fn errors_say_which_parameter_and_have_prometheus_kinds() {
+    let node = filled().await;
+    let range = "/api/v1/query_range?query=m";
+    for (url, status, kind, wanted) in [
+        ("/api/v1/query", 400, "bad_data", "invalid parameter \"query\""),
+        ("/api/v1/query?query=sum(", 400, "bad_data", "1:5: parse error"),
+        ("/api/v1/query?query=m&time=x", 400, "bad_data", "invalid parameter \"time\""),
+        ("/api/v1/query?query=m&timeout=x", 400, "bad_data", "invalid parameter \"timeout\""),
+        ("/api/v1/query?query=m&limit=-1", 400, "bad_data", "invalid parameter \"limit\""),
+        ("/api/v1/query?query=m&lookback_delta=0", 400, "bad_data", "invalid parameter \"lookback_delta\""),
+        (&format!("{range}&end=1&step=1"), 400, "bad_data", "invalid parameter \"start\""),
+        (&format!("{range}&start=1&end=0&step=1"), 400, "bad_data", "invalid parameter \"end\""),
+        (&format!("{range}&start=0&end=1&step=0"), 400, "bad_data", "invalid parameter \"step\""),
+        (&format!("{range}&start=0&end=11001&step=1"), 400, "bad_data", "11,000 steps"),
+        (&format!("{range}%5B5m%5D&start=0&end=1&step=1"), 400, "bad_data", "range"),
+        ("/api/v1/query?query=m%20%2B%20on()%20m", 422, "execution", ""),
+        ("/api/v1/query?query=m&timeout=0", 503, "timeout", "query.timeout"),
+        ("/api/v1/nothing", 404, "not_found", "/api/v1/nothing"),
+    ] {
+        let url = if url.contains("on()") { format!("{url}&time={}", NOW_MS / 1000) } else { url.to_owned() };
+        let (found_status, found_kind, message) = node.get(&url).await.error();
+        assert_eq!((found_status, found_kind.as_str()), (status, kind), "{url}: {message}");
+        assert!(message.contains(wanted), "{url}: {message}");
+    }
+    let most = node.get(&format!("{range}&start=0&end=11000&step=1")).await;
+    assert_eq!(most.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn hostile_queries_get_a_clear_error() {
+    let node = TestNode::start().await;
+    let deep = format!("query={}1{}", "(".repeat(10_000), ")".repeat(10_000));
+    let (status, kind, message) = node.form("/api/v1/query", &deep).await.error();
+    assert_eq!((status, kind.as_str()), (400, "bad_data"));
+    assert!(message.contains("nest"), "{message}");
+    let regex = format!("query=m%7Ba%3D~%22{}%22%7D", "a".repeat(1 << 20));
+    let (status, kind, _) = node.form("/api/v1/query", &regex).await.error();
+    assert_eq!((status, kind.as_str()), (400, "bad_data"));
+    let huge = format!("query=%22{}%22", "a".repeat(5 << 20));
+    assert_eq!(node.form("/api/v1/query", &huge).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn answers_are_compressed_when_asked_for() {
+    let node = filled().await;
+    let url = format!("/api/v1/query_range?query=m&start={0}&end={0}.9&step=0.001", NOW_MS / 1000);
+    let plain = node.get(&url).await;
+    assert!(plain.body.len() > 10_000);
+    for encoding in ["gzip", "zstd"] {
+        let request = Request::get(&url).header("accept-encoding", encoding).body(Body::empty()).unwrap();
+        let packed = node.send(request).await;
+        assert_eq!(packed.headers["content-encoding"], encoding);
+        assert!(packed.body.len() < plain.body.len() / 4);
+    }
+    let mut text = Vec::new();
+    let request = Request::get(&url).header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let packed = node.send(request).await.body;
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut text).unwrap();
+    assert_eq!(text, plain.body);
+}
+
+#[tokio::test]
+async fn queries_are_formatted_and_parsed() {
+    let node = TestNode::start().await;
+    let formatted = node.form("/api/v1/format_query", "query=foo%2Fbar").await.data();
+    assert_eq!(formatted, "foo / bar");
+    let parsed = node.get("/api/v1/parse_query?query=foo%2Fbar").await.data();
+    assert_eq!(parsed["type"], "binaryExpr");
+    assert_eq!(node.get("/api/v1/parse_query?query=foo%2F").await.error().0, 400);
+}

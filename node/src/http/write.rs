@@ -1,0 +1,324 @@
+//! Remote write and text import: bodies in, bounded in size, number and time.
+//!
+//! Answers are those that make senders do the right thing: 400 for what can never succeed (the good samples are
+//! stored all the same), 429 for a limit, 503 for a node that can't now; identical samples again are a success.
+
+use std::cell::RefCell;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http_body_util::BodyExt as _;
+
+use super::error::{ApiError, Kind, RETRY_AFTER_S};
+use super::params::Tenant;
+use crate::config::Config;
+use crate::env::on_cores;
+use crate::node::App;
+use crate::receive::batch::Batch;
+use crate::receive::budget::Held;
+use crate::receive::ingest::{Reason, Report, Request, Scratch, ingest};
+use crate::receive::{labels, remote_write, text};
+
+/// Longest wait for a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bodies above this are decoded on the pool: the async threads have others to serve.
+const INLINE_BYTES_MAX: usize = 1 << 20;
+/// Largest buffer that a thread keeps for its next request.
+const KEPT_BUFFER_BYTES_MAX: usize = 4 << 20;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/write", post(write))
+        .route("/api/v1/receive", post(write))
+        .route("/api/v1/push", post(write))
+        .route("/api/v1/import/prometheus", post(import))
+}
+
+async fn write(
+    State(app): State<Arc<App>>,
+    Tenant(id): Tenant,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, WriteError> {
+    check_remote_write_headers(&headers)?;
+    let config = app.config.load_full();
+    let (body, mut held) = read_body(&app, &config, &headers, body).await?;
+    let declared = remote_write::declared_bytes(&body, config.http_max_decompressed_body.as_usize())?;
+    if !held.grow(declared) {
+        return Err(WriteError::Busy);
+    }
+    let tenant = app.tenant(&id)?;
+    let now_ms = app.env.clock.now_ms();
+    let small = declared <= INLINE_BYTES_MAX;
+    let work = {
+        let (app, config) = (app.clone(), config.clone());
+        move || {
+            with_kept(|kept| {
+                remote_write::decompress(&body, declared, &mut kept.plain)?;
+                remote_write::decode(&kept.plain, &app.hasher, &mut kept.batch)
+                    .map_err(remote_write::BodyError::from)?;
+                let limits = config.limits_of(id.as_str());
+                let parse_labels = labels::from_remote_write;
+                let request = Request { tenant: &tenant, body: &kept.plain, parse_labels, limits, now_ms };
+                Ok(ingest(&request, &mut kept.batch, &mut kept.scratch)?)
+            })
+        }
+    };
+    let report = if small { work() } else { on_cores(&*app.env.pool, work).await }?;
+    drop(held);
+    answer(&app, report).await
+}
+
+async fn import(
+    State(app): State<Arc<App>>,
+    Tenant(id): Tenant,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, WriteError> {
+    let config = app.config.load_full();
+    let (body, mut held) = read_body(&app, &config, &headers, body).await?;
+    let encoding = Encoding::of(&headers)?;
+    let most = config.http_max_decompressed_body.as_usize().min(u32::MAX as usize);
+    let is_openmetrics = headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().to_ascii_lowercase().starts_with(b"application/openmetrics-text")
+    });
+    let format = if is_openmetrics { text::Format::OpenMetrics } else { text::Format::Text };
+    let tenant = app.tenant(&id)?;
+    let now_ms = app.env.clock.now_ms();
+    let work = {
+        let (app, config) = (app.clone(), config.clone());
+        move || {
+            with_kept(|kept| {
+                let plain: &[u8] = match encoding {
+                    Encoding::Plain => &body,
+                    Encoding::Gzip => {
+                        gunzip(&body, most, &mut held, &mut kept.plain)?;
+                        &kept.plain
+                    }
+                };
+                text::decode(plain, format, now_ms, &app.hasher, &mut kept.batch);
+                let limits = config.limits_of(id.as_str());
+                let parse_labels = text::labels;
+                let request = Request { tenant: &tenant, body: plain, parse_labels, limits, now_ms };
+                Ok(ingest(&request, &mut kept.batch, &mut kept.scratch)?)
+            })
+        }
+    };
+    let report = on_cores(&*app.env.pool, work).await?;
+    answer(&app, report).await
+}
+
+/// Waits until what was stored is safe, and says what wasn't stored.
+async fn answer(app: &App, report: Report) -> Result<Response, WriteError> {
+    app.metrics.received(&report);
+    app.committer.wait(report.position).await?;
+    let limited = report.refused_for(Reason::SeriesLimit);
+    let others = report.refused() - limited;
+    let rest = |count: u64| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    match (report.limited, report.first) {
+        (Some(first), _) => Err(WriteError::Limited(format!("{first}{}", rest(limited + others)))),
+        (None, Some(first)) => Err(WriteError::Refused(format!("{first}{}", rest(others)))),
+        (None, None) => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
+fn check_remote_write_headers(headers: &HeaderMap) -> Result<(), WriteError> {
+    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?").to_ascii_lowercase());
+    if let Some(encoding) = text(CONTENT_ENCODING)
+        && encoding != "snappy"
+    {
+        return Err(WriteError::Unsupported(format!("content encoding {encoding:?} isn't snappy")));
+    }
+    let Some(kind) = text(CONTENT_TYPE) else { return Ok(()) };
+    let mut parts = kind.split(';').map(str::trim);
+    let is_protobuf = parts.next() == Some("application/x-protobuf");
+    let message = parts.find_map(|p| p.strip_prefix("proto=")).unwrap_or("prometheus.writerequest");
+    if is_protobuf && message == "prometheus.writerequest" {
+        Ok(())
+    } else {
+        Err(WriteError::Unsupported(format!(
+            "content type {kind:?} isn't application/x-protobuf of prometheus.WriteRequest (remote write 1.0)"
+        )))
+    }
+}
+
+/// The whole body, as it was sent.
+async fn read_body(
+    app: &App,
+    config: &Config,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Held), WriteError> {
+    let most = config.http_max_body.as_usize();
+    let too_large = || WriteError::TooLarge(format!("the body has more than {most} bytes (http.max_body)"));
+    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let mut held = app.in_flight.hold();
+    let mut body = body;
+    let read = async {
+        let mut first: Option<Bytes> = None;
+        let mut joined = Vec::new();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| WriteError::Broken(format!("the body can't be read: {e}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            length += data.len();
+            if length > most {
+                return Err(too_large());
+            }
+            if !held.grow(data.len()) {
+                return Err(WriteError::Busy);
+            }
+            match &first {
+                None => first = Some(data),
+                Some(one) => {
+                    if joined.is_empty() {
+                        joined.reserve(declared.unwrap_or(2 * length));
+                        joined.extend_from_slice(one);
+                    }
+                    joined.extend_from_slice(&data);
+                }
+            }
+        }
+        Ok(if joined.is_empty() { first.unwrap_or_default() } else { joined.into() })
+    };
+    let timed_out = |_| WriteError::Broken(format!("the body didn't arrive within {BODY_TIMEOUT:?}"));
+    let body = tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(timed_out)??;
+    Ok((body, held))
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Plain,
+    Gzip,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Self, WriteError> {
+        match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"" | b"identity") => Ok(Self::Plain),
+            Some(b"gzip") => Ok(Self::Gzip),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                Err(WriteError::Unsupported(format!(
+                    "content encoding {other:?} is neither gzip nor identity"
+                )))
+            }
+        }
+    }
+}
+
+/// Decompressed in steps, so that a bomb is noticed before it fills the memory.
+const GUNZIP_STEP_BYTES: usize = 256 << 10;
+
+fn gunzip(body: &[u8], most: usize, held: &mut Held, plain: &mut Vec<u8>) -> Result<(), WriteError> {
+    plain.clear();
+    let mut decoder = flate2::read::MultiGzDecoder::new(body);
+    loop {
+        if !held.grow(GUNZIP_STEP_BYTES) {
+            return Err(WriteError::Busy);
+        }
+        let mut step = decoder.by_ref().take(GUNZIP_STEP_BYTES as u64);
+        let read =
+            step.read_to_end(plain).map_err(|e| WriteError::Broken(format!("the body isn't gzip: {e}")))?;
+        if plain.len() > most {
+            return Err(WriteError::TooLarge(format!(
+                "the body has more than {most} decompressed bytes (http.max_decompressed_body)"
+            )));
+        }
+        if read == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// What a thread keeps from request to request.
+#[derive(Default)]
+struct Kept {
+    plain: Vec<u8>,
+    batch: Batch,
+    scratch: Scratch,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+fn with_kept(work: impl FnOnce(&mut Kept) -> Result<Report, WriteError>) -> Result<Report, WriteError> {
+    KEPT.with_borrow_mut(|kept| {
+        let result = work(kept);
+        kept.batch.clear();
+        if kept.plain.capacity() > KEPT_BUFFER_BYTES_MAX {
+            kept.plain = Vec::new();
+        }
+        result
+    })
+}
+
+/// A write that wasn't a full success. Bodies are plain text: senders log them.
+#[derive(Debug)]
+enum WriteError {
+    /// The request can't be read.
+    Broken(String),
+    /// It is of a kind that isn't taken.
+    Unsupported(String),
+    /// It is too large.
+    TooLarge(String),
+    /// Parts of it can never be stored.
+    Refused(String),
+    /// Parts of it met a limit.
+    Limited(String),
+    /// Too many bytes are in work.
+    Busy,
+    /// The engine's answer.
+    Engine(tsdb::Error),
+}
+
+impl From<tsdb::Error> for WriteError {
+    fn from(error: tsdb::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<remote_write::BodyError> for WriteError {
+    fn from(error: remote_write::BodyError) -> Self {
+        match error {
+            remote_write::BodyError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for WriteError {
+    fn into_response(self) -> Response {
+        let (kind, message) = match self {
+            Self::Broken(message) | Self::Refused(message) => (Kind::BadData, message),
+            Self::Unsupported(message) => (Kind::UnsupportedMedia, message),
+            Self::TooLarge(message) => (Kind::TooLarge, message),
+            Self::Limited(message) => (Kind::TooMany, message),
+            Self::Busy => {
+                let message = "too many bytes of write requests are in work (http.max_in_flight)";
+                (Kind::Unavailable, message.to_owned())
+            }
+            Self::Engine(error) => {
+                let ApiError { kind, message } = error.into();
+                (kind, message)
+            }
+        };
+        let mut response = (kind.status(), format!("{message}\n")).into_response();
+        if matches!(kind, Kind::TooMany | Kind::Unavailable) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}

@@ -1,0 +1,121 @@
+//! What a request holds, decoded but not yet looked up: the same for every format it came in.
+//!
+//! A batch is filled by a decoder and used up by [`super::ingest`]. Series stand in it as offsets of their raw bytes
+//! in the request's body, so that a batch has no lifetime and is used again for the next request.
+
+use std::ops::Range;
+
+use tsdb::db::{Append, Exemplar, Metadata, SeriesKey, SeriesRef};
+use tsdb::model::Sample;
+
+/// A request's contents.
+#[derive(Default)]
+pub struct Batch {
+    /// Keyed hash of each series' raw bytes.
+    pub keys: Vec<SeriesKey>,
+    /// Where each series' raw labels are: in the body, or, where they weren't in one piece there, in `gathered`.
+    pub raw: Vec<Raw>,
+    /// Label bytes that had to be put together.
+    pub gathered: Vec<u8>,
+    /// Samples, in the order they came; `series` is set after the look-up.
+    pub appends: Vec<Append>,
+    /// For each sample, the index of its series.
+    pub owners: Vec<u32>,
+    /// Exemplars with the index of their series.
+    pub exemplars: Vec<(u32, Exemplar)>,
+    /// Metadata of metric families.
+    pub metadata: Vec<Metadata>,
+    /// Parts that can't be stored; the rest is.
+    pub refused: Vec<Refused>,
+}
+
+/// A part of a request that can't be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The index of its series, where it has one.
+    pub series: Option<u32>,
+    /// Why, for the sender to read.
+    pub why: String,
+}
+
+/// Where a series' raw labels are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Raw {
+    /// In the request's body.
+    Body(Range<u32>),
+    /// In [`Batch::gathered`].
+    Gathered(Range<u32>),
+}
+
+/// Batches with more room than this aren't kept for the next request.
+const KEPT_ITEMS_MAX: usize = 100_000;
+
+impl Batch {
+    /// Empties the batch, keeping its memory unless one huge request made it huge.
+    pub fn clear(&mut self) {
+        if self.appends.capacity() > KEPT_ITEMS_MAX || self.keys.capacity() > KEPT_ITEMS_MAX {
+            *self = Self::default();
+            return;
+        }
+        self.keys.clear();
+        self.raw.clear();
+        self.gathered.clear();
+        self.appends.clear();
+        self.owners.clear();
+        self.exemplars.clear();
+        self.metadata.clear();
+        self.refused.clear();
+    }
+
+    /// Adds a series and returns its index.
+    #[inline]
+    pub fn push_series(&mut self, key: SeriesKey, raw: Raw) -> u32 {
+        let index = self.keys.len() as u32;
+        self.keys.push(key);
+        self.raw.push(raw);
+        index
+    }
+
+    /// Adds a sample of the series with index `owner`.
+    #[inline]
+    pub fn push_sample(&mut self, owner: u32, sample: Sample) {
+        self.appends.push(Append { series: SeriesRef::NONE, sample });
+        self.owners.push(owner);
+    }
+
+    /// A series' raw labels.
+    pub fn raw_labels<'a>(&'a self, body: &'a [u8], series: u32) -> &'a [u8] {
+        let range = |r: &Range<u32>| r.start as usize..r.end as usize;
+        match &self.raw[series as usize] {
+            Raw::Body(at) => &body[range(at)],
+            Raw::Gathered(at) => &self.gathered[range(at)],
+        }
+    }
+}
+
+/// The node's secret for hashing raw labels: nobody outside can make two series collide.
+pub struct SeriesHasher(Box<[u8; SECRET_BYTES]>);
+
+/// What xxh3 makes full use of.
+const SECRET_BYTES: usize = 192;
+
+impl SeriesHasher {
+    /// A hasher with a secret made from `seed`.
+    pub fn new(seed: u128) -> Self {
+        use rand::{RngCore as _, SeedableRng as _};
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&seed.to_le_bytes());
+        bytes[16..].copy_from_slice(b"series key xxh3\0");
+        let mut secret = Box::new([0; SECRET_BYTES]);
+        rand::rngs::StdRng::from_seed(bytes).fill_bytes(&mut *secret);
+        Self(secret)
+    }
+
+    /// The key of a series' raw labels. Formats differ in the raw bytes of the same labels, never in meaning: equal
+    /// bytes in two formats would have to be a remote write message and a line of text at once, and the first byte
+    /// of the former (0x0a, a newline) can't begin the latter.
+    #[inline]
+    pub fn key(&self, raw: &[u8]) -> SeriesKey {
+        SeriesKey(xxhash_rust::xxh3::xxh3_128_with_secret(raw, &self.0[..]))
+    }
+}

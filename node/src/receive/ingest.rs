@@ -1,0 +1,299 @@
+//! From a batch to the head.
+//!
+//! 1. One look-up for all series by the hash of their raw labels.
+//! 2. Series that are new have their labels parsed, judged and interned; the others cost nothing more.
+//! 3. One append for all samples; a series that was collected since the look-up is interned again.
+//! 4. What was refused is counted by reason, and the first is described, labels and all.
+//!
+//! Good samples are stored even if others are refused: the sender can't know which, and mustn't lose them.
+
+use tsdb::db::{Append, Bounds, Outcome, SeriesRef, Tenant};
+use tsdb::model::Labels;
+use tsdb::wal::WalPosition;
+use tsdb::{Error, Result};
+
+use super::batch::Batch;
+use crate::config::Limits;
+
+/// Parses a series' raw labels.
+pub type ParseLabels = fn(&[u8], &Limits) -> Result<Labels, String>;
+
+/// Why something wasn't stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its labels, or the sample itself, can't be stored.
+    Invalid,
+    /// Older than `max_backfill`.
+    TooOld,
+    /// Out of order, and older than the window.
+    OutOfOrder,
+    /// Further ahead than `max_future`.
+    TooFarAhead,
+    /// A deletion covers it.
+    Deleted,
+    /// The tenant has as many series as it may.
+    SeriesLimit,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 6] =
+        [Self::Invalid, Self::TooOld, Self::OutOfOrder, Self::TooFarAhead, Self::Deleted, Self::SeriesLimit];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::TooOld => "too_old",
+            Self::OutOfOrder => "out_of_order",
+            Self::TooFarAhead => "too_far_ahead",
+            Self::Deleted => "deleted",
+            Self::SeriesLimit => "series_limit",
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Everything that was stored is safe once a commit has reached this.
+    pub position: WalPosition,
+    /// Samples that are new.
+    pub stored: u64,
+    /// Samples that were there already, or lost against another value of their time: successes.
+    pub known: u64,
+    /// Exemplars taken.
+    pub exemplars: u64,
+    /// Refusals by reason, as [`Reason::ALL`] orders them.
+    pub refused: [u64; Reason::ALL.len()],
+    /// The first that can never succeed.
+    pub first: Option<String>,
+    /// The first that met a limit.
+    pub limited: Option<String>,
+}
+
+impl Report {
+    /// All refusals.
+    pub fn refused(&self) -> u64 {
+        self.refused.iter().sum()
+    }
+
+    /// How many were refused for this reason.
+    pub fn refused_for(&self, reason: Reason) -> u64 {
+        self.refused[reason as usize]
+    }
+
+    fn refuse(&mut self, reason: Reason, count: u64, describe: impl FnOnce() -> String) {
+        self.refused[reason as usize] += count;
+        let first = if reason == Reason::SeriesLimit { &mut self.limited } else { &mut self.first };
+        if first.is_none() {
+            *first = Some(describe());
+        }
+    }
+}
+
+/// Memory that is used again from batch to batch.
+#[derive(Default)]
+pub struct Scratch {
+    refs: Vec<SeriesRef>,
+    outcomes: Vec<Outcome>,
+    /// Samples of each series that couldn't be looked up.
+    orphans: Vec<u32>,
+}
+
+/// Everything about a request that isn't the batch.
+pub struct Request<'a> {
+    /// Whose samples they are.
+    pub tenant: &'a Tenant,
+    /// What the batch's raw labels point into.
+    pub body: &'a [u8],
+    /// Reads them.
+    pub parse_labels: ParseLabels,
+    /// The tenant's limits.
+    pub limits: &'a Limits,
+    /// The node's wall clock.
+    pub now_ms: i64,
+}
+
+/// Stores a batch.
+///
+/// # Errors
+/// When nothing may be acked: [`Error::NoSpace`], [`Error::Stopped`] and whatever else the engine can't help.
+pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -> Result<Report> {
+    let mut report = Report::default();
+    for refused in &batch.refused {
+        report.refuse(Reason::Invalid, 1, || match refused.series {
+            Some(series) => format!("{}: {}", describe(request, batch, series), refused.why),
+            None => refused.why.clone(),
+        });
+    }
+
+    request.tenant.lookup(&batch.keys, &mut scratch.refs);
+    scratch.orphans.clear();
+    if scratch.refs.iter().any(|r| r.is_none()) {
+        intern_new(request, batch, scratch, &mut report)?;
+    }
+    for (append, owner) in batch.appends.iter_mut().zip(&batch.owners) {
+        append.series = scratch.refs[*owner as usize];
+    }
+    if !scratch.orphans.is_empty() {
+        leave_out_orphans(batch);
+    }
+
+    let bounds = bounds(request.limits, request.now_ms);
+    let mut position = request.tenant.append(&batch.appends, &bounds, &mut scratch.outcomes)?;
+    if scratch.outcomes.contains(&Outcome::UnknownSeries) {
+        position = position.max(append_again(request, batch, scratch, &bounds, &mut report)?);
+    }
+    tally(request, batch, &scratch.outcomes, &mut report);
+
+    if !batch.exemplars.is_empty() {
+        let refs = &scratch.refs;
+        let known = |(owner, _): &(u32, _)| !refs[*owner as usize].is_none();
+        let exemplars: Vec<_> =
+            batch.exemplars.drain(..).filter(known).map(|(owner, e)| (refs[owner as usize], e)).collect();
+        report.exemplars = exemplars.len() as u64;
+        position = position.max(request.tenant.append_exemplars(&exemplars)?);
+    }
+    if !batch.metadata.is_empty() {
+        position = position.max(request.tenant.append_metadata(&batch.metadata)?);
+    }
+    report.position = position;
+    Ok(report)
+}
+
+/// Which times the tenant's samples may have.
+pub fn bounds(limits: &Limits, now_ms: i64) -> Bounds {
+    Bounds {
+        in_order_min_ms: limits.max_backfill.max().map_or(i64::MIN, |age| now_ms.saturating_sub(age.ms)),
+        out_of_order_min_ms: limits
+            .out_of_order_window
+            .max()
+            .map_or(i64::MIN, |age| now_ms.saturating_sub(age.ms)),
+        max_ms: limits.max_future.max().map_or(i64::MAX, |ahead| now_ms.saturating_add(ahead.ms)),
+    }
+}
+
+/// Interns the series that the look-up didn't know; those that can't be are put among the orphans.
+fn intern_new(
+    request: &Request<'_>,
+    batch: &Batch,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<()> {
+    for series in 0..scratch.refs.len() {
+        if !scratch.refs[series].is_none() {
+            continue;
+        }
+        let owner = series as u32;
+        let samples = || batch.owners.iter().filter(|o| **o == owner).count() as u64;
+        match intern(request, batch, owner)? {
+            Ok(interned) => scratch.refs[series] = interned,
+            Err((reason, why)) => {
+                scratch.orphans.push(owner);
+                report.refuse(reason, samples().max(1), || why);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn intern(request: &Request<'_>, batch: &Batch, series: u32) -> Result<Result<SeriesRef, (Reason, String)>> {
+    let raw = batch.raw_labels(request.body, series);
+    let labels = match (request.parse_labels)(raw, request.limits) {
+        Ok(labels) => labels,
+        Err(why) => return Ok(Err((Reason::Invalid, why))),
+    };
+    match request.tenant.intern(batch.keys[series as usize], &labels) {
+        Ok(interned) => Ok(Ok(interned)),
+        Err(Error::Limit(why)) => Ok(Err((Reason::SeriesLimit, format!("{labels}: {why}")))),
+        Err(Error::Invalid(why)) => Ok(Err((Reason::Invalid, format!("{labels}: {why}")))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes samples without a series out of the batch.
+fn leave_out_orphans(batch: &mut Batch) {
+    let mut kept = 0;
+    for at in 0..batch.appends.len() {
+        if !batch.appends[at].series.is_none() {
+            batch.appends.swap(kept, at);
+            batch.owners.swap(kept, at);
+            kept += 1;
+        }
+    }
+    batch.appends.truncate(kept);
+    batch.owners.truncate(kept);
+}
+
+/// Appends once more what fell to series that were collected between look-up and append.
+fn append_again(
+    request: &Request<'_>,
+    batch: &Batch,
+    scratch: &mut Scratch,
+    bounds: &Bounds,
+    report: &mut Report,
+) -> Result<WalPosition> {
+    let mut again: Vec<Append> = Vec::new();
+    let mut places = Vec::new();
+    for (place, owner) in batch.owners.iter().enumerate() {
+        if scratch.outcomes[place] != Outcome::UnknownSeries {
+            continue;
+        }
+        match intern(request, batch, *owner)? {
+            Ok(series) => {
+                scratch.refs[*owner as usize] = series;
+                again.push(Append { series, sample: batch.appends[place].sample.clone() });
+                places.push(place);
+            }
+            Err((reason, why)) => report.refuse(reason, 1, || why),
+        }
+    }
+    let mut outcomes = Vec::new();
+    let position = request.tenant.append(&again, bounds, &mut outcomes)?;
+    if outcomes.contains(&Outcome::UnknownSeries) {
+        // Collected twice within a request: the sender comes again, and acking would lose a sample.
+        return Err(Error::NoSpace(
+            "series are being collected while they are written; try again".to_owned(),
+        ));
+    }
+    for (place, outcome) in places.into_iter().zip(outcomes) {
+        scratch.outcomes[place] = outcome;
+    }
+    Ok(position)
+}
+
+fn tally(request: &Request<'_>, batch: &Batch, outcomes: &[Outcome], report: &mut Report) {
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let (reason, why) = match outcome {
+            Outcome::Stored => {
+                report.stored += 1;
+                continue;
+            }
+            Outcome::Duplicate | Outcome::Superseded => {
+                report.known += 1;
+                continue;
+            }
+            // Refused when it couldn't be interned again.
+            Outcome::UnknownSeries => continue,
+            Outcome::TooOld => (Reason::TooOld, "is older than max_backfill allows"),
+            Outcome::OutOfOrder => {
+                (Reason::OutOfOrder, "is older than its series' newest, and than out_of_order_window allows")
+            }
+            Outcome::TooFarAhead => (Reason::TooFarAhead, "is further ahead than max_future allows"),
+            Outcome::Deleted => (Reason::Deleted, "lies in a range that was deleted"),
+        };
+        report.refuse(reason, 1, || {
+            let timestamp_ms = batch.appends[at].sample.timestamp_ms;
+            format!("{}: timestamp {timestamp_ms} {why}", describe(request, batch, batch.owners[at]))
+        });
+    }
+}
+
+/// A series for the sender to read.
+fn describe(request: &Request<'_>, batch: &Batch, series: u32) -> String {
+    match (request.parse_labels)(batch.raw_labels(request.body, series), request.limits) {
+        Ok(labels) => labels.to_string(),
+        Err(why) => why,
+    }
+}

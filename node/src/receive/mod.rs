@@ -1,0 +1,19 @@
+//! Taking samples in: decode, look up, validate, append, wait until it is safe.
+//!
+//! | module | step |
+//! |---|---|
+//! | [`budget`] | bytes of requests in work are bounded |
+//! | [`remote_write`], [`text`] | a body becomes a [`batch::Batch`], zero-copy, no label parsed |
+//! | [`ingest`] | look-up, validation of what is new, append, and what was refused |
+//! | [`committer`] | many requests wait for one `fdatasync` |
+//! | `labels`, `histogram`, `wire` | what decoders stand on |
+
+pub mod batch;
+pub mod budget;
+pub mod committer;
+mod histogram;
+pub mod ingest;
+pub mod labels;
+pub mod remote_write;
+pub mod text;
+pub mod wire;

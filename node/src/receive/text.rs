@@ -1,0 +1,333 @@
+//! Prometheus's text exposition format and OpenMetrics, line by line, without copying on a hit.
+//!
+//! ```text
+//! # TYPE http_requests_total counter
+//! http_requests_total{method="post",code="200"} 1027 1395066363000
+//! {"a metric with spaces", "a label"="b"} 1
+//! foo_bucket{le="1"} 11 # {trace_id="KOO5"} 0.67 1520879607.789        (OpenMetrics: seconds; exemplars)
+//! ```
+//! A series' raw bytes are those from the line's start to the closing brace; only series that are new are parsed.
+//! A line that can't be read is refused by its number, and the others are taken.
+
+use tsdb::db::{Exemplar, Metadata};
+use tsdb::model::{Labels, METRIC_NAME, Sample, Value};
+
+use super::batch::{Batch, Raw, Refused, SeriesHasher};
+use super::labels;
+use crate::config::Limits;
+
+/// Which of the two formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `text/plain; version=0.0.4`: timestamps in milliseconds.
+    Text,
+    /// `application/openmetrics-text`: timestamps in seconds, exemplars, and nothing after `# EOF`.
+    OpenMetrics,
+}
+
+/// Decodes `body` into `batch`; samples without a timestamp get `now_ms`.
+pub fn decode(body: &[u8], format: Format, now_ms: i64, hasher: &SeriesHasher, batch: &mut Batch) {
+    let mut families = Families::default();
+    let mut offset = 0;
+    for (number, line) in body.split(|b| *b == b'\n').enumerate() {
+        let start = offset;
+        offset += line.len() + 1;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let taken = match trimmed(line) {
+            [] => Ok(()),
+            [b'#', comment @ ..] => {
+                if format == Format::OpenMetrics && trimmed(comment) == b"EOF" {
+                    break;
+                }
+                families.take(comment)
+            }
+            _ => sample_into(line, start, format, now_ms, hasher, batch),
+        };
+        if let Err(why) = taken {
+            batch.refused.push(Refused { series: None, why: format!("line {}: {why}", number + 1) });
+        }
+    }
+    families.finish(&mut batch.metadata);
+}
+
+fn sample_into(
+    line: &[u8],
+    offset: usize,
+    format: Format,
+    now_ms: i64,
+    hasher: &SeriesHasher,
+    batch: &mut Batch,
+) -> Result<(), String> {
+    let indent = line.iter().take_while(|b| is_space(**b)).count();
+    let end = indent + series_length(&line[indent..])?;
+    let raw = &line[indent..end];
+    let mut words = Words(&line[end..]);
+    let value = number(words.next().ok_or("the value is missing")?)?;
+    let timestamp_ms = match words.next_unless_exemplar() {
+        Some(text) => timestamp(text, format)?,
+        None => now_ms,
+    };
+    let exemplar = match (format, words.exemplar()) {
+        (_, None) => None,
+        (Format::OpenMetrics, Some(text)) => Some(exemplar(text, timestamp_ms)?),
+        (Format::Text, Some(_)) => return Err("there is something behind the timestamp".to_owned()),
+    };
+    if words.next().is_some() {
+        return Err("there is something behind the timestamp".to_owned());
+    }
+    let at = |i: usize| u32::try_from(offset + i).map_err(|_| "the body is too large".to_owned());
+    let owner = batch.push_series(hasher.key(raw), Raw::Body(at(indent)?..at(end)?));
+    batch.push_sample(owner, Sample { timestamp_ms, start_ms: 0, value: Value::Float(value) });
+    if let Some(exemplar) = exemplar {
+        batch.exemplars.push((owner, exemplar));
+    }
+    Ok(())
+}
+
+/// Bytes from the line's start to the end of the name, or to the closing brace.
+fn series_length(line: &[u8]) -> Result<usize, String> {
+    let name = line.iter().position(|b| is_space(*b) || *b == b'{').unwrap_or(line.len());
+    // A space may stand between name and brace.
+    let brace = name + line[name..].iter().take_while(|b| is_space(**b)).count();
+    if line.get(brace) != Some(&b'{') {
+        return if name == 0 { Err("the name is missing".to_owned()) } else { Ok(name) };
+    }
+    closing_brace(&line[brace..]).map(|length| brace + length)
+}
+
+/// Bytes from an opening brace to behind its closing one, braces in quotes aside.
+fn closing_brace(text: &[u8]) -> Result<usize, String> {
+    let (mut quoted, mut at) = (false, 1);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return Ok(at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    Err("a closing brace is missing".to_owned())
+}
+
+/// The labels in a series' raw bytes.
+///
+/// # Errors
+/// What is wrong with them, for the sender to read.
+pub fn labels(raw: &[u8], limits: &Limits) -> Result<Labels, String> {
+    let text = std::str::from_utf8(raw).map_err(|_| "the series isn't UTF-8".to_owned())?;
+    let (name, braces) = text.find('{').map_or((text, ""), |at| text.split_at(at));
+    let mut pairs = Vec::with_capacity(16);
+    let name = name.trim_matches([' ', '\t']);
+    if !name.is_empty() {
+        if !name.bytes().enumerate().all(|(i, b)| is_name(i, b) || b == b':') {
+            return Err(format!("{} isn't a metric's name", labels::quoted(name)));
+        }
+        pairs.push((METRIC_NAME.to_owned(), name.to_owned()));
+    }
+    if !braces.is_empty() {
+        parse_braces(braces, &mut pairs)?;
+    }
+    pairs.sort_unstable();
+    let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    if let Some(twice) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
+        return Err(format!("label {} occurs twice", labels::quoted(twice[0].0)));
+    }
+    labels::checked(&pairs, limits)
+}
+
+fn is_name(at: usize, byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || (at > 0 && byte.is_ascii_digit())
+}
+
+/// Pairs in `{a="b", "c d"="e", "a metric's name"}`.
+fn parse_braces(text: &str, pairs: &mut Vec<(String, String)>) -> Result<(), String> {
+    let mut rest = text.strip_prefix('{').ok_or("an opening brace is missing")?;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t']);
+        if rest.starts_with('}') {
+            return Ok(());
+        }
+        let quoted = rest.starts_with('"');
+        let name = if quoted {
+            take_quoted(&mut rest)?
+        } else {
+            let length = rest.bytes().enumerate().take_while(|(i, b)| is_name(*i, *b)).count();
+            let (name, tail) = rest.split_at(length);
+            rest = tail;
+            name.to_owned()
+        };
+        rest = rest.trim_start_matches([' ', '\t']);
+        if let Some(tail) = rest.strip_prefix('=').filter(|_| !name.is_empty()) {
+            rest = tail.trim_start_matches([' ', '\t']);
+            let value = take_quoted(&mut rest)?;
+            pairs.push((name, value));
+        } else if quoted {
+            pairs.push((METRIC_NAME.to_owned(), name));
+        } else {
+            return Err(format!("a label's name and = are expected at {}", labels::quoted(rest)));
+        }
+        rest = rest.trim_start_matches([' ', '\t']);
+        match rest.strip_prefix(',') {
+            Some(tail) => rest = tail,
+            None if rest.starts_with('}') => {}
+            None => return Err(format!("a comma or closing brace is expected at {}", labels::quoted(rest))),
+        }
+    }
+}
+
+/// Text in quotes, with `\\`, `\"` and `\n` as escapes; any other backslash stands for itself.
+fn take_quoted(rest: &mut &str) -> Result<String, String> {
+    let wrong = || format!("text in quotes is expected at {}", labels::quoted(rest));
+    let mut text = rest.strip_prefix('"').ok_or_else(wrong)?;
+    let mut value = String::new();
+    loop {
+        let at = text.find(['"', '\\']).ok_or_else(|| "a closing quote is missing".to_owned())?;
+        value.push_str(&text[..at]);
+        if text[at..].starts_with('"') {
+            *rest = &text[at + 1..];
+            return Ok(value);
+        }
+        let escaped = text[at + 1..].chars().next();
+        match escaped {
+            Some('n') => value.push('\n'),
+            Some(c @ ('"' | '\\')) => value.push(c),
+            _ => {
+                value.push('\\');
+                text = &text[at + 1..];
+                continue;
+            }
+        }
+        text = &text[at + 2..];
+    }
+}
+
+/// The words behind a series.
+struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.0 = self.0.trim_ascii_start();
+        let end = self.0.iter().position(|b| is_space(*b)).unwrap_or(self.0.len());
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
+    }
+
+    fn next_unless_exemplar(&mut self) -> Option<&'a [u8]> {
+        self.0 = self.0.trim_ascii_start();
+        if self.0.starts_with(b"#") { None } else { self.next() }
+    }
+
+    /// All that is left, if it begins like an exemplar.
+    fn exemplar(&mut self) -> Option<&'a [u8]> {
+        self.0 = self.0.trim_ascii_start();
+        let text = self.0.strip_prefix(b"#")?;
+        self.0 = &[];
+        Some(text)
+    }
+}
+
+/// `{labels} value [timestamp]`, behind the `#`.
+fn exemplar(text: &[u8], sample_ms: i64) -> Result<Exemplar, String> {
+    let text = text.trim_ascii_start();
+    if !text.starts_with(b"{") {
+        return Err("an exemplar's labels are missing".to_owned());
+    }
+    let end = closing_brace(text)?;
+    let raw = std::str::from_utf8(&text[..end]).map_err(|_| "the exemplar isn't UTF-8".to_owned())?;
+    let mut pairs = Vec::new();
+    parse_braces(raw, &mut pairs)?;
+    let labels = Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+    let mut words = Words(&text[end..]);
+    let value = number(words.next().ok_or("the exemplar's value is missing")?)?;
+    let timestamp_ms = words.next().map_or(Ok(sample_ms), |text| timestamp(text, Format::OpenMetrics))?;
+    if words.next().is_some() {
+        return Err("there is something behind the exemplar".to_owned());
+    }
+    Ok(Exemplar { timestamp_ms, value, labels: labels.map_err(|e| format!("exemplar: {e}"))? })
+}
+
+fn number(text: &[u8]) -> Result<f64, String> {
+    let parsed = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+    parsed.ok_or_else(|| format!("{} isn't a number", labels::quoted(&String::from_utf8_lossy(text))))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn timestamp(text: &[u8], format: Format) -> Result<i64, String> {
+    let shown = || labels::quoted(&String::from_utf8_lossy(text));
+    match format {
+        Format::Text => {
+            let parsed = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+            parsed.ok_or_else(|| format!("{} isn't a timestamp in milliseconds", shown()))
+        }
+        Format::OpenMetrics => {
+            let ms = (number(text)? * 1000.0).round();
+            // 2^63 as a float: what is below fits.
+            if ms.abs() < 9.223_372_036_854_775e18 {
+                Ok(ms as i64)
+            } else {
+                Err(format!("{} isn't a time", shown()))
+            }
+        }
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn trimmed(line: &[u8]) -> &[u8] {
+    line.trim_ascii()
+}
+
+/// Metadata from comments; lines of one family stand together.
+#[derive(Default)]
+struct Families {
+    found: Vec<Metadata>,
+}
+
+/// Types of metric families; what else is written counts as `unknown`.
+const KINDS: [&str; 8] =
+    ["counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset", "unknown"];
+
+impl Families {
+    fn take(&mut self, comment: &[u8]) -> Result<(), String> {
+        let mut words = Words(comment);
+        let keyword = words.next().unwrap_or_default();
+        if ![&b"HELP"[..], b"TYPE", b"UNIT"].contains(&keyword) {
+            return Ok(());
+        }
+        let text = std::str::from_utf8(words.0).map_err(|_| "the comment isn't UTF-8".to_owned())?;
+        let mut rest = text.trim_start_matches([' ', '\t']);
+        let family = if rest.starts_with('"') {
+            take_quoted(&mut rest)?
+        } else {
+            let (name, tail) = rest.split_at(rest.find([' ', '\t']).unwrap_or(rest.len()));
+            rest = tail;
+            name.to_owned()
+        };
+        if family.is_empty() {
+            return Err("a metric family's name is missing".to_owned());
+        }
+        let rest = rest.trim_matches([' ', '\t']);
+        if self.found.last().is_none_or(|last| last.family != family) {
+            let kind = "unknown".to_owned();
+            self.found.push(Metadata { family, kind, ..Metadata::default() });
+        }
+        let last = self.found.last_mut().expect("one was pushed");
+        match keyword {
+            b"HELP" => last.help = rest.replace("\\n", "\n").replace("\\\\", "\\"),
+            b"UNIT" => rest.clone_into(&mut last.unit),
+            _ => last.kind = (*KINDS.iter().find(|k| **k == rest).unwrap_or(&KINDS[7])).to_owned(),
+        }
+        Ok(())
+    }
+
+    fn finish(self, metadata: &mut Vec<Metadata>) {
+        metadata.extend(self.found);
+    }
+}
+
+#[cfg(test)]
+mod tests;

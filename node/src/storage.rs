@@ -1,0 +1,181 @@
+//! The engine inside a node: opening it, tenants with their settings, and what has to be done every few seconds.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use tokio_util::sync::CancellationToken;
+use tsdb::Result;
+use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Tenant, TenantSettings};
+use tsdb::model::TenantId;
+
+use crate::config::{Bound, Config, Duration};
+use crate::env::{Clock, Env, Pool, on_disk};
+use crate::metrics::Asked;
+
+/// What stands for "unlimited" where the engine adds to it: a hundred years, in milliseconds.
+const UNLIMITED_MS: i64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
+/// The engine, and the tenants that were written to since the start.
+pub struct Storage {
+    db: Arc<Db>,
+    configured: RwLock<HashMap<TenantId, Arc<Tenant>>>,
+}
+
+impl Storage {
+    /// Opens the data folder.
+    ///
+    /// # Errors
+    /// Those of [`Db::open`]; damage is none, and is logged.
+    pub async fn open(config: &Config, env: &Env) -> Result<Self> {
+        let (disk, now_ms, seed) = (env.disk.clone(), env.clock.now_ms(), env.seed);
+        let settings = DbSettings { tenant: settings_of(config, None), ..DbSettings::default() };
+        let began = tokio::time::Instant::now();
+        let opened = on_disk(&*env.pool, move || Db::open(disk, settings, now_ms, seed)).await;
+        let (db, recovery) = opened?;
+        log_recovery(&recovery, began.elapsed());
+        let storage = Self { db: Arc::new(db), configured: RwLock::default() };
+        storage.configure(config);
+        Ok(storage)
+    }
+
+    /// The engine.
+    pub fn db(&self) -> &Arc<Db> {
+        &self.db
+    }
+
+    /// A tenant to write to; it begins to exist where it didn't.
+    ///
+    /// # Errors
+    /// When the node has as many tenants as it takes.
+    pub fn tenant(&self, id: &TenantId, config: &Config) -> Result<Arc<Tenant>> {
+        if let Some(tenant) = self.configured.read().get(id) {
+            return Ok(tenant.clone());
+        }
+        let tenant = self.db.tenant(id)?;
+        let mut configured = self.configured.write();
+        tenant.configure(settings_of(config, Some(id)));
+        Ok(configured.entry(id.clone()).or_insert(tenant).clone())
+    }
+
+    /// A tenant to ask; `None` where nothing was ever written.
+    pub fn existing(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.db.existing_tenant(id)
+    }
+
+    /// Applies the configuration to all tenants.
+    pub fn configure(&self, config: &Config) {
+        let mut configured = self.configured.write();
+        for tenant in self.db.tenants() {
+            tenant.configure(settings_of(config, Some(tenant.id())));
+            configured.insert(tenant.id().clone(), tenant);
+        }
+    }
+
+    /// What the engine tells at each scrape.
+    pub fn collector(&self) -> Box<dyn Collector> {
+        Box::new(DbCollector(self.db.clone()))
+    }
+
+    /// Maintains the engine until `stop`.
+    pub async fn maintain(
+        &self,
+        interval: impl Fn() -> std::time::Duration,
+        clock: Arc<dyn Clock>,
+        pool: Arc<dyn Pool>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(interval()) => {}
+            }
+            let (db, now_ms) = (self.db.clone(), clock.now_ms());
+            match on_disk(&*pool, move || db.maintain(now_ms)).await {
+                Ok(done) => log_maintenance(&done),
+                Err(error) => tracing::error!(%error, "maintenance failed"),
+            }
+        }
+    }
+}
+
+struct DbCollector(Arc<Db>);
+
+impl fmt::Debug for DbCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DbCollector")
+    }
+}
+
+impl Collector for DbCollector {
+    #[allow(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^53")]
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.0.stats();
+        let mut out = Asked(encoder);
+        out.gauge("carillon_tenants", "Tenants known", stats.tenants as f64)?;
+        out.gauge("carillon_head_series", "Series in the head", stats.series as f64)?;
+        out.gauge(
+            "carillon_head_series_bytes",
+            "Memory of series and open chunks",
+            stats.series_bytes as f64,
+        )?;
+        out.gauge("carillon_head_label_bytes", "Memory of labels", stats.label_bytes as f64)?;
+        out.gauge("carillon_head_key_bytes", "Memory of tables that find series", stats.key_bytes as f64)?;
+        out.gauge("carillon_head_chunk_files", "Files of sealed chunks", stats.head_chunk_files as f64)?;
+        out.counter("carillon_wal_appended_bytes", "Bytes logged", stats.wal.appended_bytes as f64)?;
+        out.counter("carillon_wal_syncs", "Syncs of the log", stats.wal.syncs as f64)?;
+        out.gauge("carillon_wal_segments", "Segments of the log", stats.wal.segments as f64)?;
+        out.gauge(
+            "carillon_wal_pending_bytes",
+            "Bytes that wait for a sync",
+            stats.wal.pending_bytes as f64,
+        )?;
+        out.gauge("carillon_wal_full", "1 while the disk is full", f64::from(u8::from(stats.wal.full)))?;
+        out.gauge("carillon_wal_stopped", "1 after a failed sync", f64::from(u8::from(stats.wal.stopped)))
+    }
+}
+
+fn settings_of(config: &Config, tenant: Option<&TenantId>) -> TenantSettings {
+    let limits = tenant.map_or(&config.limits, |id| config.limits_of(id.as_str()));
+    let ms = |bound: &Bound<Duration>| bound.max().map(|d| d.ms);
+    let series_max = limits.max_series.max().map_or(u32::MAX, |most| u32::try_from(most).unwrap_or(u32::MAX));
+    TenantSettings {
+        series_max,
+        out_of_order_window_ms: ms(&limits.out_of_order_window).map_or(UNLIMITED_MS, |w| w.min(UNLIMITED_MS)),
+        retention_ms: ms(&config.retention),
+    }
+}
+
+fn log_recovery(recovery: &Recovery, took: std::time::Duration) {
+    let took_ms = took.as_millis();
+    tracing::info!(series = recovery.series, wal_samples = recovery.samples, took_ms, "storage is open");
+    if recovery.orphans > 0 {
+        tracing::error!(
+            samples = recovery.orphans,
+            "samples in the WAL belong to series whose definition is damaged"
+        );
+    }
+    for damaged in &recovery.damage {
+        let (tenant, times_ms) = (&damaged.tenant, &damaged.times_ms);
+        tracing::error!(error = %damaged.error, ?tenant, ?times_ms, "damaged, and left out");
+    }
+    for damage in &recovery.wal.damage {
+        tracing::error!(?damage, "a part of the WAL is damaged, and left out");
+    }
+}
+
+fn log_maintenance(done: &Maintenance) {
+    for (tenant, block) in &done.cut {
+        tracing::info!(%tenant, block = %block.ulid, samples = block.stats.num_samples, "cut a block");
+    }
+    for (tenant, block) in &done.removed {
+        tracing::info!(%tenant, block = %block.ulid, "removed a block: its time had come");
+    }
+    for problem in &done.problems {
+        let (tenant, lost_ms) = (&problem.tenant, &problem.lost_ms);
+        tracing::error!(error = %problem.error, ?tenant, ?lost_ms, "a part of the maintenance failed");
+    }
+}
