@@ -101,6 +101,11 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// The rows, given back to the budget: for who changes them in place and pays for what comes of it.
+    pub(crate) fn into_rows(self) -> Vec<Row> {
+        self.rows
+    }
+
     /// Charged already.
     pub(crate) fn paid(rows: Vec<Row>, charge: Charge<'a>) -> Self {
         Self { rows, _charge: charge }

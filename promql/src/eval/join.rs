@@ -47,8 +47,7 @@ pub(crate) fn join<'c>(
     }
     let mut troubles = Troubles::default();
     let mut out = Vec::with_capacity(many.rows.len());
-    let Rows { rows, .. } = many;
-    for (mut row, key) in rows.into_iter().zip(keys) {
+    for (mut row, key) in many.into_rows().into_iter().zip(keys) {
         context.limits.check()?;
         let Some(key) = key else { continue };
         let (last, others) = ones[key].split_last().expect("a key has at least one row");
@@ -251,11 +250,10 @@ pub(crate) fn combine<'c>(
             .collect::<Vec<Row>>()
     };
     if node.op != BinaryOp::Or {
-        let Rows { rows, .. } = left;
-        return context.rows(mask(rows));
+        return context.rows(mask(left.into_rows()));
     }
-    let (Rows { rows: mut all, .. }, Rows { rows, .. }) = (left, right);
-    all.extend(mask(rows));
+    let mut all = left.into_rows();
+    all.extend(mask(right.into_rows()));
     let mut all = context.rows(all)?;
     if !context.range.is_instant() {
         same::unite(&mut all)?;

@@ -324,3 +324,6 @@ fn map_steps(values: StepValues, of: impl Fn(f64) -> f64) -> StepValues {
         StepValues::Each(values) => StepValues::Each(values.into_iter().map(of).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests;

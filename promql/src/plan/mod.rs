@@ -51,6 +51,9 @@ pub struct Plan {
 /// [`Error::Invalid`] when a range query's expression is neither scalar nor instant vector, and for arguments that
 /// can't be right whatever the data is (a label name that isn't one).
 pub fn plan(expr: &Expr, range: &QueryRange, settings: &Settings) -> Result<Plan, Error> {
+    if range.step_ms < 0 || settings.subquery_step_ms <= 0 {
+        return Err(Error::Invalid("steps must be longer than 0".to_owned()));
+    }
     let (root, selects) = build::build(expr, range, settings)?;
     Ok(Plan { range: *range, selects, root })
 }

@@ -1,0 +1,197 @@
+use std::sync::atomic::Ordering;
+
+use tsdb::model::{Labels, Sample, stale_nan};
+
+use super::*;
+use crate::parse::{Syntax, parse_with};
+use crate::plan::{QueryRange, Settings, plan};
+use crate::value::SampleValue;
+
+const AMPLE: usize = 1 << 30;
+
+fn series(pairs: &[(&str, &str)], samples: impl IntoIterator<Item = (i64, f64)>) -> Series {
+    let samples: Vec<Sample> = samples.into_iter().map(|(t, v)| Sample::float(t, v)).collect();
+    Series::from_samples(Labels::from_pairs(pairs.iter().copied()).unwrap(), &samples)
+}
+
+/// `m{job, instance}`, 10 s apart, with values that don't add up exactly.
+fn many(count: usize) -> Vec<Series> {
+    (0..count)
+        .map(|i| {
+            let (instance, job) = (format!("{i:04}"), format!("{}", i % 7));
+            let value = move |n: i64| (i as f64 + 0.1) * 1.1f64.powi((n % 300) as i32) - n as f64 / 3.0;
+            let labels = [("__name__", "m"), ("instance", instance.as_str()), ("job", job.as_str())];
+            series(&labels, (0..60).map(|n| (n * 10_000, value(n))))
+        })
+        .collect()
+}
+
+fn run(
+    query: &str,
+    range: &QueryRange,
+    data: &[Series],
+    limits: &Limits,
+    workers: &dyn Workers,
+) -> Result<Output> {
+    let expr = parse_with(query, Syntax { experimental: true }).unwrap();
+    let plan = plan(&expr, range, &Settings::default()).unwrap();
+    let of = |select: &tsdb::select::Select| {
+        let matches = |s: &&Series| select.matchers.iter().all(|m| m.matches(s.labels.value(m.name())));
+        data.iter().filter(matches).cloned().collect()
+    };
+    let inputs = plan.selects().iter().map(of).collect();
+    plan.evaluate(inputs, limits, workers)
+}
+
+fn instant(query: &str, data: &[Series]) -> Result<Vec<(String, f64)>> {
+    let range = QueryRange::instant(300_000, 300_000);
+    match run(query, &range, data, &Limits::bytes(AMPLE), &Inline)?.value {
+        Value::Vector(samples) => Ok(samples
+            .into_iter()
+            .map(|sample| match sample.value {
+                SampleValue::Float(value) => (sample.labels.to_string(), value),
+                SampleValue::Histogram(_) => panic!("there are no histograms here"),
+            })
+            .collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn bits(value: &Value) -> Vec<(String, Vec<(i64, u64)>)> {
+    let Value::Matrix(series) = value else { panic!("{value:?}") };
+    series
+        .iter()
+        .map(|s| {
+            (s.labels.to_string(), s.floats.iter().map(|p| (p.timestamp_ms, p.value.to_bits())).collect())
+        })
+        .collect()
+}
+
+/// Runs tasks from the last to the first, each on a thread of its own.
+struct Backwards;
+
+impl Workers for Backwards {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        for number in (0..tasks).rev() {
+            std::thread::scope(|scope| {
+                scope.spawn(|| task(number));
+            });
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_who_does_the_work() {
+    let data = many(700);
+    let range = QueryRange { start_ms: 100_000, end_ms: 580_000, step_ms: 15_000, lookback_ms: 300_000 };
+    for query in [
+        "sum by (job) (rate(m[1m]))",
+        "avg(m)",
+        "stddev by (job) (m)",
+        "quantile(0.9, m)",
+        "topk(3, m)",
+        "count_values(\"v\", m > 100)",
+        "sum(m) / count(m)",
+        "max_over_time(sum(m)[2m:10s])",
+        "m - on (instance) group_left () m",
+    ] {
+        let one = run(query, &range, &data, &Limits::bytes(AMPLE), &Inline).unwrap();
+        let other = run(query, &range, &data, &Limits::bytes(AMPLE), &Backwards).unwrap();
+        assert_eq!(bits(&one.value), bits(&other.value), "{query}");
+        assert_eq!(one.annotations, other.annotations, "{query}");
+    }
+}
+
+#[test]
+fn a_query_over_its_budget_ends_with_what_was_too_large() {
+    let data = many(300);
+    let range = QueryRange { start_ms: 0, end_ms: 590_000, step_ms: 1_000, lookback_ms: 300_000 };
+    let limits = Limits::bytes(500_000);
+    let refused = run("m", &range, &data, &limits, &Inline).unwrap_err();
+    assert!(matches!(refused, Error::Limit(_)) && refused.to_string().contains("rows"), "{refused}");
+    let folded = run("sum(m)", &range, &data, &limits, &Inline).unwrap();
+    assert!(folded.stats.peak_bytes <= 500_000);
+    let steps = QueryRange { start_ms: 0, end_ms: i64::MAX, step_ms: 1, lookback_ms: 1 };
+    assert!(matches!(run("vector(1)", &steps, &data, &limits, &Inline), Err(Error::Limit(_))));
+}
+
+#[test]
+fn memory_is_given_back_between_operators() {
+    let data = many(100);
+    let range = QueryRange { start_ms: 0, end_ms: 590_000, step_ms: 1_000, lookback_ms: 300_000 };
+    let peak =
+        |query: &str| run(query, &range, &data, &Limits::bytes(AMPLE), &Inline).unwrap().stats.peak_bytes;
+    assert!(peak("sum((m + m) + (m + m) + (m + m))") < 2 * peak("sum(m + m)"));
+}
+
+#[test]
+fn a_cancelled_query_ends() {
+    let limits = Limits::bytes(AMPLE);
+    limits.cancelled.store(true, Ordering::Relaxed);
+    let range = QueryRange::instant(300_000, 300_000);
+    assert!(matches!(run("sum(m)", &range, &many(3), &limits, &Inline), Err(Error::Cancelled)));
+}
+
+#[test]
+fn series_end_at_stale_markers_and_after_the_look_back() {
+    let data = [
+        series(&[("__name__", "a")], [(0, 1.0), (290_000, stale_nan())]),
+        series(&[("__name__", "b")], [(0, 2.0)]),
+        series(&[("__name__", "c")], [(1, 3.0)]),
+    ];
+    assert_eq!(instant("{__name__=~\".+\"}", &data).unwrap(), [("c".to_owned(), 3.0)]);
+}
+
+#[test]
+fn names_are_dropped_last_and_equal_labels_then_refused() {
+    let data = [
+        series(&[("__name__", "a"), ("x", "1")], [(300_000, 1.0)]),
+        series(&[("__name__", "b"), ("x", "1")], [(300_000, 2.0)]),
+    ];
+    let by_name = instant("sum by (__name__) (-{x=\"1\"})", &data).unwrap_err();
+    assert_eq!(by_name.to_string(), "vector cannot contain metrics with the same labelset");
+    let kept = instant("label_replace(-{x=\"1\"}, \"n\", \"$1\", \"__name__\", \"(.*)\")", &data).unwrap();
+    assert_eq!(kept, [("{n=\"a\", x=\"1\"}".to_owned(), -1.0), ("{n=\"b\", x=\"1\"}".to_owned(), -2.0)]);
+}
+
+#[test]
+fn ambiguous_matches_are_named() {
+    let data = [
+        series(&[("__name__", "a"), ("x", "1")], [(300_000, 1.0)]),
+        series(&[("__name__", "b"), ("x", "1"), ("y", "1")], [(300_000, 2.0)]),
+        series(&[("__name__", "b"), ("x", "1"), ("y", "2")], [(300_000, 2.0)]),
+    ];
+    let error = instant("a + on (x) b", &data).unwrap_err().to_string();
+    assert!(
+        error.starts_with("found duplicate series for the match group {x=\"1\"} on the right hand-side"),
+        "{error}"
+    );
+    let error = instant("b + on (x) a", &data).unwrap_err().to_string();
+    assert!(
+        error.starts_with("multiple matches for labels: many-to-one matching must be explicit"),
+        "{error}"
+    );
+    assert_eq!(instant("b + on (x) group_left () a", &data).unwrap().len(), 2);
+}
+
+#[test]
+fn series_that_never_meet_are_no_ambiguity() {
+    let range = QueryRange { start_ms: 0, end_ms: 600_000, step_ms: 600_000, lookback_ms: 60_000 };
+    let data = [
+        series(&[("__name__", "a")], [(0, 1.0), (600_000, 1.0)]),
+        series(&[("__name__", "b"), ("y", "1")], [(0, 10.0)]),
+        series(&[("__name__", "b"), ("y", "2")], [(600_000, 20.0)]),
+    ];
+    let sum = run("a + on () b", &range, &data, &Limits::bytes(AMPLE), &Inline).unwrap();
+    let expected = vec![("{}".to_owned(), vec![(0, 11f64.to_bits()), (600_000, 21f64.to_bits())])];
+    assert_eq!(bits(&sum.value), expected);
+}
+
+#[test]
+fn an_empty_range_gives_an_empty_result() {
+    let range = QueryRange { start_ms: 10, end_ms: 0, step_ms: 1, lookback_ms: 1 };
+    for query in ["m", "sum(rate(m[1m]))", "absent(m)", "m + m", "max_over_time(m[1m:1s])"] {
+        let output = run(query, &range, &many(2), &Limits::bytes(AMPLE), &Inline).unwrap();
+        assert_eq!(output.value, Value::Matrix(Vec::new()), "{query}");
+    }
+}
