@@ -17,8 +17,7 @@ use declare::options;
 pub use describe::{arguments, reference, schema, to_yaml, values};
 pub use load::{Problem, Problems, Sources, Variables, load};
 pub use values::{
-    Address, Bound, ChunkEncoding, Duration, FilePath, Kind, LogFormat, LogLevel, Setting, Size, WalSync,
-    parse_duration_ms,
+    Address, Bound, Duration, FilePath, Kind, LogFormat, LogLevel, Setting, Size, WalSync, parse_duration_ms,
 };
 
 options! {
@@ -31,8 +30,8 @@ options! {
         "http.address" http_address: Address = Address("127.0.0.1:9480".to_owned()), restart;
         /// Connections served at once; further ones wait to be accepted.
         "http.max_connections" http_max_connections: u64 = 4096, restart;
-        /// How long a client may take to send a request's headers.
-        "http.header_timeout" http_header_timeout: Duration = Duration::from_s(10), restart;
+        /// How long a client may take to send a request's headers; an idle connection is closed after as long.
+        "http.header_timeout" http_header_timeout: Duration = Duration::from_s(60), restart;
         /// Largest body of a write request, as sent; larger ones are answered 413.
         "http.max_body" http_max_body: Size = Size::mib(32), reload;
         /// Largest body of a write request after decompression; a request that declares more is answered 413
@@ -50,8 +49,6 @@ options! {
         /// Time between syncs under `interval`.
         "wal.sync_interval" wal_sync_interval: Duration = Duration::from_s(1), restart;
 
-        /// How floats are encoded in new chunks. `xor2` keeps start timestamps; Thanos can't read it yet.
-        "storage.chunk_encoding" chunk_encoding: ChunkEncoding = ChunkEncoding::Xor, restart;
         /// How long blocks are kept on this node, counted from the newest sample in them.
         "storage.retention" retention: Bound<Duration> = Bound::Max(Duration::from_h(15 * 24)), reload;
         /// Time between rounds of cutting blocks, checkpoints and retention.

@@ -323,16 +323,6 @@ words! {
 }
 
 words! {
-    /// How floats are encoded in new chunks.
-    ChunkEncoding {
-        /// What every Prometheus and Thanos reads.
-        Xor = "xor",
-        /// Keeps start timestamps; Prometheus reads it from 3.10 on.
-        Xor2 = "xor2",
-    }
-}
-
-words! {
     /// How log lines look.
     LogFormat {
         /// `key=value` pairs.

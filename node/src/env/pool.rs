@@ -24,7 +24,7 @@ pub trait Pool: Send + Sync + 'static {
     /// Runs work that blocks on the disk.
     fn disk(&self, job: Job);
 
-    /// Runs work that needs a core; `urgent` work goes first: parts of something already begun.
+    /// Runs work that needs a core; `urgent` work goes first: writes, and parts of something already begun.
     fn compute(&self, job: Job, urgent: bool);
 
     /// How many compute jobs run at once.
@@ -45,9 +45,13 @@ pub async fn on_disk<T: Send + 'static>(pool: &dyn Pool, work: impl FnOnce() -> 
 ///
 /// # Panics
 /// When `work` does.
-pub async fn on_cores<T: Send + 'static>(pool: &dyn Pool, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn on_cores<T: Send + 'static>(
+    pool: &dyn Pool,
+    urgent: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (job, answer) = answering(work);
-    pool.compute(job, false);
+    pool.compute(job, urgent);
     received(answer.await)
 }
 

@@ -1,6 +1,7 @@
 //! A request's parameters, from the query string and, for a POST, the form; and the tenant, from its header.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request};
@@ -14,6 +15,8 @@ use crate::node::App;
 
 /// Headers that name a tenant: Mimir's and Thanos's.
 const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+/// Longest wait for a form.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 /// The tenant of requests that name none.
 pub const DEFAULT_TENANT: &str = "default";
 
@@ -62,8 +65,10 @@ impl FromRequest<Arc<App>> for Params {
         });
         let mut all = Vec::new();
         if is_form && request.method() == axum::http::Method::POST {
+            let read = Form::<Vec<(String, String)>>::from_request(request, app);
+            let late = |_| bad(format!("the form didn't arrive within {FORM_TIMEOUT:?}"));
             let Form(form) =
-                Form::<Vec<(String, String)>>::from_request(request, app).await.map_err(|rejection| {
+                tokio::time::timeout(FORM_TIMEOUT, read).await.map_err(late)?.map_err(|rejection| {
                     let kind = match &rejection {
                         FormRejection::BytesRejection(_) => Kind::TooLarge,
                         _ => Kind::BadData,

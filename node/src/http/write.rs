@@ -72,7 +72,7 @@ async fn write(
             })
         }
     };
-    let report = if small { work() } else { on_cores(&*app.env.pool, work).await }?;
+    let report = if small { work() } else { on_cores(&*app.env.pool, true, work).await }?;
     drop(held);
     answer(&app, report).await
 }
@@ -112,7 +112,7 @@ async fn import(
             })
         }
     };
-    let report = on_cores(&*app.env.pool, work).await?;
+    let report = on_cores(&*app.env.pool, true, work).await?;
     answer(&app, report).await
 }
 

@@ -82,7 +82,7 @@ pub async fn in_turn<T: Send + 'static>(
     let _guard = CancelOnDrop(cancelled.clone());
     let turn = async {
         let turn = app.turns.take().await?;
-        on_cores(&*app.env.pool, move || {
+        on_cores(&*app.env.pool, false, move || {
             // Held by the work itself: it may outlive whoever waits for it, and still needs its core.
             let _turn = turn;
             if cancelled.load(Ordering::Relaxed) {

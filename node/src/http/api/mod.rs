@@ -1,6 +1,7 @@
 //! Prometheus's query API.
 
 mod evaluate;
+mod exemplars;
 mod names;
 mod query;
 mod status;
@@ -20,7 +21,11 @@ use crate::node::App;
 const ANNOTATIONS_MAX: usize = 10;
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().merge(query::routes()).merge(names::routes()).merge(status::routes())
+    Router::new()
+        .merge(query::routes())
+        .merge(names::routes())
+        .merge(exemplars::routes())
+        .merge(status::routes())
 }
 
 /// `{"status":"success","data":DATA}` with warnings.

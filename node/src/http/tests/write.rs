@@ -282,6 +282,9 @@ async fn native_histograms_exemplars_and_metadata_are_taken() {
         found["result"][0]["histogram"][1],
         serde_json::json!({"count": "3", "sum": "4.5", "buckets": [[0, "0.5", "1", "1"], [0, "1", "2", "2"]]})
     );
+    let exemplars = node.get("/api/v1/query_exemplars?query=rate(h[5m])%2Bh").await.data();
+    let wanted = serde_json::json!({"labels": {}, "value": "1", "timestamp": NOW_MS / 1000});
+    assert_eq!(exemplars, serde_json::json!([{"seriesLabels": {"__name__": "h"}, "exemplars": [wanted]}]));
     let metadata = node.get("/api/v1/metadata?metric=h").await.data();
     assert_eq!(
         metadata,

@@ -1,0 +1,88 @@
+//! `query_exemplars`: the exemplars of the series that a query's selectors match.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use promql::Syntax;
+use promql::parse::ast::{Expr, Node};
+use tsdb::db::SeriesExemplars;
+use tsdb::model::Matcher;
+
+use super::evaluate::in_turn;
+use super::success;
+use crate::http::error::ApiError;
+use crate::http::json::{push_float, push_labels, push_timestamp};
+use crate::http::params::{Params, Tenant};
+use crate::node::App;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/api/v1/query_exemplars", get(query).post(query))
+}
+
+async fn query(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let start_ms = params.time_ms("start")?.unwrap_or(i64::MIN);
+    let end_ms = params.time_ms("end")?.unwrap_or(i64::MAX);
+    if end_ms < start_ms {
+        return Err(ApiError::parameter("end", "the end lies before the start"));
+    }
+    let config = app.config.load_full();
+    let syntax = Syntax { experimental: config.query_experimental };
+    let expr = promql::parse_with(params.get("query").unwrap_or_default(), syntax)
+        .map_err(|e| ApiError::parameter("query", e))?;
+    let mut selectors = Vec::new();
+    gather_selectors(&expr, &mut selectors);
+    let own = app.clone();
+    let work = move |cancelled: Arc<std::sync::atomic::AtomicBool>| {
+        let mut found = Vec::new();
+        let Some(tenant) = own.storage.existing(&tenant) else { return Ok(found) };
+        for matchers in &selectors {
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(promql::Error::Cancelled.into());
+            }
+            found.extend(tenant.exemplars(matchers, start_ms..=end_ms)?);
+        }
+        // Two selectors may match one series.
+        found.sort_by(|a, b| a.labels.cmp(&b.labels));
+        found.dedup_by(|a, b| a.labels == b.labels);
+        Ok(found)
+    };
+    let found = in_turn(&app, config.query_timeout.to_std(), work).await?;
+    Ok(success(&data(&found), &[]))
+}
+
+fn gather_selectors(expr: &Expr, selectors: &mut Vec<Vec<Matcher>>) {
+    match &expr.node {
+        Node::Vector(selector) => selectors.push(selector.matchers.clone()),
+        Node::Matrix(matrix) => selectors.push(matrix.selector.matchers.clone()),
+        _ => expr.children().into_iter().for_each(|child| gather_selectors(child, selectors)),
+    }
+}
+
+fn data(found: &[SeriesExemplars]) -> Vec<u8> {
+    let mut out = vec![b'['];
+    for (i, series) in found.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b"{\"seriesLabels\":" } else { b",{\"seriesLabels\":" });
+        push_labels(&mut out, &series.labels);
+        out.extend_from_slice(b",\"exemplars\":[");
+        for (j, exemplar) in series.exemplars.iter().enumerate() {
+            out.extend_from_slice(if j == 0 { b"{\"labels\":" } else { b",{\"labels\":" });
+            push_labels(&mut out, &exemplar.labels);
+            out.extend_from_slice(b",\"value\":\"");
+            push_float(&mut out, exemplar.value);
+            out.extend_from_slice(b"\",\"timestamp\":");
+            push_timestamp(&mut out, exemplar.timestamp_ms);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.push(b']');
+    out
+}
