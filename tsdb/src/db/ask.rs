@@ -49,8 +49,7 @@ impl Tenant {
             self.core.suspect.store(true, Ordering::Release);
             return Err(error);
         }
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        let mut sources = vec![series];
+        let mut sources = vec![sorted(series)];
         for block in self.blocks_in(&select.range_ms) {
             sources.push(block.select(select)?);
         }
@@ -191,17 +190,28 @@ impl Tenant {
         }
         // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
         let generation = self.core.generation.load(Ordering::Acquire);
-        let ids = find(&*self.postings.read(), matchers)?;
+        let (ids, all) = {
+            let postings = self.postings.read();
+            (find(&*postings, matchers)?, postings.ids().len())
+        };
+        let mut visit = |shard: &Shard, id: u32| {
+            if let Some((own, series)) = shard.by_id(id, generation)
+                && series.tenant == self.index
+            {
+                visit(shard, own);
+            }
+        };
+        if let Some(ids) = self.by_labels(&ids, all) {
+            for ids in ids.chunks(SERIES_PER_LOCK) {
+                let shards: Vec<_> = self.core.shards.iter().map(|shard| shard.read()).collect();
+                ids.iter().for_each(|id| visit(&shards[*id as usize & (shards.len() - 1)], *id));
+            }
+            return Ok(());
+        }
         for (index, ids) in self.by_shard(&ids).iter().enumerate() {
             for ids in ids.chunks(SERIES_PER_LOCK) {
                 let shard = self.core.shards[index].read();
-                for id in ids {
-                    if let Some((own, series)) = shard.by_id(*id, generation)
-                        && series.tenant == self.index
-                    {
-                        visit(&shard, own);
-                    }
-                }
+                ids.iter().for_each(|id| visit(&shard, *id));
             }
         }
         Ok(())
@@ -228,6 +238,23 @@ impl Tenant {
         let overlaps = |b: &&Block| b.meta().min_ms <= *range_ms.end() && *range_ms.start() < b.meta().max_ms;
         blocks.iter().filter(overlaps).cloned().collect()
     }
+}
+
+/// By labels; series that have the same become one. (A series that was collected, and made again while a replay still
+/// held the old one, is there twice.)
+fn sorted(mut series: Vec<Series>) -> Vec<Series> {
+    if !series.is_sorted_by(|a, b| a.labels < b.labels) {
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        series.dedup_by(|next, kept| {
+            let is_same = next.labels == kept.labels;
+            if is_same {
+                kept.chunks.append(&mut next.chunks);
+                kept.chunks.sort_by_key(|chunk| chunk.min_ms);
+            }
+            is_same
+        });
+    }
+    series
 }
 
 fn limited<T: Ord>(all: BTreeSet<T>, limit: usize) -> Vec<T> {

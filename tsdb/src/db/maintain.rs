@@ -110,6 +110,7 @@ impl Db {
         let tenants = self.tenants();
         self.drop_damaged(&mut done);
         for tenant in &tenants {
+            tenant.refresh_order(now_ms);
             remove_old(tenant, now_ms, &mut done);
             for start_ms in due(tenant, now_ms) {
                 match tenant.cut(start_ms, housekeeping.ulid()) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tenant` | look-up, interning, appending |
 //! | `ask` | selecting, label names and values, series, exemplars, metadata |
+//! | `order` | series by labels, kept for questions that want nearly all of them |
 //! | `core` | what tenants share: shards, keys, WAL |
 //! | `restore` | opening: blocks, checkpoints, replay of the WAL |
 //! | `maintain` | what has to be done every few seconds: cutting, collecting, checkpoints, retention |
@@ -21,6 +22,7 @@ mod cut;
 mod keys;
 mod log;
 mod maintain;
+mod order;
 mod restore;
 mod settings;
 mod stats;

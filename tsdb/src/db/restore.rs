@@ -22,11 +22,10 @@ use super::log::CutMark;
 use super::maintain::{Housekeeping, ShardFiles};
 use super::settings::{DbSettings, SHARDS_MAX};
 use super::tenant::{RangeCounts, Tenant};
-use super::types::{Bounds, Outcome};
+use super::types::{Append, Bounds};
 use super::{Db, Tenants};
 use crate::block::Block;
 use crate::disk::Disk;
-use crate::head::SeriesRef;
 use crate::head::checkpoint::Checkpoint;
 use crate::head::chunks::FilesEnd;
 use crate::head::rule::RANGE_MS;
@@ -145,6 +144,8 @@ struct Restoring {
     /// Highest of any series.
     generation: u32,
     recovery: Recovery,
+    /// Samples of the record at hand.
+    batch: Vec<Append>,
 }
 
 struct RestoringTenant {
@@ -281,12 +282,8 @@ impl Restoring {
         let shard = &mut self.shards[index];
         let known = &self.tenants[tenant as usize];
         let terms = Terms { tenant, bounds: Bounds::ALL, cut_until_ms: known.cut_until_ms, segment: 0 };
-        let mut orphans = 0;
-        let mut samples = 0;
-        let mut take = |shard: &mut Shard, series: SeriesRef, sample: &Sample| {
-            samples += 1;
-            orphans += u64::from(shard.take(terms, series, sample) == Outcome::UnknownSeries);
-        };
+        let batch = &mut self.batch;
+        batch.clear();
         match record.kind {
             RecordKind::Series => {
                 for definition in record::series::Series::new(record.payload) {
@@ -298,13 +295,14 @@ impl Restoring {
             RecordKind::Floats => {
                 for sample in Floats::new(record.payload) {
                     let FloatSample { series, timestamp_ms, start_ms, value } = sample?;
-                    take(shard, series, &Sample { timestamp_ms, start_ms, value: Value::Float(value) });
+                    let sample = Sample { timestamp_ms, start_ms, value: Value::Float(value) };
+                    batch.push(Append { series, sample });
                 }
             }
             RecordKind::Histograms => {
                 for sample in Histograms::new(record.payload) {
                     let (series, sample) = sample?;
-                    take(shard, series, &sample);
+                    batch.push(Append { series, sample });
                 }
             }
             RecordKind::Exemplars => {
@@ -328,8 +326,8 @@ impl Restoring {
             }
             RecordKind::Tombstones => {}
         }
-        self.recovery.samples += samples;
-        self.recovery.orphans += orphans;
+        self.recovery.samples += self.batch.len() as u64;
+        self.recovery.orphans += self.shards[index].replay(terms, &self.batch);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::core::Core;
 use super::log::Buffers;
+use super::order::OrderCache;
 use super::settings::{SHARDS_MAX, TenantSettings};
 use super::types::{Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesKey};
 use crate::block::Block;
@@ -43,6 +44,8 @@ pub struct Tenant {
     pub(super) ranges: Mutex<BTreeMap<i64, RangeState>>,
     /// Samples stored when maintenance last looked, and since when, by the wall clock, there were no more.
     pub(super) idle: Mutex<(u64, i64)>,
+    /// Ids by labels; see [`super::order`].
+    pub(super) order: Mutex<OrderCache>,
     pub(super) counters: Counters,
 }
 
@@ -84,6 +87,7 @@ impl Tenant {
             cut_until_ms: AtomicI64::new(i64::MIN),
             ranges: Mutex::default(),
             idle: Mutex::new((u64::MAX, 0)),
+            order: Mutex::default(),
             counters: Counters::default(),
         }
     }

@@ -250,17 +250,33 @@ impl Shard {
         outcomes: &mut [Outcome],
         log: &mut Log,
     ) {
+        let ahead = |i: usize| order.get(i).map(|at| batch[*at as usize].series);
         for (i, at) in order.iter().enumerate() {
-            if let Some(ahead) = order.get(i + PREFETCH_SERIES) {
-                self.slots.prefetch(self.slot_of(batch[*ahead as usize].series));
-            }
-            if let Some(ahead) = order.get(i + PREFETCH_CHUNKS)
-                && let Some(series) = self.slots.get(self.slot_of(batch[*ahead as usize].series))
-            {
-                series.open.prefetch();
-            }
+            self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
             let append = &batch[*at as usize];
             outcomes[*at as usize] = self.append_one(terms, append.series, &append.sample, log);
+        }
+    }
+
+    /// Takes samples that come from the WAL; tells how many of them nobody knows the series of.
+    pub(crate) fn replay(&mut self, terms: Terms, batch: &[Append]) -> u64 {
+        let ahead = |i: usize| batch.get(i).map(|append| append.series);
+        let mut orphans = 0;
+        for (i, append) in batch.iter().enumerate() {
+            self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
+            orphans += u64::from(self.take(terms, append.series, &append.sample) == Outcome::UnknownSeries);
+        }
+        orphans
+    }
+
+    /// Fetches a series, and the end of the open chunk of one that was fetched before.
+    #[inline]
+    fn prefetch(&self, series: Option<SeriesRef>, chunk: Option<SeriesRef>) {
+        if let Some(series) = series {
+            self.slots.prefetch(self.slot_of(series));
+        }
+        if let Some(series) = chunk.and_then(|chunk| self.slots.get(self.slot_of(chunk))) {
+            series.open.prefetch();
         }
     }
 
@@ -280,7 +296,7 @@ impl Shard {
 
     /// Takes a sample without noting it for the WAL, from which it may come.
     #[inline]
-    pub(crate) fn take(&mut self, terms: Terms, own: SeriesRef, sample: &Sample) -> Outcome {
+    fn take(&mut self, terms: Terms, own: SeriesRef, sample: &Sample) -> Outcome {
         let slot = self.slot_of(own);
         let Some(series) = self.slots.get_mut(slot) else { return Outcome::UnknownSeries };
         if series.generation != own.generation() || series.tenant != terms.tenant {

@@ -184,8 +184,27 @@ impl PartialOrd for Labels {
 /// By name, then value, pair by pair: the order of series in an index and in an answer.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        // Neighbours share most of their pairs: those are passed over by their bytes, without being looked into.
+        let same = self.0.iter().zip(&*other.0).take_while(|(a, b)| a == b).count();
+        if same == self.0.len() || same == other.0.len() {
+            return self.0.len().cmp(&other.0.len());
+        }
+        let (mut left, mut right) = (self.iter(), other.iter());
+        let mut at = 0;
+        while let Some(end) = pair_end(&self.0, at).filter(|end| *end <= same) {
+            at = end;
+        }
+        (left.rest, right.rest) = (&self.0[at..], &other.0[at..]);
+        left.next().cmp(&right.next())
     }
+}
+
+/// Where the pair that begins at `at` ends.
+fn pair_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut rest = &bytes[at..];
+    take_bytes(&mut rest)?;
+    take_bytes(&mut rest)?;
+    Some(bytes.len() - rest.len())
 }
 
 /// As PromQL writes a series: `name{a="b", c="d"}`.

@@ -369,3 +369,20 @@ fn writers_readers_and_cuts_at_once_lose_nothing_and_show_nothing_twice() {
     assert_eq!(found.len(), 60);
     assert!(found.iter().all(|(_, samples)| samples.len() == minutes as usize));
 }
+
+#[test]
+fn answers_are_sorted_and_whole_while_series_come_and_go() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    for round in 0..4usize {
+        let samples: Vec<_> =
+            (0..600).map(|i| float((i * 7919 + round) % 3_000, BASE_MS + round as i64, 1.0)).collect();
+        append(&tenant, &samples).unwrap();
+        // A question that misses the list, one that maintenance has made it for, one after a series more.
+        let expected = select(&tenant, ALL_TIMES);
+        db.maintain(BASE_MS + round as i64 * 20_000).unwrap();
+        assert_eq!(select(&tenant, ALL_TIMES), expected);
+        append(&tenant, &[float(5_000 + round, BASE_MS, 1.0)]).unwrap();
+        assert_eq!(select(&tenant, ALL_TIMES).len(), expected.len() + 1);
+    }
+}
