@@ -258,13 +258,17 @@ impl Shard {
         }
     }
 
-    /// Takes samples that come from the WAL; tells how many of them nobody knows the series of.
+    /// Takes samples that come from the WAL; tells how many of them nobody knows the series of. Those of a series whose
+    /// slot has a later one aren't counted: it had been collected, so they are in a block.
     pub(crate) fn replay(&mut self, terms: Terms, batch: &[Append]) -> u64 {
         let ahead = |i: usize| batch.get(i).map(|append| append.series);
         let mut orphans = 0;
         for (i, append) in batch.iter().enumerate() {
             self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
-            orphans += u64::from(self.take(terms, append.series, &append.sample) == Outcome::UnknownSeries);
+            if self.take(terms, append.series, &append.sample) == Outcome::UnknownSeries {
+                let later = self.slots.get(self.slot_of(append.series));
+                orphans += u64::from(later.is_none_or(|s| s.generation <= append.series.generation()));
+            }
         }
         orphans
     }
