@@ -6,6 +6,7 @@
 pub mod payload;
 pub mod process;
 pub mod query;
+pub mod storage;
 pub mod workload;
 pub mod write;
 

@@ -10,6 +10,9 @@ use super::Failure;
 /// Longer than any server lets a query run by default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// For one file of a block.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Which node, and as whom.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
@@ -97,6 +100,34 @@ impl Api {
             .collect();
         let data = envelope.get("data").cloned().unwrap_or(Value::Null);
         Ok(Answer { data, remarks })
+    }
+
+    /// Posts bytes; the answer as it is, good or bad.
+    ///
+    /// # Errors
+    /// When the node can't be reached.
+    pub async fn post_bytes(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+        body: bytes::Bytes,
+    ) -> Result<(reqwest::StatusCode, String), Failure> {
+        let mut url = self.url(path);
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        // A chunk file has up to half a gigabyte, and the node syncs it to disk.
+        self.raw(self.client.post(url).timeout(UPLOAD_TIMEOUT).body(body)).await
+    }
+
+    /// Gets a JSON document that has no envelope.
+    ///
+    /// # Errors
+    /// When the node can't be reached, answers with an error, or not with JSON.
+    pub async fn get_plain(&self, path: &str) -> Result<Value, Failure> {
+        let (status, body) = self.raw(self.client.get(self.url(path))).await?;
+        let document = serde_json::from_str(&body).ok().filter(|_| status.is_success());
+        document.ok_or_else(|| Failure::failed(format!("{} answered {status}: {}", self.base, body.trim())))
     }
 
     /// Sends a request to this node and reads the answer whole.

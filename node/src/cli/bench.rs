@@ -1,15 +1,17 @@
-//! `carillon bench {write,query}`: the workloads of `node::bench` against running servers.
+//! `carillon bench {write,query,storage}`: the workloads of `node::bench`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::output::{Output, Rows};
+use super::work_dir::WorkDir;
 use super::{Failure, when};
 use crate::bench::payload::Timing;
 use crate::bench::process::Process;
 use crate::bench::workload::Workload;
-use crate::bench::{Spread, query, write};
+use crate::bench::{Spread, query, storage, write};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -18,6 +20,22 @@ pub enum Bench {
     Write(Write),
     /// Ask workload B of servers that hold workload A, in turn
     Query(Query),
+    /// Measure the storage engine alone, in this process: append, replay, cut, merge, decode
+    Storage(Storage),
+}
+
+/// How much to store.
+#[derive(Debug, Args)]
+pub struct Storage {
+    /// How many series, with 1,440 samples each
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    series: u32,
+    /// A folder in which a new one is made, and removed afterwards; the system's temporary one where absent
+    #[arg(long, value_hint = clap::ValueHint::DirPath)]
+    work_dir: Option<PathBuf>,
+    /// Another seed gives other values
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// How to write.
@@ -83,6 +101,7 @@ impl Bench {
         match self {
             Self::Write(verb) => verb.run(output).await,
             Self::Query(verb) => verb.run(output).await,
+            Self::Storage(verb) => verb.run(output),
         }
     }
 }
@@ -159,6 +178,32 @@ impl Query {
         let rows = rows?;
         output.show(&rows, || query_rows(&rows))
     }
+}
+
+impl Storage {
+    fn run(&self, output: &Output) -> Result<(), Failure> {
+        let work = WorkDir::create(self.work_dir.as_deref(), "carillon-bench")?;
+        let report = storage::run(self.series as usize, work.path(), self.seed, |step| output.note(step))?;
+        output.show(&report, || storage_rows(&report))
+    }
+}
+
+fn storage_rows(report: &storage::Report) -> Rows {
+    let mut rows = Rows::new(&["step", "#samples per CPU-second", "#CPU s", "#wall s"]);
+    for step in &report.steps {
+        rows.push(vec![
+            step.name.to_owned(),
+            format!("{:.0}", step.samples_per_cpu_s),
+            format!("{:.2}", step.cpu_s),
+            format!("{:.2}", step.wall_s),
+        ]);
+    }
+    let mut weight = |name: &str, value: f64| {
+        rows.push(vec![name.to_owned(), format!("{value:.2}"), String::new(), String::new()]);
+    };
+    weight("index, bytes a series", report.index_bytes_per_series);
+    weight("block, bytes a sample", report.block_bytes_per_sample);
+    rows
 }
 
 fn query_rows(all: &[query::Row]) -> Rows {

@@ -9,10 +9,12 @@ mod blocks;
 mod completion;
 mod config;
 mod failure;
+mod import;
 mod output;
 mod query;
 mod run;
 mod when;
+mod work_dir;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -47,6 +49,9 @@ enum Verb {
     /// Look at blocks where they lie
     #[command(subcommand)]
     Blocks(blocks::Blocks),
+    /// Bring the past into a running node
+    #[command(subcommand)]
+    Import(import::Import),
     /// Put load on a running node, or on any server that speaks Prometheus's protocols
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -88,6 +93,7 @@ impl Verb {
             Self::Series(verb) => block_on(verb.run(output)),
             Self::Labels(verb) => block_on(verb.run(output)),
             Self::Blocks(verb) => verb.run(output),
+            Self::Import(verb) => block_on(verb.run(output)),
             Self::Bench(verb) => block_on(verb.run(output)),
             Self::Config(verb) => verb.run(output),
             Self::Completion(verb) => verb.run(Cli::command(), output),
