@@ -164,10 +164,19 @@ impl Reader<'_> {
         self.report.bytes += summary.end as u64;
         self.report.end = WalPosition { segment: number, offset: summary.end as u32 };
         self.report.closed = is_last && matches!(summary.tail, Tail::Ended { all_synced: true, .. });
-        self.report_holes(number, holes, &summary, is_last);
+        // A crash may leave the name of a segment for which there was no room, or which nobody wrote to yet.
+        let is_blank = summary.end == 0 && holes.is_empty() && bytes.iter().all(|b| *b == 0);
+        self.report_holes(number, holes, &summary, is_last, is_blank);
         self.hand_over(number, start, &bytes, &found)?;
         drop(bytes);
-        if is_last { self.make_safe(number, &summary, size as usize) } else { Ok(()) }
+        if !is_last {
+            return Ok(());
+        }
+        match self.make_safe(number, &summary, size as usize) {
+            // A full disk mustn't keep a node from starting, and nothing is there that could be lost.
+            Err(Error::NoSpace(_)) if is_blank => Ok(()),
+            made => made,
+        }
     }
 
     fn found(&mut self, label: &Label<'_>, kind: RecordKind, payload: Range<usize>) -> Found {
@@ -183,7 +192,14 @@ impl Reader<'_> {
         }
     }
 
-    fn report_holes(&mut self, number: u32, holes: Vec<Damage>, summary: &Summary, is_last: bool) {
+    fn report_holes(
+        &mut self,
+        number: u32,
+        holes: Vec<Damage>,
+        summary: &Summary,
+        is_last: bool,
+        is_blank: bool,
+    ) {
         let end = summary.end as u64;
         // A segment was synced whole before the next one was begun, unless a start began it.
         let synced_whole = !is_last && !matches!(summary.tail, Tail::Ended { recovered: true, .. });
@@ -201,7 +217,7 @@ impl Reader<'_> {
         if tail_shown {
             return;
         }
-        let unknown = Damage::unknown(number, summary.end as u32, !is_last);
+        let unknown = Damage::unknown(number, summary.end as u32, !is_last && !is_blank);
         match summary.tail {
             Tail::Ended { .. } => {}
             Tail::Torn if is_last => self.torn(unknown),

@@ -393,6 +393,29 @@ fn a_full_disk_refuses_appends_and_recovers_when_there_is_room() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_gets_past_a_segment_that_found_no_room() {
+    let (disk, _, _) = log_of(0..5, 10);
+    disk.kill();
+    drop(open(&disk));
+    // The name of a segment whose removal a crash undid.
+    disk.create(&segment_path(2)).unwrap().sync().unwrap();
+    disk.sync_dir(dir()).unwrap();
+    disk.set_capacity(Some(0));
+    for _ in 0..2 {
+        let (wal, seen, recovery) = open(&disk);
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        assert_eq!((wal.segment(), recovery.damage_count), (3, 0));
+    }
+    disk.set_capacity(None);
+    let (wal, ..) = open(&disk);
+    append(&wal, RecordKind::Floats, &payload(5, 10)).unwrap();
+    wal.commit().unwrap();
+    let (_, seen, recovery) = open(&disk);
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    assert!(recovery.damage.iter().all(|d| !d.was_synced));
+}
+
+#[test]
 fn no_room_at_any_write_or_allocation_loses_nothing() {
     for after in 0..30 {
         let (disk, wal, _) = log_of(0..1, 0);
