@@ -22,6 +22,9 @@ use crate::{Error, Result};
 /// Series read under one hold of a shard's lock, so that writers wait no longer than about 100 µs.
 const SERIES_PER_LOCK: usize = 256;
 
+/// How far ahead of its visit a series is fetched.
+const PREFETCH_SERIES: usize = 6;
+
 impl Tenant {
     /// The series that match and have chunks in the range: by labels, with their chunks as they are.
     ///
@@ -190,28 +193,35 @@ impl Tenant {
         }
         // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
         let generation = self.core.generation.load(Ordering::Acquire);
-        let (ids, all) = {
-            let postings = self.postings.read();
-            (find(&*postings, matchers)?, postings.ids().len())
-        };
-        let mut visit = |shard: &Shard, id: u32| {
-            if let Some((own, series)) = shard.by_id(id, generation)
-                && series.tenant == self.index
-            {
-                visit(shard, own);
+        let ids = find(&*self.postings.read(), matchers)?;
+        let mut visits = self.visits(ids);
+        for ids in visits.ordered.chunks(SERIES_PER_LOCK) {
+            let shards: Vec<_> = self.core.shards.iter().map(|shard| shard.read()).collect();
+            let shard_of = |id: u32| &*shards[id as usize & (shards.len() - 1)];
+            for (i, id) in ids.iter().enumerate() {
+                if let Some(ahead) = ids.get(i + PREFETCH_SERIES) {
+                    shard_of(*ahead).prefetch_id(*ahead);
+                }
+                match shard_of(*id).by_id(*id, visits.generation) {
+                    Some((own, series)) if series.tenant == self.index => visit(shard_of(*id), own),
+                    // Gone, or another series by now.
+                    _ => drop(visits.others.insert(*id)),
+                }
             }
-        };
-        if let Some(ids) = self.by_labels(&ids, all) {
-            for ids in ids.chunks(SERIES_PER_LOCK) {
-                let shards: Vec<_> = self.core.shards.iter().map(|shard| shard.read()).collect();
-                ids.iter().for_each(|id| visit(&shards[*id as usize & (shards.len() - 1)], *id));
-            }
-            return Ok(());
         }
-        for (index, ids) in self.by_shard(&ids).iter().enumerate() {
+        for (index, ids) in self.by_shard(&visits.others).iter().enumerate() {
             for ids in ids.chunks(SERIES_PER_LOCK) {
                 let shard = self.core.shards[index].read();
-                ids.iter().for_each(|id| visit(&shard, *id));
+                for (i, id) in ids.iter().enumerate() {
+                    if let Some(ahead) = ids.get(i + PREFETCH_SERIES) {
+                        shard.prefetch_id(*ahead);
+                    }
+                    if let Some((own, series)) = shard.by_id(*id, generation)
+                        && series.tenant == self.index
+                    {
+                        visit(&shard, own);
+                    }
+                }
             }
         }
         Ok(())
@@ -244,6 +254,7 @@ impl Tenant {
 /// held the old one, is there twice.)
 fn sorted(mut series: Vec<Series>) -> Vec<Series> {
     if !series.is_sorted_by(|a, b| a.labels < b.labels) {
+        // Stable, since that finds the run that is sorted already.
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         series.dedup_by(|next, kept| {
             let is_same = next.labels == kept.labels;

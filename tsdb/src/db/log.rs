@@ -4,8 +4,9 @@ use smallvec::SmallVec;
 use ulid::Ulid;
 
 use crate::Result;
+use crate::head::append::Log;
 use crate::head::coding::{Reader, put_varint};
-use crate::head::shard::{Log, Shard};
+use crate::head::shard::Shard;
 use crate::model::TenantId;
 use crate::wal::record::exemplars::ExemplarsWriter;
 use crate::wal::record::floats::{FloatSample, FloatsWriter};

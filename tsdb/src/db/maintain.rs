@@ -109,6 +109,13 @@ impl Db {
         let mut done = Maintenance::default();
         let tenants = self.tenants();
         self.drop_damaged(&mut done);
+        for shard in &self.core.shards {
+            if shard.read().chunks.is_overdue()
+                && let Err(error) = shard.write().chunks.flush()
+            {
+                done.problems.push(Problem { tenant: None, error, lost_ms: None });
+            }
+        }
         for tenant in &tenants {
             tenant.refresh_order(now_ms);
             remove_old(tenant, now_ms, &mut done);

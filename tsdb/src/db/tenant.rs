@@ -16,8 +16,8 @@ use super::settings::{SHARDS_MAX, TenantSettings};
 use super::types::{Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesKey};
 use crate::block::Block;
 use crate::head::SeriesRef;
+use crate::head::append::{Log, Terms};
 use crate::head::rule::{RANGE_MS, range_start_ms};
-use crate::head::shard::{Log, Terms};
 use crate::index::memory::MemoryPostings;
 use crate::model::{Labels, TenantId};
 use crate::wal::WalPosition;
@@ -181,6 +181,9 @@ impl Tenant {
             }
             log.clear();
             let mut shard = self.core.shards[index].write();
+            if shard.chunks.is_overdue() {
+                return Err(Error::NoSpace("finished chunks wait to be written".to_owned()));
+            }
             // Read under the lock: a cut raises it before it comes to this shard.
             let cut_until_ms = self.cut_until_ms.load(Ordering::Acquire);
             let segment = self.core.wal.segment();

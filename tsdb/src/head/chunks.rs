@@ -34,6 +34,8 @@ use crate::{Error, Result, files};
 const FILE_BYTES: u64 = 4 << 20;
 /// Size of the tail in memory at which it is written.
 const TAIL_BYTES: usize = 64 << 10;
+/// Bytes that wait in memory for the disk at which nothing more should be taken.
+const BACKLOG_BYTES_MAX: usize = 8 << 20;
 /// Records begin on multiples of this many bytes.
 const ALIGN_BYTES: usize = 16;
 const HEADER_BYTES: usize = 33;
@@ -177,6 +179,11 @@ impl HeadChunks {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk has refused so much that nothing more should be taken until a flush succeeds.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.files.values().map(|file| file.tail.len()).sum::<usize>() >= BACKLOG_BYTES_MAX
     }
 
     /// Files with unsynced writes, which count as synced from now on: the caller syncs them, or stops the store.

@@ -7,12 +7,14 @@
 //! 2. a sample in order goes into the series' open chunk (`open`), which ends where [`rule`] says and then moves to
 //!    the shard's head-chunk files (`chunks`);
 //! 3. any other sample waits aside (`late`);
-//! 4. a cut copies a range to a block and drops exactly what it copied (`shard`, `db::cut`);
+//! 4. a cut copies a range to a block and drops exactly what it copied (`dropping`, `db::cut`);
 //! 5. a checkpoint writes down what is only in memory, so that a restart replays little of the WAL (`checkpoint`).
 
+pub(crate) mod append;
 pub(crate) mod checkpoint;
 pub(crate) mod chunks;
 pub(crate) mod coding;
+mod dropping;
 mod late;
 pub(crate) mod open;
 mod reference;

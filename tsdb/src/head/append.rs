@@ -1,0 +1,263 @@
+//! Samples into a shard.
+//!
+//! A sample newer than all of its series goes into the open chunk; any other is compared with what the series has at
+//! its time, and put aside unless that is the same or preferred. Series are fetched ahead: at 100,000 of them, waiting
+//! for memory would be most of the work.
+
+use std::cmp::Ordering;
+
+use super::reference::SeriesRef;
+use super::rule::TIMESTAMP_MS_MAX;
+use super::series::MemSeries;
+use super::shard::{LatePart, Shard};
+use crate::chunk::Decoder;
+use crate::db::{Append, Bounds, Exemplar, Metadata, Outcome};
+use crate::model::{Sample, Value, prefer};
+
+/// How far ahead of its append a series is fetched.
+const PREFETCH_SERIES: usize = 8;
+/// How far ahead its open chunk's end is; less, since that takes the series itself.
+const PREFETCH_CHUNKS: usize = 4;
+
+/// What an append has to tell the WAL.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// Series whose labels the segment needs before their samples.
+    pub(crate) definitions: Vec<SeriesRef>,
+    pub(crate) floats: Vec<(SeriesRef, i64, f64)>,
+    pub(crate) histograms: Vec<(SeriesRef, Sample)>,
+    pub(crate) exemplars: Vec<(SeriesRef, Exemplar)>,
+    pub(crate) metadata: Vec<Metadata>,
+}
+
+impl Log {
+    pub(crate) fn clear(&mut self) {
+        self.definitions.clear();
+        self.floats.clear();
+        self.histograms.clear();
+        self.exemplars.clear();
+        self.metadata.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.floats.is_empty()
+            && self.histograms.is_empty()
+            && self.exemplars.is_empty()
+            && self.metadata.is_empty()
+    }
+
+    /// Refs of all samples and exemplars.
+    pub(crate) fn series(&self) -> impl Iterator<Item = SeriesRef> {
+        let floats = self.floats.iter().map(|(series, ..)| *series);
+        let histograms = self.histograms.iter().map(|(series, _)| *series);
+        floats.chain(histograms).chain(self.exemplars.iter().map(|(series, _)| *series))
+    }
+
+    /// Timestamps of all samples.
+    pub(crate) fn timestamps_ms(&self) -> impl Iterator<Item = i64> {
+        self.floats.iter().map(|(_, t, _)| *t).chain(self.histograms.iter().map(|(_, s)| s.timestamp_ms))
+    }
+
+    fn sample(&mut self, series: SeriesRef, sample: &Sample) {
+        match &sample.value {
+            Value::Float(value) => self.floats.push((series, sample.timestamp_ms, *value)),
+            _ => self.histograms.push((series, sample.clone())),
+        }
+    }
+}
+
+/// What holds for all samples of one append.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// Index of the tenant.
+    pub(crate) tenant: u32,
+    pub(crate) bounds: Bounds,
+    /// The tenant's samples before this are in blocks.
+    pub(crate) cut_until_ms: i64,
+    /// The WAL segment that the log goes to.
+    pub(crate) segment: u32,
+}
+
+impl Shard {
+    /// Appends the samples `order` picks from `batch`, writes each one's outcome, and notes for the WAL what is new.
+    pub(crate) fn append(
+        &mut self,
+        terms: Terms,
+        batch: &[Append],
+        order: &[u32],
+        outcomes: &mut [Outcome],
+        log: &mut Log,
+    ) {
+        let ahead = |i: usize| order.get(i).map(|at| batch[*at as usize].series);
+        for (i, at) in order.iter().enumerate() {
+            self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
+            let append = &batch[*at as usize];
+            outcomes[*at as usize] = self.append_one(terms, append.series, &append.sample, log);
+        }
+    }
+
+    /// Takes samples that come from the WAL; tells how many of them nobody knows the series of. Those of a series whose
+    /// slot has a later one aren't counted: it had been collected, so they are in a block.
+    pub(crate) fn replay(&mut self, terms: Terms, batch: &[Append]) -> u64 {
+        let ahead = |i: usize| batch.get(i).map(|append| append.series);
+        let mut orphans = 0;
+        for (i, append) in batch.iter().enumerate() {
+            self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
+            if self.take(terms, append.series, &append.sample) == Outcome::UnknownSeries {
+                let later = self.slots.get(self.slot_of(append.series));
+                orphans += u64::from(later.is_none_or(|s| s.generation <= append.series.generation()));
+            }
+        }
+        orphans
+    }
+
+    /// Fetches the series with an id ahead of its use.
+    #[inline]
+    pub(crate) fn prefetch_id(&self, id: u32) {
+        self.slots.prefetch(id >> self.bits);
+    }
+
+    /// Fetches a series, and the end of the open chunk of one that was fetched before.
+    #[inline]
+    fn prefetch(&self, series: Option<SeriesRef>, chunk: Option<SeriesRef>) {
+        if let Some(series) = series {
+            self.slots.prefetch(self.slot_of(series));
+        }
+        if let Some(series) = chunk.and_then(|chunk| self.slots.get(self.slot_of(chunk))) {
+            series.open.prefetch();
+        }
+    }
+
+    #[inline]
+    fn append_one(&mut self, terms: Terms, own: SeriesRef, sample: &Sample, log: &mut Log) -> Outcome {
+        let outcome = self.take(terms, own, sample);
+        if outcome == Outcome::Stored {
+            log.sample(own, sample);
+            let series = self.slots.get_mut(self.slot_of(own)).expect("it has just taken a sample");
+            if series.defined_in != terms.segment {
+                series.defined_in = terms.segment;
+                log.definitions.push(own);
+            }
+        }
+        outcome
+    }
+
+    /// Takes a sample without noting it for the WAL, from which it may come.
+    #[inline]
+    fn take(&mut self, terms: Terms, own: SeriesRef, sample: &Sample) -> Outcome {
+        let slot = self.slot_of(own);
+        let Some(series) = self.slots.get_mut(slot) else { return Outcome::UnknownSeries };
+        if series.generation != own.generation() || series.tenant != terms.tenant {
+            return Outcome::UnknownSeries;
+        }
+        let timestamp_ms = sample.timestamp_ms;
+        if timestamp_ms > terms.bounds.max_ms || timestamp_ms > TIMESTAMP_MS_MAX {
+            return Outcome::TooFarAhead;
+        }
+        if timestamp_ms <= series.newest_ms || timestamp_ms < terms.cut_until_ms {
+            return self.take_aside(terms, own, sample);
+        }
+        if timestamp_ms < terms.bounds.in_order_min_ms || timestamp_ms < -TIMESTAMP_MS_MAX {
+            return Outcome::TooOld;
+        }
+        series.append_in_order(own, sample, &mut self.chunks);
+        Outcome::Stored
+    }
+
+    /// A sample that isn't newer than all of its series, or whose range is cut.
+    #[cold]
+    fn take_aside(&mut self, terms: Terms, own: SeriesRef, sample: &Sample) -> Outcome {
+        let Some(series) = self.get(own) else { return Outcome::UnknownSeries };
+        let timestamp_ms = sample.timestamp_ms;
+        let is_newest = timestamp_ms > series.newest_ms;
+        // The open chunk keeps no start time, so it can't tell samples apart either.
+        let sample = Sample { start_ms: 0, ..sample.clone() };
+        if !is_newest {
+            match self.compare(series, &sample) {
+                Some(Ordering::Equal) => return Outcome::Duplicate,
+                Some(Ordering::Less) => return Outcome::Superseded,
+                Some(Ordering::Greater) | None => {}
+            }
+        }
+        let bounds = terms.bounds;
+        let min_ms = if is_newest { bounds.in_order_min_ms } else { bounds.out_of_order_min_ms };
+        if timestamp_ms < min_ms || timestamp_ms < -TIMESTAMP_MS_MAX {
+            return if is_newest || timestamp_ms < bounds.in_order_min_ms {
+                Outcome::TooOld
+            } else {
+                Outcome::OutOfOrder
+            };
+        }
+        let slot = self.slot_of(own);
+        let series = self.slots.get_mut(slot).expect("it was there a moment ago");
+        series.append_late(own, sample, &mut self.chunks);
+        Outcome::Stored
+    }
+
+    /// A sample against what the series has at its timestamp; `None` when it has nothing there. What can't be read
+    /// counts as not there.
+    fn compare(&self, series: &MemSeries, sample: &Sample) -> Option<Ordering> {
+        let timestamp_ms = sample.timestamp_ms;
+        if series.late.is_none()
+            && timestamp_ms == series.newest_ms
+            && let Some(known) = series.open.last()
+            && known.timestamp_ms == timestamp_ms
+        {
+            return Some(prefer(sample, &known));
+        }
+        let mut best: Option<Sample> =
+            series.late.as_ref().and_then(|late| late.buffered(timestamp_ms).cloned());
+        let mut chunks = Vec::new();
+        self.collect(series, &(timestamp_ms..=timestamp_ms), LatePart::Sealed, &mut chunks);
+        for chunk in &chunks {
+            let Ok(samples) = Decoder::new(chunk.encoding, &chunk.data) else { continue };
+            let found = samples.map_while(Result::ok).find(|s| s.timestamp_ms >= timestamp_ms);
+            if let Some(found) = found.filter(|s| s.timestamp_ms == timestamp_ms) {
+                best = Some(match best {
+                    Some(best) if prefer(&best, &found).is_ge() => best,
+                    _ => found,
+                });
+            }
+        }
+        best.map(|known| prefer(sample, &known))
+    }
+
+    /// Keeps an exemplar, and notes it for the WAL if it is new.
+    pub(crate) fn append_exemplar(
+        &mut self,
+        tenant: u32,
+        segment: u32,
+        own: SeriesRef,
+        exemplar: &Exemplar,
+        log: &mut Log,
+    ) {
+        let Some(series) = self.get_mut(own).filter(|s| s.tenant == tenant) else { return };
+        let is_defined = std::mem::replace(&mut series.defined_in, segment) == segment;
+        if !is_defined {
+            log.definitions.push(own);
+        }
+        if self.exemplars.push(own, exemplar.clone()) {
+            log.exemplars.push((own, exemplar.clone()));
+        } else if !is_defined {
+            // Nothing goes to the WAL for its sake.
+            log.definitions.pop();
+            if let Some(series) = self.get_mut(own) {
+                series.defined_in = 0;
+            }
+        }
+    }
+
+    /// The WAL moved to another segment before the log got there: it needs all definitions again.
+    pub(crate) fn define_again(&mut self, segment: u32, log: &mut Log) {
+        let mut definitions = std::mem::take(&mut log.definitions);
+        definitions.clear();
+        for own in log.series() {
+            if let Some(series) = self.get_mut(own)
+                && std::mem::replace(&mut series.defined_in, segment) != segment
+            {
+                definitions.push(own);
+            }
+        }
+        log.definitions = definitions;
+    }
+}
