@@ -153,10 +153,8 @@ fn log_recovery(recovery: &Recovery, took: std::time::Duration) {
     let took_ms = took.as_millis();
     tracing::info!(series = recovery.series, wal_samples = recovery.samples, took_ms, "storage is open");
     if recovery.orphans > 0 {
-        tracing::error!(
-            samples = recovery.orphans,
-            "samples in the WAL belong to series whose definition is damaged"
-        );
+        // Most are of series that were collected after their samples went into a block; damage is told below.
+        tracing::info!(samples = recovery.orphans, "samples in the WAL belong to series that are gone");
     }
     for damaged in &recovery.damage {
         let (tenant, times_ms) = (&damaged.tenant, &damaged.times_ms);

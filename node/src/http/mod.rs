@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tower_http::CompressionLevel;
@@ -62,7 +64,9 @@ async fn unknown(request: Request) -> ApiError {
 async fn measured(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = tokio::time::Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    // Labels and queries come back in answers: no browser shall take them for a page.
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let path = route.as_ref().map_or("unknown", MatchedPath::as_str);
     let path = path.strip_prefix(PREFIX).filter(|p| !p.is_empty()).unwrap_or(path);
     app.metrics.requested(path, response.status().as_u16(), began.elapsed());

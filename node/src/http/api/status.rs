@@ -58,10 +58,6 @@ async fn buildinfo() -> Response {
     answer(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "revision": option_env!("CARILLON_REVISION").unwrap_or(""),
-        "branch": "",
-        "buildUser": "",
-        "buildDate": "",
-        "goVersion": "",
     }))
 }
 
@@ -83,17 +79,10 @@ async fn runtimeinfo(State(app): State<Arc<App>>) -> Response {
     let cores = app.env.pool.parallelism();
     answer(&json!({
         "startTime": format_rfc3339((usage.start_s * 1000.0) as i64),
-        "CWD": "",
-        "hostname": "",
         "serverTime": format_rfc3339(app.env.clock.now_ms()),
         "reloadConfigSuccess": app.reload_succeeded(),
         "lastConfigTime": format_rfc3339(app.config_time_ms()),
-        "corruptionCount": 0,
-        "goroutineCount": 0,
         "GOMAXPROCS": cores,
-        "GOMEMLIMIT": 0,
-        "GOGC": "",
-        "GODEBUG": "",
         "storageRetention": config.retention.to_string(),
     }))
 }
@@ -124,7 +113,6 @@ async fn tsdb(
         "headStats": {
             "numSeries": stats.series,
             "numLabelPairs": stats.label_pairs,
-            "chunkCount": 0,
             "minTime": stats.head_min_ms.unwrap_or(0),
             "maxTime": stats.newest_ms.unwrap_or(0),
         },
