@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`env`] | the seams: clock, disk, ledger, network, threads |
+//! | [`mod@env`] | the seams: clock, disk, ledger, network, threads |
 //! | [`config`] | one declaration per option, and reading them |
 //! | [`node`] | start, run, stop |
 //! | [`http`] | what is served: writes, questions, status |
@@ -11,7 +11,7 @@
 //! | [`receive`] | taking samples in |
 //! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
 //! | [`cli`] | the command line, one file a verb |
-//! | [`bench`] | load and measurements, for any server |
+//! | [`mod@bench`] | load and measurements, for any server |
 //! | [`client`] | HTTP clients for those two |
 
 pub mod bench;

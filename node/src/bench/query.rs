@@ -2,7 +2,7 @@
 //!
 //! Several servers are asked in turn, round by round, so that what else the machine does meets all of them. A round
 //! repeats its query until it has used [`MIN_CPU_S`] of the server's CPU time (the kernel counts it in steps of 10 ms),
-//! or [`ROUND_WITHOUT_PID`] of wall time where the server's process isn't known. Result caches stay cold: each
+//! or `ROUND_WITHOUT_PID` of wall time where the server's process isn't known. Result caches stay cold: each
 //! repetition ends a step earlier than the last, and `nocache=1` says so to servers that know it.
 
 use std::time::Duration;

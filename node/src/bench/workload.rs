@@ -1,6 +1,6 @@
 //! Workload A: what a fleet of machines with node_exporter sends.
 //!
-//! An instance has [`SERIES_PER_INSTANCE`] series under [`METRICS`]'s names, with six to eight labels each; the number
+//! An instance has [`SERIES_PER_INSTANCE`] series under `METRICS`'s names, with six to eight labels each; the number
 //! of series asked for decides how many instances there are. Values are a pure function of seed, series and scrape
 //! (counters with steady and jittered rates, gauges, constants), so any part can be made at any time, and twice alike.
 //!
@@ -9,7 +9,7 @@
 
 use tsdb::model::METRIC_NAME;
 
-/// Series of one instance: the sum of all variants of [`METRICS`].
+/// Series of one instance: the sum of all variants of `METRICS`.
 pub const SERIES_PER_INSTANCE: usize = 250;
 
 /// The metric that workload B asks: a counter with [`QUERIED_PER_INSTANCE`] series an instance.

@@ -1,6 +1,6 @@
 //! `bench write`: workload A, as fast as the server takes it, to any remote-write URL.
 //!
-//! Each connection sends its own requests one after the other. None runs more than [`MAX_LEAD_SCRAPES`] ahead of the
+//! Each connection sends its own requests one after the other. None runs more than `MAX_LEAD_SCRAPES` ahead of the
 //! slowest, as wall time would keep them together; the server never sees one series long before another.
 
 use std::sync::Arc;
