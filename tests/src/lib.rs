@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test panics at what it doesn't expect")]
 
 mod binary;
+pub mod compare;
 mod http;
 pub mod ledger;
 mod peer;

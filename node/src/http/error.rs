@@ -32,12 +32,14 @@ pub enum Kind {
     TooLarge,
     /// A limit was reached.
     TooMany,
+    /// It is there already.
+    Conflict,
 }
 
 impl Kind {
     fn word(self) -> &'static str {
         match self {
-            Self::BadData | Self::UnsupportedMedia | Self::TooLarge => "bad_data",
+            Self::BadData | Self::UnsupportedMedia | Self::TooLarge | Self::Conflict => "bad_data",
             Self::Execution => "execution",
             Self::Timeout => "timeout",
             Self::Canceled => "canceled",
@@ -59,6 +61,7 @@ impl Kind {
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Conflict => StatusCode::CONFLICT,
         }
     }
 }

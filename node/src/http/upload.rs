@@ -85,13 +85,12 @@ impl Uploads {
         self.0.lock().insert(key.clone(), state);
     }
 
-    /// Begins an upload, or begins it again after it failed.
+    /// Begins an upload, or begins it again after it failed, or after the block that it brought was removed.
     fn begin(&self, key: &(TenantId, Ulid)) -> Result<(), ApiError> {
         let mut uploads = self.0.lock();
         match uploads.get(key) {
             Some(Upload::Validating) => return Err(bad("the block is being verified")),
-            Some(Upload::Complete) => return Err(bad("the block was uploaded already")),
-            Some(Upload::Uploading | Upload::Failed(_)) | None => {}
+            Some(Upload::Uploading | Upload::Complete | Upload::Failed(_)) | None => {}
         }
         if uploads.len() >= UPLOADS_MAX {
             uploads.retain(|_, state| matches!(state, Upload::Uploading | Upload::Validating));
@@ -129,6 +128,13 @@ async fn start(
     let parsed = BlockMeta::from_json(&meta).map_err(|e| bad(e.to_string()))?;
     if parsed.ulid != block {
         return Err(bad(format!("meta.json is that of block {}", parsed.ulid)));
+    }
+    let (disk, own) = (app.env.disk.clone(), files::tenant(&tenant).join(block.to_string()));
+    let is_there = on_disk(&*app.env.pool, move || {
+        disk.size_bytes(&own.join(files::BLOCK_META)).map_err(|e| Error::io("look for", &own, e))
+    });
+    if is_there.await?.is_some() {
+        return Err(ApiError::new(Kind::Conflict, format!("tenant {tenant} has block {block} already")));
     }
     app.uploads.begin(&(tenant.clone(), block))?;
     let (disk, dir) = (app.env.disk.clone(), folder(&tenant, block));

@@ -2,7 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "these tests are the outside world: real files, ports, time")]
 #![allow(clippy::unwrap_used, reason = "a test panics at what it doesn't expect")]
+#![allow(clippy::print_stdout, reason = "a long test says what it did")]
 
+mod bad_input;
+mod crash;
 mod dependencies;
+mod disk_full;
+mod docs;
 mod house;
+mod import;
+mod interop;
 mod start;
