@@ -10,8 +10,10 @@ mod net;
 mod pool;
 mod process;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tsdb::disk::{Disk, FolderLock, OsDisk};
 
@@ -52,13 +54,7 @@ impl Env {
     pub fn production(data_dir: &Path, query_threads: usize) -> tsdb::Result<Self> {
         let io = |e| tsdb::Error::io("open", data_dir, e);
         let disk = OsDisk::open(data_dir).map_err(io)?;
-        let lock = disk.lock().map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => tsdb::Error::Invalid(format!(
-                "the data folder {} is in use by another process: one node a folder",
-                data_dir.display()
-            )),
-            _ => io(e),
-        })?;
+        let lock = claim(&disk)?;
         Ok(Self {
             clock: Arc::new(SystemClock),
             ledger: Arc::new(SledLedger::open(&data_dir.join(SledLedger::FOLDER))?),
@@ -70,4 +66,23 @@ impl Env {
             seed: rand::random(),
         })
     }
+}
+
+/// How long a node waits for its folder's last owner to be gone: a killed process keeps its locks until the system has
+/// taken back its memory, and whoever restarts a node shouldn't have to wait for that.
+const CLAIM_WAIT: Duration = Duration::from_secs(3);
+const CLAIM_EVERY: Duration = Duration::from_millis(20);
+
+#[allow(clippy::disallowed_methods, reason = "this is the seam, and no runtime has been started yet")]
+fn claim(disk: &OsDisk) -> tsdb::Result<FolderLock> {
+    for _ in 0..CLAIM_WAIT.as_millis() / CLAIM_EVERY.as_millis() {
+        match disk.lock() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(CLAIM_EVERY),
+            other => return other.map_err(|e| tsdb::Error::io("lock", disk.root(), e)),
+        }
+    }
+    Err(tsdb::Error::Invalid(format!(
+        "the data folder {} is in use by another process: one node a folder",
+        disk.root().display()
+    )))
 }
