@@ -181,17 +181,22 @@ fn intern_new(
     scratch: &mut Scratch,
     report: &mut Report,
 ) -> Result<()> {
+    // Counted once for all: a hostile request refuses as many series as it has samples.
+    let mut samples: Vec<u64> = Vec::new();
     for series in 0..scratch.refs.len() {
         if !scratch.refs[series].is_none() {
             continue;
         }
         let owner = series as u32;
-        let samples = || batch.owners.iter().filter(|o| **o == owner).count() as u64;
         match intern(request, batch, owner)? {
             Ok(interned) => scratch.refs[series] = interned,
             Err((reason, why)) => {
+                if samples.is_empty() {
+                    samples.resize(scratch.refs.len(), 0);
+                    batch.owners.iter().for_each(|owner| samples[*owner as usize] += 1);
+                }
                 scratch.orphans.push(owner);
-                report.refuse(reason, samples().max(1), || why);
+                report.refuse(reason, samples[series].max(1), || why);
             }
         }
     }
