@@ -50,7 +50,7 @@ options! {
         "wal.sync_interval" wal_sync_interval: Duration = Duration::from_s(1), restart;
 
         /// How long blocks are kept on this node, counted from the newest sample in them.
-        "storage.retention" retention: Bound<Duration> = Bound::Max(Duration::from_h(15 * 24)), reload;
+        "storage.retention" retention: Bound<Duration> = Bound::Unlimited, reload;
         /// Time between rounds of cutting blocks, checkpoints and retention.
         "storage.maintenance_interval" maintenance_interval: Duration = Duration::from_s(5), reload;
 

@@ -7,9 +7,6 @@ use serde_json::{Value, json};
 use tests::compare::{TOLERANCE, difference};
 use tests::{NodeProcess, fixtures, run};
 
-/// Blocks of the past aren't cleaned away again.
-const KEEP: [&str; 2] = ["--storage-retention", "unlimited"];
-
 /// Raw samples by labels, times in milliseconds.
 fn samples(matrix: &Value) -> BTreeMap<String, Vec<(i64, String)>> {
     let all = matrix.as_array().into_iter().flatten();
@@ -34,7 +31,7 @@ async fn gives_what_was_recorded(part: &str, selector: &str, answer: &str) {
     let Some(dir) = fixtures(part) else { return };
     let recorded: Value = serde_json::from_slice(&std::fs::read(dir.join(answer)).unwrap()).unwrap();
     let data = tempfile::tempdir().unwrap();
-    let node = NodeProcess::start(data.path(), &KEEP);
+    let node = NodeProcess::start(data.path(), &[]);
     import(&node, &dir);
     let expected = samples(&recorded["data"]["result"]);
     let times: Vec<i64> = expected.values().flatten().map(|(at, _)| *at).collect();
@@ -67,7 +64,7 @@ async fn a_mimir_block_gives_what_mimir_gave() {
 async fn a_block_with_index_format_1_opens_or_says_why_not() {
     let Some(dir) = fixtures("blocks/index-v1") else { return };
     let data = tempfile::tempdir().unwrap();
-    let node = NodeProcess::start(data.path(), &KEEP);
+    let node = NodeProcess::start(data.path(), &[]);
     let ended = run(Some(node.url()), &["import", "prometheus-tsdb", dir.to_str().unwrap()]);
     match ended.code {
         Some(0) => {
@@ -82,7 +79,7 @@ async fn a_block_with_index_format_1_opens_or_says_why_not() {
 #[tokio::test]
 async fn an_openmetrics_file_comes_in_whole_and_bad_lines_are_named() {
     let data = tempfile::tempdir().unwrap();
-    let node = NodeProcess::start(&data.path().join("node"), &KEEP);
+    let node = NodeProcess::start(&data.path().join("node"), &[]);
     let file = data.path().join("metrics.txt");
     // Three ranges of two hours, in no order, and one line that can't be.
     let begin_s = 1_700_000_000;
