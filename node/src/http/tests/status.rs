@@ -14,7 +14,7 @@ async fn status_pages_have_what_clients_look_for() {
     assert_eq!(node.get("/api/v1/status/tsdb?limit=1000000").await.error().0, 400);
     assert_eq!(node.get("/api/v1/status/flags").await.data()["wal-sync"], "group");
     assert!(node.get("/api/v1/status/config").await.data()["yaml"].as_str().unwrap().contains("sync: group"));
-    assert_eq!(node.get("/api/v1/status/runtimeinfo").await.data()["storageRetention"], "15d");
+    assert_eq!(node.get("/api/v1/status/runtimeinfo").await.data()["storageRetention"], "unlimited");
     assert_eq!(node.get("/api/v1/status/walreplay").await.data()["state"], "done");
     assert_eq!(node.get("/api/v1/rules").await.data(), serde_json::json!({"groups": []}));
     assert_eq!(node.get("/api/v1/alerts").await.data(), serde_json::json!({"alerts": []}));
