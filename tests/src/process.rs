@@ -53,7 +53,7 @@ impl NodeProcess {
     /// As [`NodeProcess::start`]; where the node ends instead, what it said on stderr.
     pub fn try_start(data_dir: &Path, args: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(carillon())
-            .args(["run", "--http-address", "127.0.0.1:0", "--data-dir"])
+            .args(["run", "--http-address", "127.0.0.1:0", "--peer-address", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .args(args)
             .stdin(Stdio::null())

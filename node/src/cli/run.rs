@@ -80,7 +80,8 @@ impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |arg: Arg| {
             let key = arg.get_id().as_str().to_owned();
-            matches.get_one::<String>(&key).map(|text| (key, text.clone()))
+            let texts: Vec<_> = matches.get_many::<String>(&key)?.map(String::as_str).collect();
+            Some((key, texts.join(",")))
         };
         Ok(Self {
             file: matches.get_one("config").cloned(),
@@ -202,10 +203,21 @@ mod tests {
 
     #[test]
     fn options_are_those_that_the_configuration_declares() {
-        let settings = settings(&["run", "--http-address", "127.0.0.1:0", "--limits-max-series", "5"]);
+        let settings = settings(&[
+            "run",
+            "--http-address",
+            "127.0.0.1:0",
+            "--limits-max-series",
+            "5",
+            "--seed",
+            "a:1",
+            "--seed",
+            "b:2",
+        ]);
         let config = config::load(&Sources { flags: settings.flags, ..Sources::default() }).unwrap();
         assert_eq!(config.http_address.to_string(), "127.0.0.1:0");
         assert_eq!(config.limits.max_series.max(), Some(5));
+        assert_eq!(config.seeds.to_string(), "a:1,b:2");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Reading the configuration: flag over environment over file over default, all mistakes named at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Config, Limits, yaml};
+use super::{Config, Kind, Limits, yaml};
 
 /// An environment: a variable's value by its name.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -49,6 +49,7 @@ impl std::error::Error for Problems {}
 /// Every mistake in the file, the environment and the flags.
 pub fn load(sources: &Sources<'_>) -> Result<Config, Problems> {
     let mut problems = Vec::new();
+    let mut given = BTreeSet::new();
     let mut config = Config::default();
     // A tenant's exceptions are laid over the final `limits`, wherever in the file those stand.
     let mut exceptions: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
@@ -69,7 +70,13 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Problems> {
                                 own.push((key.to_owned(), text));
                                 Ok(())
                             }
-                            None => set(&mut config, &entry.key, &text),
+                            None => {
+                                given.insert(entry.key.clone());
+                                match entry.list && !takes_lists(&entry.key) {
+                                    true => Err(format!("{} can't be a list", entry.key)),
+                                    false => set(&mut config, &entry.key, &text),
+                                }
+                            }
                         }
                     });
                     if let Err(message) = applied {
@@ -81,13 +88,15 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Problems> {
     }
     for option in all_keys() {
         let variable = super::describe::env_name(&option);
-        if let Some(text) = env(&variable)
-            && let Err(message) = set(&mut config, &option, &text)
-        {
-            problems.push(Problem { place: variable, message });
+        if let Some(text) = env(&variable) {
+            if let Err(message) = set(&mut config, &option, &text) {
+                problems.push(Problem { place: variable, message });
+            }
+            given.insert(option);
         }
     }
     for (key, text) in &sources.flags {
+        given.insert(key.clone());
         if let Err(message) = set(&mut config, key, text) {
             problems.push(Problem { place: format!("--{}", super::describe::flag_name(key)), message });
         }
@@ -99,6 +108,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Problems> {
         }
         config.tenants.insert(tenant, limits);
     }
+    config.open_ports(|key| given.contains(key));
     if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
 }
 
@@ -106,6 +116,10 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Problems> {
 pub(super) fn all_keys() -> impl Iterator<Item = String> {
     let limits = Limits::DECLARED.iter().map(|o| format!("limits.{}", o.key));
     Config::DECLARED.iter().map(|o| o.key.to_owned()).chain(limits)
+}
+
+fn takes_lists(key: &str) -> bool {
+    Config::DECLARED.iter().any(|o| o.key == key && o.kind == Kind::Addresses)
 }
 
 trait Settable {
@@ -273,6 +287,20 @@ mod tests {
         let wrong =
             from_file("tenants: {a/b: {max_series: 1}, ok: {max_serie: 1}}\n").unwrap_err().to_string();
         assert!(wrong.contains("tenants.a/b") && wrong.contains("did you mean \"max_series\"?"), "{wrong}");
+    }
+
+    #[test]
+    fn seeds_open_the_ports_that_nobody_set() {
+        let ports = |text: &str| {
+            let config = from_file(text).unwrap();
+            (config.http_address.0, config.peer_address.0)
+        };
+        let pair = |http: &str, peer: &str| (http.to_owned(), peer.to_owned());
+        assert_eq!(ports(""), pair("127.0.0.1:9480", "127.0.0.1:9481"));
+        assert_eq!(ports("seed: [a:9481, b:9481]\n"), pair("0.0.0.0:9480", "0.0.0.0:9481"));
+        let set = "seed: a:9481\npeer: {address: '127.0.0.1:9481'}\n";
+        assert_eq!(ports(set), pair("0.0.0.0:9480", "127.0.0.1:9481"));
+        assert!(from_file("zone: [a]\n").unwrap_err().to_string().contains("c.yaml:1: zone can't be a list"));
     }
 
     #[test]

@@ -17,8 +17,13 @@ use declare::options;
 pub use describe::{arguments, reference, schema, to_yaml, values};
 pub use load::{Problem, Problems, Sources, Variables, load};
 pub use values::{
-    Address, Bound, Duration, FilePath, Kind, LogFormat, LogLevel, Setting, Size, WalSync, parse_duration_ms,
+    Address, Addresses, Bound, Duration, FilePath, Kind, LogFormat, LogLevel, OptionalAddress,
+    ReplicationFactor, Setting, Size, WalSync, parse_duration_ms,
 };
+
+/// The hosts that both ports bind by default: this machine alone, or every interface once there are others.
+const HOST_ALONE: &str = "127.0.0.1";
+const HOST_AMONG_OTHERS: &str = "0.0.0.0";
 
 options! {
     /// All options of a node. Options of tenants have their defaults in `limits` and exceptions in `tenants`.
@@ -26,8 +31,40 @@ options! {
         /// Folder that holds everything this node stores. One node a folder.
         "data_dir" data_dir: FilePath = FilePath("./carillon-data".into()), restart;
 
-        /// Where HTTP is served. Port 0 takes a free one.
-        "http.address" http_address: Address = Address("127.0.0.1:9480".to_owned()), restart;
+        /// What people call this node; empty means its advertised address. A node that starts with an empty disk
+        /// under the name and address of a lost one takes its place in the ring.
+        "name" name: String = String::new(), restart;
+        /// Which of the places that fail alone (a zone, a rack, a machine) this node stands in. Replicas of a series
+        /// stand in different zones where there are enough.
+        "zone" zone: String = "default".to_owned(), restart;
+        /// Peer address of a node of the cluster to join; give it several times for several nodes. The first node of a
+        /// cluster may name itself, or one that starts later. Without seeds a node is a cluster of its own. Names are
+        /// resolved again on each attempt.
+        "seed" seeds: Addresses = Addresses::default(), restart;
+        /// What all nodes of the cluster share: a folder, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or
+        /// `az://CONTAINER/PREFIX`. Empty means the folder `bucket` in the data folder, for a node on its own.
+        "bucket" bucket: String = String::new(), restart;
+        /// Stores that keep each sample, where there are as many. It counts when a cluster is founded; later
+        /// `carillon ring replication-factor` changes it.
+        "replication_factor" replication_factor: ReplicationFactor = ReplicationFactor(3), restart;
+        /// The address at which the other nodes reach this one's peer port. Empty means that it is guessed, and logged.
+        "advertise_address" advertise_address: OptionalAddress = OptionalAddress(None), restart;
+
+        /// Where other nodes reach this one, and nobody else should: gRPC, gossip included. Port 0 takes a free one.
+        /// With seeds, unless it is set, every interface is bound.
+        "peer.address" peer_address: Address = Address(format!("{HOST_ALONE}:9481")), restart;
+        /// A node that all others miss for this long without a break is forgotten, if enough owners have all that it
+        /// had: its place in the ring goes to the others.
+        "cluster.forget_after" forget_after: Bound<Duration> = Bound::Max(Duration::from_h(4)), reload;
+        /// Time between messages of gossip. A dead node is noticed after about ten of them.
+        "cluster.gossip_interval" gossip_interval: Duration = Duration { ms: 500 }, restart;
+        /// How often the ring document in the bucket is looked at; news travel faster between the nodes themselves.
+        "cluster.bucket_interval" bucket_interval: Duration = Duration::from_s(10), restart;
+        /// How long a change of the ring may wait for the nodes that must agree before it is taken back.
+        "cluster.transition_timeout" transition_timeout: Duration = Duration::from_min(2), reload;
+
+        /// Where HTTP is served. Port 0 takes a free one. With seeds, unless it is set, every interface is bound.
+        "http.address" http_address: Address = Address(format!("{HOST_ALONE}:9480")), restart;
         /// Connections served at once; further ones wait to be accepted.
         "http.max_connections" http_max_connections: u64 = 4096, restart;
         /// How long a client may take to send a request's headers; an idle connection is closed after as long.
@@ -104,6 +141,29 @@ impl Config {
     /// What `tenant` may do.
     pub fn limits_of(&self, tenant: &str) -> &Limits {
         self.tenants.get(tenant).unwrap_or(&self.limits)
+    }
+
+    /// Lets the ports that nobody set be reached by others, once there are others. `is_set` tells whether somebody set
+    /// the option at a key.
+    fn open_ports(&mut self, is_set: impl Fn(&str) -> bool) {
+        if self.seeds.0.is_empty() {
+            return;
+        }
+        for (key, address) in
+            [("http.address", &mut self.http_address), ("peer.address", &mut self.peer_address)]
+        {
+            if !is_set(key) {
+                *address = Address(address.0.replacen(HOST_ALONE, HOST_AMONG_OTHERS, 1));
+            }
+        }
+    }
+
+    /// The bucket's place: what is configured, or the folder in the data folder.
+    pub fn bucket_url(&self) -> String {
+        match self.bucket.is_empty() {
+            true => self.data_dir.0.join("bucket").to_string_lossy().into_owned(),
+            false => self.bucket.clone(),
+        }
     }
 
     /// The keys of options that differ and can't change while the node runs.

@@ -30,6 +30,8 @@ pub enum Kind {
     DurationOrUnlimited,
     /// A whole number or `unlimited`.
     NumberOrUnlimited,
+    /// `host:port`, any number of them.
+    Addresses,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -286,6 +288,70 @@ impl Setting for Address {
     }
 }
 
+/// Any number of addresses: a list in the file, several flags, or commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<Address>);
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.0.iter().map(|a| a.0.as_str()).collect();
+        f.write_str(&texts.join(","))
+    }
+}
+
+impl Setting for Addresses {
+    const KIND: Kind = Kind::Addresses;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|a| !a.is_empty())
+            .map(Address::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// An address, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionalAddress(pub Option<Address>);
+
+impl fmt::Display for OptionalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |address| address.fmt(f))
+    }
+}
+
+impl Setting for OptionalAddress {
+    const KIND: Kind = Kind::Text;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(Self(None)) } else { Address::parse(text).map(|address| Self(Some(address))) }
+    }
+}
+
+/// How many stores keep a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicationFactor(pub u32);
+
+/// More copies than this cost much and save nothing.
+const REPLICATION_FACTOR_MAX: u32 = 9;
+
+impl fmt::Display for ReplicationFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Setting for ReplicationFactor {
+    const KIND: Kind = Kind::Number;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let copies = text.parse().ok().filter(|n| (1..=REPLICATION_FACTOR_MAX).contains(n));
+        copies.map(Self).ok_or_else(|| format!("{text:?} isn't a number from 1 to {REPLICATION_FACTOR_MAX}"))
+    }
+}
+
 /// Declares an option of a few words.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -377,6 +443,9 @@ mod tests {
         assert!(Address::parse("localhost:0").is_ok() && Address::parse("[::]:9480").is_ok());
         assert!(Address::parse("9480").is_err() && Address::parse(":9480").is_err());
         assert!(Address::parse("host:99999").is_err());
+        let several = Addresses::parse("a:1, b:2,").unwrap();
+        assert_eq!((several.0.len(), several.to_string().as_str()), (2, "a:1,b:2"));
+        assert!(Addresses::parse("").unwrap().0.is_empty() && Addresses::parse("a:1,b").is_err());
     }
 
     proptest! {

@@ -10,23 +10,25 @@ use serde_saphyr::Spanned;
 pub struct Entry {
     /// Keys from the outermost in, joined by dots.
     pub key: String,
-    /// The scalar's text.
+    /// The scalar's text; of a list its scalars', with commas between them.
     pub text: String,
+    /// Whether it was a list.
+    pub list: bool,
     /// Line of the key, from 1.
     pub line: u64,
 }
 
-/// Reads a file: nested maps of scalars. An empty file has no entries.
+/// Reads a file: nested maps of scalars and lists of scalars. An empty file has no entries.
 ///
 /// # Errors
-/// The parser's message, with the line, when it isn't YAML or holds something else than maps of scalars.
+/// The parser's message, with the line, when it isn't YAML or holds something else.
 pub fn entries(text: &str) -> Result<Vec<Entry>, String> {
     let tree: Tree = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     let mut found = Vec::new();
     match tree {
         Tree::Map(pairs) => flatten("", pairs, &mut found)?,
         Tree::Null => {}
-        Tree::Scalar(_) | Tree::List => return Err("the file must be a map of options".to_owned()),
+        Tree::Scalar(_) | Tree::List(_) => return Err("the file must be a map of options".to_owned()),
     }
     Ok(found)
 }
@@ -37,9 +39,16 @@ fn flatten(prefix: &str, pairs: Vec<(Spanned<String>, Tree)>, found: &mut Vec<En
         let key = if prefix.is_empty() { name.value } else { format!("{prefix}.{}", name.value) };
         match value {
             Tree::Map(pairs) => flatten(&key, pairs, found)?,
-            Tree::Scalar(text) => found.push(Entry { key, text, line }),
+            Tree::Scalar(text) => found.push(Entry { key, text, list: false, line }),
             Tree::Null => {}
-            Tree::List => return Err(format!("line {line}: {key} can't be a list")),
+            Tree::List(items) => {
+                let scalar = |item| match item {
+                    Tree::Scalar(text) => Ok(text),
+                    _ => Err(format!("line {line}: {key} can only list plain values")),
+                };
+                let texts: Vec<_> = items.into_iter().map(scalar).collect::<Result<_, _>>()?;
+                found.push(Entry { key, text: texts.join(","), list: true, line });
+            }
         }
     }
     Ok(())
@@ -48,7 +57,7 @@ fn flatten(prefix: &str, pairs: Vec<(Spanned<String>, Tree)>, found: &mut Vec<En
 enum Tree {
     Null,
     Scalar(String),
-    List,
+    List(Vec<Tree>),
     Map(Vec<(Spanned<String>, Tree)>),
 }
 
@@ -90,8 +99,11 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
-        while items.next_element::<Tree>()?.is_some() {}
-        Ok(Tree::List)
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Tree::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
@@ -118,6 +130,16 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_scalars_have_commas() {
+        let list =
+            |key: &str, text: &str, line| Entry { key: key.into(), text: text.into(), list: true, line };
+        assert_eq!(
+            entries("seed: [a, b]\nx:\n  - 1\n").unwrap(),
+            [list("seed", "a,b", 1), list("x", "1", 2)]
+        );
+    }
+
+    #[test]
     fn an_empty_file_sets_nothing() {
         assert_eq!(entries("").unwrap(), []);
         assert_eq!(entries("# nothing\n").unwrap(), []);
@@ -126,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_not_a_map_is_refused() {
         assert!(entries("- a\n").is_err());
-        assert!(entries("wal: [a]\n").unwrap_err().contains("line 1: wal can't be a list"));
+        assert!(entries("wal: [{a: 1}]\n").unwrap_err().contains("line 1: wal can only list plain values"));
         assert!(entries("wal: {\n").is_err());
         assert!(entries("a: 1\na: 2\n").is_err());
     }
