@@ -8,7 +8,7 @@ use super::context::Context;
 use super::notes::{Note, Notes};
 use super::row::{ABSENT, Row, is_absent};
 use crate::annotations::Level;
-use crate::functions::histogram::{self, Incompatible};
+use crate::functions::histogram::{self, Incompatible, Keep};
 use crate::functions::window::StepValues;
 use crate::parse::Span;
 use crate::parse::ast::BinaryOp;
@@ -53,6 +53,15 @@ impl Troubles {
         }
     }
 
+    /// Takes in those of others.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (op, left, right) in other.incompatible.into_iter().flatten() {
+            self.types(op, left, right);
+        }
+        self.layout = self.layout.or(other.layout);
+        self.notes.merge(other.notes);
+    }
+
     /// Makes annotations of them.
     pub(crate) fn tell(self, context: &Context<'_>, span: Span) {
         let kind = |histogram| if histogram { "histogram" } else { "float" };
@@ -74,7 +83,7 @@ impl Troubles {
 impl ElementOp {
     /// Whether the result is no longer the metric that it was.
     pub(crate) fn drops_name(self) -> bool {
-        self.return_bool || !self.op.is_comparison()
+        self.return_bool || !(self.op.is_comparison() || self.op.is_trim())
     }
 
     /// Applies the operator; a comparison without `bool` gives the left sample, or the right one if `keep_right`.
@@ -105,11 +114,15 @@ impl ElementOp {
             };
         }
         let result = match (self.op, left, right) {
-            (op, Float(left), Float(right)) => return Outcome::Float(arithmetic(op, left, right)),
+            (op, Float(left), Float(right)) if !op.is_trim() => {
+                return Outcome::Float(arithmetic(op, left, right));
+            }
             (BinaryOp::Mul, Float(factor), Histogram(h)) | (BinaryOp::Mul, Histogram(h), Float(factor)) => {
                 Ok(histogram::scaled(h, factor))
             }
             (BinaryOp::Div, Histogram(h), Float(divisor)) => Ok(histogram::divided(h, divisor)),
+            (BinaryOp::TrimUpper, Histogram(h), Float(at)) => Ok(histogram::trimmed(h, at, Keep::Below)),
+            (BinaryOp::TrimLower, Histogram(h), Float(at)) => Ok(histogram::trimmed(h, at, Keep::Above)),
             (BinaryOp::Add, Histogram(left), Histogram(right)) => histogram::add(
                 left,
                 right,

@@ -33,6 +33,14 @@ pub(crate) fn edit(edit: &LabelEdit, rows: &mut Rows<'_>) -> Result<()> {
     same::unite(rows)
 }
 
+/// Labels that say what a metric is: they go with its name.
+const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+
+/// `labels` without the metric's name, type and unit.
+pub(crate) fn without_metadata(labels: &Labels) -> Labels {
+    labels.filtered(|name| !METADATA.contains(&name))
+}
+
 fn set(row: &mut Row, name: &str, value: &str) {
     row.labels = row.labels.to_builder().set(name, value).labels();
     if name == METRIC_NAME {

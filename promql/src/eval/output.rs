@@ -122,7 +122,7 @@ impl Evaluator<'_, '_> {
 
 fn drop_name(row: &mut Row) {
     if row.drop_name {
-        row.labels = row.labels.without_name();
+        row.labels = labels::without_metadata(&row.labels);
         row.drop_name = false;
     }
 }

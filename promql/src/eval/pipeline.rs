@@ -112,30 +112,44 @@ impl<'c> Pipeline<'c> {
                 };
                 in_waves(context, parts.len(), work, &mut merge)
             }
-            Source::Rows(Rows { mut rows, .. }) => {
-                let size = task_size(rows.len());
-                let mut parts = Vec::with_capacity(rows.len().div_ceil(size));
-                while rows.len() > size {
-                    let rest = rows.split_off(size);
-                    parts.push(Mutex::new(std::mem::replace(&mut rows, rest)));
-                }
-                parts.push(Mutex::new(rows));
-                let work = |part: usize, scratch: &mut Scratch| {
-                    let mut partial = new()?;
-                    let rows =
-                        std::mem::take(&mut *parts[part].lock().unwrap_or_else(PoisonError::into_inner));
-                    for row in rows {
-                        context.limits.check()?;
-                        if let Some(row) = apply(stages, context, row, scratch)? {
-                            fold(&mut partial, row, scratch)?;
-                        }
-                    }
-                    Ok(partial)
+            Source::Rows(rows) => {
+                let work = |partial: &mut T, _, row, scratch: &mut Scratch| match apply(
+                    stages, context, row, scratch,
+                )? {
+                    Some(row) => fold(partial, row, scratch),
+                    None => Ok(()),
                 };
-                in_waves(context, parts.len(), work, &mut merge)
+                over_rows(context, rows.into_rows(), new, work, merge)
             }
         }
     }
+}
+
+/// Hands rows with their numbers to tasks that work side by side, and the tasks' results on in order.
+pub(crate) fn over_rows<T: Send>(
+    context: &Context<'_>,
+    mut rows: Vec<Row>,
+    new: impl Fn() -> Result<T> + Sync,
+    work: impl Fn(&mut T, usize, Row, &mut Scratch) -> Result<()> + Sync,
+    mut merge: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let size = task_size(rows.len());
+    let mut parts = Vec::with_capacity(rows.len().div_ceil(size));
+    while rows.len() > size {
+        let rest = rows.split_off(size);
+        parts.push(Mutex::new(std::mem::replace(&mut rows, rest)));
+    }
+    parts.push(Mutex::new(rows));
+    let of_part = |part: usize, scratch: &mut Scratch| {
+        let mut partial = new()?;
+        let rows = std::mem::take(&mut *parts[part].lock().unwrap_or_else(PoisonError::into_inner));
+        for (i, row) in rows.into_iter().enumerate() {
+            context.limits.check()?;
+            work(&mut partial, part * size + i, row, scratch)?;
+        }
+        Ok(partial)
+    };
+    in_waves(context, parts.len(), of_part, &mut merge)
 }
 
 fn task_size(items: usize) -> usize {

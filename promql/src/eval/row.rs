@@ -44,6 +44,11 @@ impl Row {
         Self { labels, drop_name: false, values: vec![ABSENT; steps], histograms: Vec::new() }
     }
 
+    /// A row with the same float at all steps.
+    pub fn constant(labels: Labels, steps: usize, value: f64) -> Self {
+        Self { labels, drop_name: false, values: vec![value; steps], histograms: Vec::new() }
+    }
+
     /// The sample of a step.
     #[inline]
     pub fn cell(&self, step: usize) -> Cell<'_> {

@@ -182,7 +182,7 @@ fn scalar_operator(
     row: &mut Row,
 ) {
     row.drop_name |= op.drops_name();
-    if row.histograms.is_empty() {
+    if row.histograms.is_empty() && !op.op.is_trim() {
         binary::floats_with_scalar(op, &mut row.values, scalar, scalar_on_left);
         return;
     }

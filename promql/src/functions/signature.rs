@@ -113,6 +113,7 @@ functions! {
     Hour "hour" [Vector] optional 1 -> Vector;
     Idelta "idelta" [Matrix] exact -> Vector;
     Increase "increase" [Matrix] exact -> Vector;
+    Info "info" [Vector Vector] optional 1 -> Vector experimental;
     Irate "irate" [Matrix] exact -> Vector;
     LabelJoin "label_join" [Vector String String String] repeated -> Vector;
     LabelReplace "label_replace" [Vector String String String String] exact -> Vector;
@@ -146,6 +147,7 @@ functions! {
     SortDesc "sort_desc" [Vector] exact -> Vector;
     Sqrt "sqrt" [Vector] exact -> Vector;
     Start "start" [] exact -> Scalar experimental;
+    StartTimestamp "start_timestamp" [Vector] exact -> Vector experimental;
     StddevOverTime "stddev_over_time" [Matrix] exact -> Vector;
     Step "step" [] exact -> Scalar experimental;
     StdvarOverTime "stdvar_over_time" [Matrix] exact -> Vector;

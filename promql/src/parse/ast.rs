@@ -165,6 +165,10 @@ pub enum BinaryOp {
     Or,
     /// `unless`
     Unless,
+    /// `</`: a histogram's observations up to a value
+    TrimUpper,
+    /// `>/`: a histogram's observations from a value on
+    TrimLower,
 }
 
 impl BinaryOp {
@@ -187,6 +191,8 @@ impl BinaryOp {
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
         }
     }
 
@@ -201,6 +207,11 @@ impl BinaryOp {
                 | Self::GreaterOrEqual
                 | Self::LessOrEqual
         )
+    }
+
+    /// Whether it cuts histograms, which leaves the metric what it was.
+    pub fn is_trim(self) -> bool {
+        matches!(self, Self::TrimUpper | Self::TrimLower)
     }
 
     /// Whether it works on sets of series (`and`, `or`, `unless`).
@@ -248,6 +259,17 @@ pub struct VectorMatching {
     pub labels: Vec<Arc<str>>,
     /// Labels of `group_left` or `group_right`, taken over from the "one" side.
     pub include: Vec<Arc<str>>,
+    /// What stands in for partners that are missing.
+    pub fill: Fill,
+}
+
+/// `fill`, `fill_left`, `fill_right`: the value of samples that have no partner otherwise; experimental.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fill {
+    /// Of the left side; of the "many" side where there is one.
+    pub left: Option<f64>,
+    /// Of the right side; of the "one" side where there is a "many" side.
+    pub right: Option<f64>,
 }
 
 /// Aggregation operators.
@@ -374,13 +396,39 @@ pub enum At {
     End,
 }
 
+/// What a selector does about the borders between which it looks; experimental.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Edges {
+    /// Samples count where they lie.
+    #[default]
+    Plain,
+    /// `anchored`: the last sample before the range stands at its beginning.
+    Anchored,
+    /// `smoothed`: values at the borders are interpolated between the samples on either side.
+    Smoothed,
+}
+
+impl Edges {
+    /// As written in a query; empty for plain ones.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Anchored => "anchored",
+            Self::Smoothed => "smoothed",
+        }
+    }
+}
+
 /// Selects series at an instant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VectorSelector {
     /// The metric's name where it is written in front of the braces or as the quoted name inside them.
     pub name: Option<Arc<str>>,
-    /// All conditions, that on `__name__` included. At least one refuses the empty string.
+    /// All conditions, that on `__name__` included. At least one refuses the empty string, but in the second argument
+    /// of `info`.
     pub matchers: Vec<Matcher>,
+    /// `anchored` or `smoothed`.
+    pub edges: Edges,
     /// How far to look back from the step's time or `at`; negative looks ahead.
     pub offset: Length,
     /// `@`.

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::Span;
 use super::ast::{
-    Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, Node, Unary, ValueType, VectorMatching,
+    Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, Fill, Node, Unary, ValueType,
+    VectorMatching,
 };
+use super::matching::Modifiers;
+use crate::functions::Function;
 
 /// A node, or what is wrong with it.
 pub(super) type Checked = Result<Expr, (Span, String)>;
@@ -27,16 +30,14 @@ pub(super) struct BinaryParts {
     pub op: BinaryOp,
     /// From the operator to the end of what modifies it.
     pub op_span: Span,
-    pub return_bool: bool,
-    /// `on` or `ignoring`, where one was written.
-    pub matching: Option<VectorMatching>,
+    pub modifiers: Modifiers,
     pub left: Expr,
     pub right: Expr,
 }
 
 impl BinaryParts {
     pub fn check(self) -> Checked {
-        let Self { op, op_span, return_bool, matching, left, right } = self;
+        let Self { op, op_span, modifiers: Modifiers { return_bool, matching, fill }, left, right } = self;
         let span = left.span.to(right.span);
         let op_span =
             Span { start: op_span.start, end: op_span.end.min(right.span.start).max(op_span.start) };
@@ -58,10 +59,24 @@ impl BinaryParts {
             let message = format!("set operator {:?} not allowed in binary scalar expression", op.symbol());
             return Err((span, message));
         }
+        if op.is_trim() && !is_vector(&left) && !is_vector(&right) {
+            let message =
+                format!("operator {:?} not allowed between scalars: it trims histograms", op.symbol());
+            return Err((span, message));
+        }
+        if fill != Fill::default() && (op.is_set() || !between_vectors) {
+            let what = if op.is_set() {
+                "not allowed for set operators"
+            } else {
+                "only allowed between instant vectors"
+            };
+            return Err((op_span, format!("filling in missing series {what}")));
+        }
         if !between_vectors && matching.as_ref().is_some_and(|m| !m.labels.is_empty()) {
             return Err((span, "vector matching only allowed between instant vectors".to_owned()));
         }
-        let matching = between_vectors.then(|| matching.unwrap_or_else(match_by_all_labels));
+        let matching =
+            between_vectors.then(|| VectorMatching { fill, ..matching.unwrap_or_else(match_by_all_labels) });
         let matching = matching.map(|m| check_matching(op, m, op_span, span)).transpose()?;
         let binary = Binary { op, left, right, return_bool, matching };
         Ok(Expr { node: Node::Binary(Box::new(binary)), span })
@@ -69,7 +84,13 @@ impl BinaryParts {
 }
 
 fn match_by_all_labels() -> VectorMatching {
-    VectorMatching { cardinality: Cardinality::OneToOne, on: false, labels: Vec::new(), include: Vec::new() }
+    VectorMatching {
+        cardinality: Cardinality::OneToOne,
+        on: false,
+        labels: Vec::new(),
+        include: Vec::new(),
+        fill: Fill::default(),
+    }
 }
 
 fn check_matching(
@@ -106,6 +127,21 @@ pub(super) fn call(call: Call, span: Span) -> Checked {
     for (i, arg) in call.args.iter().enumerate() {
         let wanted = signature.args[i.min(signature.args.len() - 1)];
         expect_type(arg, wanted, || format!("call to function {name:?}"))?;
+    }
+    if let (Function::Info, Some(selector)) = (call.function, call.args.get(1)) {
+        match &selector.node {
+            Node::Vector(selector) if selector.name.is_none() => {}
+            Node::Vector(_) => {
+                let message = "expected label selectors only, got vector selector instead";
+                return Err((selector.span, message.to_owned()));
+            }
+            _ => {
+                let message = format!(
+                    "expected label selectors as the second argument to \"info\" function, got {selector}"
+                );
+                return Err((selector.span, message));
+            }
+        }
     }
     Ok(Expr { node: Node::Call(call), span })
 }

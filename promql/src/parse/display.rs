@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::ast::{
-    Aggregate, At, Binary, Cardinality, Expr, Node, Number, Subquery, VectorMatching, VectorSelector,
+    Aggregate, At, Binary, Cardinality, Edges, Expr, Fill, Node, Number, Subquery, VectorMatching,
+    VectorSelector,
 };
 use super::duration;
 use super::length::Length;
@@ -39,11 +40,13 @@ impl Display for Expr {
                 f.write_str(")")
             }
             Node::Vector(selector) => {
-                write!(f, "{}{}", series(selector), modifiers(selector.at, &selector.offset))
+                let modifiers = modifiers(selector.edges, selector.at, &selector.offset);
+                write!(f, "{}{modifiers}", series(selector))
             }
             Node::Matrix(matrix) => {
-                let modifiers = modifiers(matrix.selector.at, &matrix.selector.offset);
-                write!(f, "{}[{}]{modifiers}", series(&matrix.selector), matrix.range)
+                let selector = &matrix.selector;
+                let modifiers = modifiers(selector.edges, selector.at, &selector.offset);
+                write!(f, "{}[{}]{modifiers}", series(selector), matrix.range)
             }
             Node::Subquery(subquery) => write!(f, "{}{}", subquery.expr, brackets(subquery)),
         }
@@ -86,9 +89,17 @@ fn write_matching(f: &mut Formatter<'_>, matching: &VectorMatching) -> fmt::Resu
         let how = if matching.on { "on" } else { "ignoring" };
         write!(f, " {how} ({})", label_names(&matching.labels))?;
     }
-    match group {
-        Some(side) => write!(f, " group_{side} ({})", label_names(&matching.include)),
-        None => Ok(()),
+    if let Some(side) = group {
+        write!(f, " group_{side} ({})", label_names(&matching.include))?;
+    }
+    match matching.fill {
+        Fill { left: Some(left), right: Some(right) } if left.to_bits() == right.to_bits() => {
+            write!(f, " fill ({})", decimal(left))
+        }
+        Fill { left, right } => {
+            left.map_or(Ok(()), |value| write!(f, " fill_left ({})", decimal(value)))?;
+            right.map_or(Ok(()), |value| write!(f, " fill_right ({})", decimal(value)))
+        }
     }
 }
 
@@ -111,7 +122,7 @@ pub(super) fn brackets(subquery: &Subquery) -> impl Display + '_ {
         if let Some(step) = &subquery.step {
             step.fmt(f)?;
         }
-        write!(f, "]{}", modifiers(subquery.at, &subquery.offset))
+        write!(f, "]{}", modifiers(Edges::Plain, subquery.at, &subquery.offset))
     })
 }
 
@@ -134,13 +145,19 @@ fn series(selector: &VectorSelector) -> impl Display + '_ {
             matchers.insert(0, quoted(name));
         }
         f.write_str(outside.unwrap_or(""))?;
-        if matchers.is_empty() { Ok(()) } else { write!(f, "{{{}}}", matchers.join(",")) }
+        if matchers.is_empty() && outside.is_some() {
+            return Ok(());
+        }
+        write!(f, "{{{}}}", matchers.join(","))
     })
 }
 
-/// ` @ 1.500 offset 5m`, or nothing.
-fn modifiers(at: Option<At>, offset: &Length) -> impl Display + '_ {
+/// ` smoothed @ 1.500 offset 5m`, or nothing.
+fn modifiers(edges: Edges, at: Option<At>, offset: &Length) -> impl Display + '_ {
     fmt::from_fn(move |f| {
+        if edges != Edges::Plain {
+            write!(f, " {}", edges.keyword())?;
+        }
         match at {
             Some(At::Time(ms)) => {
                 let sign = if ms < 0 { "-" } else { "" };

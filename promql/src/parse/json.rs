@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tsdb::model::Matcher;
 
-use super::ast::{At, Cardinality, Expr, Node, ValueType, VectorSelector};
+use super::ast::{At, Cardinality, Edges, Expr, Fill, Node, ValueType, VectorSelector};
 use super::display::decimal;
 use super::length::Length;
 use crate::functions::Signature;
@@ -49,7 +49,7 @@ fn write(expr: &Expr, out: &mut String) {
                     };
                     object.key("matching");
                     let mut inner = Object::open(object.out);
-                    inner.text("card", card).raw("fillValues", r#"{"lhs":null,"rhs":null}"#);
+                    inner.text("card", card).fill(matching.fill);
                     inner.texts("include", &matching.include).texts("labels", &matching.labels);
                     inner.raw("on", matching.on);
                     inner.close();
@@ -74,12 +74,15 @@ fn write(expr: &Expr, out: &mut String) {
             object.text("type", "call");
         }
         Node::Vector(selector) => {
-            object.raw("anchored", false).selector(selector).raw("smoothed", false);
+            object.raw("anchored", selector.edges == Edges::Anchored).selector(selector);
+            object.raw("smoothed", selector.edges == Edges::Smoothed);
             object.start_or_end(selector.at).timestamp(selector.at).text("type", "vectorSelector");
         }
         Node::Matrix(matrix) => {
-            object.raw("anchored", false).selector(&matrix.selector).raw("range", ms(&matrix.range));
-            object.raw("smoothed", false).start_or_end(matrix.selector.at).timestamp(matrix.selector.at);
+            let selector = &matrix.selector;
+            object.raw("anchored", selector.edges == Edges::Anchored).selector(selector);
+            object.raw("range", ms(&matrix.range)).raw("smoothed", selector.edges == Edges::Smoothed);
+            object.start_or_end(selector.at).timestamp(selector.at);
             object.text("type", "matrixSelector");
         }
         Node::Subquery(subquery) => {
@@ -194,6 +197,15 @@ impl<'a> Object<'a> {
         };
         self.key("matchers").array(selector.matchers.iter(), matcher);
         self.text("name", selector.name.as_deref().unwrap_or("")).raw("offset", ms(&selector.offset))
+    }
+
+    fn fill(&mut self, fill: Fill) -> &mut Self {
+        let value = |value: Option<f64>| match value {
+            None => "null".to_owned(),
+            Some(value) if value.is_finite() => decimal(value),
+            Some(value) => format!("\"{}\"", decimal(value)),
+        };
+        self.raw("fillValues", format!(r#"{{"lhs":{},"rhs":{}}}"#, value(fill.left), value(fill.right)))
     }
 
     fn start_or_end(&mut self, at: Option<At>) -> &mut Self {

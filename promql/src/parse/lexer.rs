@@ -40,6 +40,7 @@ pub(super) struct Token {
     pub span: Span,
 }
 
+#[derive(Clone)]
 pub(super) struct Lexer<'a> {
     text: &'a str,
     position: usize,
@@ -76,6 +77,8 @@ impl<'a> Lexer<'a> {
             ('!', Some('~')) => (2, Kind::NotRegex),
             ('<', Some('=')) => (2, Kind::Operator(BinaryOp::LessOrEqual)),
             ('>', Some('=')) => (2, Kind::Operator(BinaryOp::GreaterOrEqual)),
+            ('<', Some('/')) => (2, Kind::Operator(BinaryOp::TrimUpper)),
+            ('>', Some('/')) => (2, Kind::Operator(BinaryOp::TrimLower)),
             ('=', _) => (1, Kind::Assign),
             ('<', _) => (1, Kind::Operator(BinaryOp::Less)),
             ('>', _) => (1, Kind::Operator(BinaryOp::Greater)),

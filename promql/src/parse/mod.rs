@@ -1,7 +1,8 @@
 //! From a query's text to a typed tree, and back.
 //!
 //! 1. `lexer` cuts the text into tokens, one at a time, as the parser asks for them.
-//! 2. `parser` builds the tree by precedence climbing; selectors and their modifiers are in `selector`. Every
+//! 2. `parser` builds the tree by precedence climbing; selectors and their modifiers are in `selector`, those of
+//!    operators in `matching`. Every
 //!    node is checked (`check`) as it is built, so the first error met is the one reported.
 //! 3. `display` writes a tree in one line, `pretty` in several, `json` as Prometheus's `parse_query` does.
 
@@ -13,6 +14,7 @@ mod error;
 mod json;
 pub mod length;
 mod lexer;
+mod matching;
 mod number;
 mod parser;
 mod pretty;

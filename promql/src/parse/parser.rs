@@ -1,13 +1,11 @@
 //! The parser: precedence climbing over the lexer's tokens, one token ahead.
 //!
-//! Weakest first: `or`; `and`, `unless`; comparisons; `+`, `-`; `*`, `/`, `%`, `atan2` and signs; `^`, the only one
+//! Weakest first: `or`; `and`, `unless`; comparisons, `</`, `>/`; `+`, `-`; `*`, `/`, `%`, `atan2` and signs; `^`, the only one
 //! that groups from the right; then what is written behind an expression: `[…]`, `offset`, `@`.
 
 use std::sync::Arc;
 
-use super::ast::{
-    AggregateOp, BinaryOp, Call, Cardinality, Expr, Node, Number, Unary, ValueType, VectorMatching,
-};
+use super::ast::{AggregateOp, BinaryOp, Call, Expr, Node, Number, Unary, ValueType};
 use super::check::{self, Checked};
 use super::lexer::{Kind, Lexer, Token};
 use super::{MAX_DEPTH, MAX_NESTING, ParseError, Span, Syntax};
@@ -31,7 +29,8 @@ pub fn parse_with(query: &str, syntax: Syntax) -> Result<Expr, ParseError> {
     }
     let mut lexer = Lexer::new(query);
     let token = lexer.next()?;
-    let mut parser = Parser { query, lexer, token, last: Span::default(), depth: 0, syntax };
+    let mut parser =
+        Parser { query, lexer, token, last: Span::default(), depth: 0, syntax, empty_matchers: false };
     if parser.token.kind == Kind::End {
         return Err(parser.error(parser.token.span, "no expression found in input"));
     }
@@ -58,6 +57,8 @@ pub(super) struct Parser<'a> {
     /// Calls of [`Parser::expression`] under way: the parser's own recursion.
     depth: usize,
     pub syntax: Syntax,
+    /// Whether a selector may match everything: it only adds to what `info` looks for.
+    pub empty_matchers: bool,
 }
 
 /// Whether it is `without`, and the labels.
@@ -88,14 +89,13 @@ impl Parser<'_> {
                 break;
             }
             let op_span = self.bump()?.span;
-            let (return_bool, matching) = self.matching()?;
+            let modifiers = self.matching()?;
             let right = self.expression(if op == BinaryOp::Pow { op_power } else { op_power + 1 })?;
             let height = left.height.max(right.height);
             let binary = check::BinaryParts {
                 op,
                 op_span: op_span.to(self.last),
-                return_bool,
-                matching,
+                modifiers,
                 left: left.expr,
                 right: right.expr,
             };
@@ -190,22 +190,22 @@ impl Parser<'_> {
             return Err(self.error(start, format!("unknown function with name {name:?}")));
         };
         if function.signature().experimental && !self.syntax.experimental {
-            return Err(self.experimental(name, start));
+            return Err(self.experimental(&format!("{name}()"), start));
         }
-        let (args, height) = self.arguments()?;
+        let (args, height) = self.arguments(function == Function::Info)?;
         let call = Call { function, args };
         self.grow(check::call(call, start.to(self.last)), height)
     }
 
     fn aggregate(&mut self, op: AggregateOp, start: Span) -> Result<Tree, ParseError> {
         if op.is_experimental() && !self.syntax.experimental {
-            return Err(self.experimental(op.name(), start));
+            return Err(self.experimental(&format!("{}()", op.name()), start));
         }
         let before = self.grouping_modifier()?;
         if self.token.kind != Kind::LeftParen {
             return Err(self.unexpected("aggregation", "\"(\""));
         }
-        let (args, height) = self.arguments()?;
+        let (args, height) = self.arguments(false)?;
         let (without, grouping) = match before {
             Some(modifier) => modifier,
             None => self.grouping_modifier()?.unwrap_or_default(),
@@ -224,14 +224,16 @@ impl Parser<'_> {
         Ok(Some((without, self.label_list()?)))
     }
 
-    /// `(a, b)`: expressions, and the height of the highest.
-    fn arguments(&mut self) -> Result<(Vec<Expr>, usize), ParseError> {
+    /// `(a, b)`: expressions, and the height of the highest. Those of `info` are a vector and a bare selector.
+    fn arguments(&mut self, of_info: bool) -> Result<(Vec<Expr>, usize), ParseError> {
         self.take(&Kind::LeftParen, "function call", "\"(\"")?;
         let mut args = Vec::new();
         let mut height = 0;
         if self.token.kind != Kind::RightParen {
             loop {
+                self.empty_matchers = of_info && args.len() == 1;
                 let arg = self.expression(0)?;
+                self.empty_matchers = false;
                 height = height.max(arg.height);
                 args.push(arg.expr);
                 if self.token.kind != Kind::Comma {
@@ -248,7 +250,7 @@ impl Parser<'_> {
     }
 
     /// `(a, "b", c,)`: names of labels.
-    fn label_list(&mut self) -> Result<Vec<Arc<str>>, ParseError> {
+    pub fn label_list(&mut self) -> Result<Vec<Arc<str>>, ParseError> {
         self.take(&Kind::LeftParen, "grouping opts", "\"(\"")?;
         let mut labels = Vec::new();
         while self.token.kind != Kind::RightParen {
@@ -272,35 +274,6 @@ impl Parser<'_> {
         }
         self.take(&Kind::RightParen, "grouping opts", "\",\" or \")\"")?;
         Ok(labels)
-    }
-
-    /// What may stand between an operator and its right side: `bool`, `on (…)`, `group_left (…)` and their kin.
-    fn matching(&mut self) -> Result<(bool, Option<VectorMatching>), ParseError> {
-        let return_bool = self.is_keyword("bool");
-        if return_bool {
-            self.bump()?;
-        }
-        let on = self.is_keyword("on");
-        if !on && !self.is_keyword("ignoring") {
-            return Ok((return_bool, None));
-        }
-        self.bump()?;
-        let labels = self.label_list()?;
-        let cardinality = if self.is_keyword("group_left") {
-            Cardinality::ManyToOne
-        } else if self.is_keyword("group_right") {
-            Cardinality::OneToMany
-        } else {
-            Cardinality::OneToOne
-        };
-        let mut include = Vec::new();
-        if cardinality != Cardinality::OneToOne {
-            self.bump()?;
-            if self.token.kind == Kind::LeftParen {
-                include = self.label_list()?;
-            }
-        }
-        Ok((return_bool, Some(VectorMatching { cardinality, on, labels, include })))
     }
 
     /// The operator that comes next, if one does.
@@ -380,8 +353,13 @@ impl Parser<'_> {
         self.error(self.token.span, format!("unexpected {found}{context}{expected}"))
     }
 
-    fn experimental(&self, name: &str, span: Span) -> ParseError {
-        self.error(span, format!("{name}() is experimental and isn't enabled"))
+    /// Whether an opening parenthesis follows the next token.
+    pub fn is_before_paren(&self) -> bool {
+        self.lexer.clone().next().is_ok_and(|token| token.kind == Kind::LeftParen)
+    }
+
+    pub fn experimental(&self, what: &str, span: Span) -> ParseError {
+        self.error(span, format!("{what} is experimental and isn't enabled"))
     }
 
     pub fn too_deep(&self, span: Span, max: usize) -> ParseError {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 
-use super::ast::{At, BinaryOp, Expr, MatrixSelector, Node, Subquery, ValueType, VectorSelector};
+use super::ast::{At, BinaryOp, Edges, Expr, MatrixSelector, Node, Subquery, ValueType, VectorSelector};
 use super::length::Length;
 use super::lexer::Kind;
-use super::parser::{Parser, Tree, named_number};
+use super::parser::{Parser, Tree};
 use super::{ParseError, Span};
 
 /// What `offset` and `@` may follow, as errors say it.
@@ -39,12 +39,13 @@ impl Parser<'_> {
                 }
                 matchers.push(Matcher::equal(METRIC_NAME, name.clone()));
             }
-            None if matchers.iter().all(|m| m.matches("")) => {
+            None if !self.empty_matchers && matchers.iter().all(|m| m.matches("")) => {
                 return Err(self.error(span, "vector selector must contain at least one non-empty matcher"));
             }
             None => {}
         }
-        let selector = VectorSelector { name, matchers, offset: Length::Fixed(0), at: None };
+        let edges = Edges::default();
+        let selector = VectorSelector { name, matchers, edges, offset: Length::Fixed(0), at: None };
         Ok(Tree { expr: Expr { node: Node::Vector(selector), span }, height: 1 })
     }
 
@@ -109,6 +110,10 @@ impl Parser<'_> {
                 has_offset = true;
             } else if self.token.kind == Kind::At {
                 self.at(&mut tree.expr)?;
+            } else if self.is_keyword("anchored") {
+                self.edges(&mut tree.expr, Edges::Anchored)?;
+            } else if self.is_keyword("smoothed") {
+                self.edges(&mut tree.expr, Edges::Smoothed)?;
             } else {
                 return Ok(tree);
             }
@@ -170,6 +175,29 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// `anchored`, `smoothed`.
+    fn edges(&mut self, expr: &mut Expr, edges: Edges) -> Result<(), ParseError> {
+        let span = self.bump()?.span;
+        let keyword = edges.keyword();
+        if !self.syntax.experimental {
+            return Err(self.experimental(&format!("the {keyword} modifier"), span));
+        }
+        let place = match &mut expr.node {
+            Node::Vector(selector) => &mut selector.edges,
+            Node::Matrix(matrix) => &mut matrix.selector.edges,
+            _ => {
+                let what = "must be preceded by an instant vector selector or range vector selector";
+                return Err(self.error(expr.span, format!("{keyword} modifier {what}")));
+            }
+        };
+        if *place != Edges::Plain && *place != edges {
+            return Err(self.error(span, "anchored and smoothed modifiers cannot be used together"));
+        }
+        *place = edges;
+        expr.span = expr.span.to(self.last);
+        Ok(())
+    }
+
     /// `@ 1234.5`, `@ start()`, `@ end()`.
     fn at(&mut self, expr: &mut Expr) -> Result<(), ParseError> {
         let sign = self.bump()?.span;
@@ -198,24 +226,9 @@ impl Parser<'_> {
 
     /// Seconds since the epoch, as milliseconds.
     fn timestamp(&mut self) -> Result<i64, ParseError> {
-        let start = self.token.span;
-        let negative = self.token.kind == Kind::Operator(BinaryOp::Sub);
-        if negative || self.token.kind == Kind::Operator(BinaryOp::Add) {
-            self.bump()?;
-        }
-        #[allow(clippy::cast_precision_loss, reason = "durations are far below 2^53 ms")]
-        let seconds = match self.token.kind {
-            Kind::Number(seconds) => Some(seconds),
-            Kind::Duration(duration_ms) => Some(duration_ms as f64 / 1000.0),
-            Kind::Word => named_number(self.text(self.token.span)),
-            _ => None,
-        };
-        let Some(seconds) = seconds else { return Err(self.unexpected("@", "timestamp")) };
-        self.bump()?;
-        to_ms(if negative { -seconds } else { seconds }).ok_or_else(|| {
-            let message =
-                format!("timestamp out of bounds for @ modifier: {}", self.text(start.to(self.last)));
-            self.error(start.to(self.last), message)
+        let (seconds, span) = self.signed_number("@", "timestamp")?;
+        to_ms(seconds).ok_or_else(|| {
+            self.error(span, format!("timestamp out of bounds for @ modifier: {}", self.text(span)))
         })
     }
 }

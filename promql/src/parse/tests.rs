@@ -265,6 +265,47 @@ fn experimental_functions_need_the_setting() {
 }
 
 #[test]
+fn experimental_modifiers_need_the_setting_and_are_shown_in_one_way() {
+    for (query, shown) in [
+        ("a + fill(0) b", "a + fill (0) b"),
+        (
+            "a / on (x) group_left fill_right (-1.5) fill_left (NaN) b",
+            "a / on (x) group_left () fill_left (NaN) fill_right (-1.5) b",
+        ),
+        ("a == bool fill_left(+Inf) fill", "a == bool fill_left (+Inf) fill"),
+        ("rate(a[5m] anchored offset 1m)", "rate(a[5m] anchored offset 1m)"),
+        ("a @ 100 smoothed", "a smoothed @ 100.000"),
+        ("a offset -100 smoothed + 0", "a smoothed offset -1m40s + 0"),
+        (r#"info(a, {b=~".*"})"#, ""),
+        (r#"info(a, {})"#, ""),
+    ] {
+        let shown = if shown.is_empty() { query } else { shown };
+        let expr = parse_with(query, EXPERIMENTAL).unwrap_or_else(|e| panic!("{query}: {e}"));
+        assert_eq!(expr.to_string(), shown, "{query}");
+        assert_eq!(parse_with(shown, EXPERIMENTAL).unwrap().to_string(), shown);
+        assert!(parse(query).is_err(), "{query}");
+    }
+    for metric in ["fill", "fill_left + fill", "a + fill_right", "anchored", "smoothed + anchored"] {
+        assert!(parse(metric).is_ok(), "{metric}");
+    }
+    for wrong in [
+        "a and fill(0) b",
+        "a + fill(0) 1",
+        "a + fill(b) c",
+        "rate(a[5m] anchored smoothed)",
+        "a[5m:1m] anchored",
+        "info(a, b)",
+        "info(a, sum(b))",
+        r#"{b=~".*"}"#,
+        r#"info(a, sum({b=~".*"}))"#,
+        "1 </ 2",
+    ] {
+        assert!(parse_with(wrong, EXPERIMENTAL).is_err(), "{wrong}");
+    }
+    assert_eq!(grouped("a </ 1 + 2 == b >/ 3"), "<<<a </ <1 + 2>> == b> >/ 3>");
+}
+
+#[test]
 fn spans_cover_what_was_written() {
     let query = " sum by (a) (rate( foo{a='b'}[5m] offset 1m ) * 2) ";
     let sum = parse(query).unwrap();

@@ -7,7 +7,9 @@ mod bounds;
 mod ops;
 mod quantile;
 mod sparse;
+mod trim;
 
 pub use bounds::{Bucket, buckets, upper_bound};
 pub use ops::{Incompatible, Total, add, divided, equal, is_reset, scaled, subtract};
 pub use quantile::{NanObservations, average, deviation, fraction, fraction_of, quantile, variance};
+pub use trim::{Keep, trimmed};

@@ -1,0 +1,75 @@
+//! What makes a match ambiguous.
+
+use tsdb::model::Labels;
+
+use super::Join;
+use crate::error::{Error, Result};
+use crate::eval::row::Row;
+use crate::parse::ast::Fill;
+
+impl Join<'_> {
+    /// Two series of one key on the side that may have but one.
+    pub(super) fn refuse_duplicates(&self, many: &[Row]) -> Result<()> {
+        let fills = self.node.matching.fill != Fill::default();
+        for rows in self.ones.iter().filter(|rows| rows.len() > 1) {
+            let steps = self.one[rows[0]].values.len();
+            for step in 0..steps {
+                let mut present = rows.iter().filter(|row| self.one[**row].has(step));
+                // Where the other side is empty, and isn't filled, Prometheus doesn't look.
+                if let (Some(first), Some(second)) = (present.next(), present.next())
+                    && (fills || many.iter().any(|row| row.has(step)))
+                {
+                    return Err(self.duplicate(&self.one[*first].labels, &self.one[*second].labels));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self, first: &Labels, second: &Labels) -> Error {
+        let side = if self.swapped { "left" } else { "right" };
+        let group = shown(&self.spec.labels(second));
+        Error::Execution(format!(
+            "found duplicate series for the match group {group} on the {side} hand-side of the operation: \
+             [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
+            shown(second),
+            shown(first),
+        ))
+    }
+
+    /// Two series of one key on the other side, where none was allowed.
+    pub(super) fn refuse_many(&self, keys: &[Option<usize>], many: &[Row]) -> Result<()> {
+        let mut first_of: Vec<Option<usize>> = vec![None; self.ones.len()];
+        let mut matched: Vec<Option<Vec<bool>>> = vec![None; self.ones.len()];
+        let filled = self.node.matching.fill.right.is_some();
+        for (i, key) in keys.iter().enumerate() {
+            let Some(key) = *key else { continue };
+            let Some(first) = first_of[key] else {
+                first_of[key] = Some(i);
+                continue;
+            };
+            let meets = |row: &Row, step| row.has(step) && (filled || self.one_has(key, step));
+            let steps = many[i].values.len();
+            let taken = matched[key]
+                .get_or_insert_with(|| (0..steps).map(|step| meets(&many[first], step)).collect());
+            for (step, taken) in taken.iter_mut().enumerate() {
+                let here = meets(&many[i], step);
+                if here && *taken {
+                    return Err(Error::Execution(
+                        "multiple matches for labels: many-to-one matching must be explicit \
+                         (group_left/group_right)"
+                            .to_owned(),
+                    ));
+                }
+                *taken |= here;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Labels as Prometheus's errors write them: the name is a label like any other.
+fn shown(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    format!("{{{}}}", pairs.join(", "))
+}

@@ -1,0 +1,91 @@
+//! Selectors and subqueries: the times that they look at, and what has to be fetched for that.
+
+use tsdb::model::Matcher;
+use tsdb::select::Select;
+
+use super::{Builder, Wants};
+use crate::error::Error;
+use crate::parse::ast::{self, At, Expr, Node};
+use crate::parse::length::Length;
+use crate::plan::grid::{Grid, View};
+use crate::plan::node::{Leaf, RangeSource, Subquery};
+
+impl Builder<'_> {
+    /// The source of a range vector and its length in milliseconds.
+    pub(super) fn range_source(&mut self, expr: &Expr, grid: &Grid) -> Result<(RangeSource, i64), Error> {
+        match &expr.unwrap_parens().node {
+            Node::Matrix(matrix) => {
+                let range_ms = self.positive_ms(&matrix.range)?;
+                let view = self.view(matrix.selector.at, &matrix.selector.offset)?;
+                let (first, last) = view.span_ms(grid);
+                let from = first.saturating_sub(range_ms).saturating_add(1);
+                let select = self.select(&matrix.selector.matchers, from, last);
+                Ok((RangeSource::Select(self.leaf(select, view)), range_ms))
+            }
+            Node::Subquery(subquery) => {
+                let range_ms = self.positive_ms(&subquery.range)?;
+                let view = self.view(subquery.at, &subquery.offset)?;
+                let step_ms = match &subquery.step {
+                    Some(step) => self.positive_ms(step)?,
+                    None => self.settings.subquery_step_ms,
+                };
+                let (first, last) = view.span_ms(grid);
+                let inner = Grid::of_subquery(first, last, range_ms, step_ms);
+                let outside = std::mem::replace(&mut self.wants, Wants::Buckets);
+                let input = self.vector(&subquery.expr, &inner).map(Box::new);
+                self.wants = outside;
+                let input = input?;
+                Ok((RangeSource::Subquery(Subquery { input, view, step_ms }), range_ms))
+            }
+            _ => unreachable!("the parser's type check lets only range vectors stand here"),
+        }
+    }
+
+    pub(super) fn leaf(&self, select: usize, view: View) -> Leaf {
+        Leaf { select, view, tells_resets: self.wants == Wants::Totals }
+    }
+
+    pub(super) fn instant_leaf(
+        &mut self,
+        selector: &ast::VectorSelector,
+        grid: &Grid,
+    ) -> Result<Leaf, Error> {
+        let view = self.view(selector.at, &selector.offset)?;
+        let (first, last) = view.span_ms(grid);
+        let from = first.saturating_sub(self.range.lookback_ms).saturating_add(1);
+        let select = self.select(&selector.matchers, from, last);
+        Ok(self.leaf(select, view))
+    }
+
+    pub(super) fn view(&self, at: Option<At>, offset: &Length) -> Result<View, Error> {
+        let offset_ms = offset.ms(self.range.step_ms, self.range.span_ms());
+        let offset_ms = offset_ms.map_err(|e| Error::Invalid(e.to_string()))?;
+        Ok(View { at_ms: at.map(|at| self.range.at_ms(at)), offset_ms })
+    }
+
+    pub(super) fn positive_ms(&self, length: &Length) -> Result<i64, Error> {
+        let ms = length.positive_ms(self.range.step_ms, self.range.span_ms());
+        ms.map_err(|e| Error::Invalid(e.to_string()))
+    }
+
+    /// The number of a select that covers these series and this range, both ends included.
+    pub(super) fn select(&mut self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> usize {
+        let to_ms = to_ms.max(from_ms);
+        let touches = |s: &Select| *s.range_ms.start() <= to_ms && from_ms <= *s.range_ms.end();
+        match self.selects.iter().position(|s| s.matchers == matchers && touches(s)) {
+            Some(index) => {
+                let range = &mut self.selects[index].range_ms;
+                *range = from_ms.min(*range.start())..=to_ms.max(*range.end());
+                index
+            }
+            None => {
+                self.selects.push(Select {
+                    matchers: matchers.to_vec(),
+                    range_ms: from_ms..=to_ms,
+                    shard: None,
+                });
+                self.selects.len() - 1
+            }
+        }
+    }
+}
