@@ -10,11 +10,13 @@
 //! | [`log`] | log lines as logfmt or JSON |
 //! | [`receive`] | taking samples in |
 //! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
+//! | [`bucket`] | object storage: catalog, shipping blocks, reading them |
 //! | [`cli`] | the command line, one file a verb |
 //! | [`mod@bench`] | load and measurements, for any server |
 //! | [`client`] | HTTP clients for those two |
 
 pub mod bench;
+pub mod bucket;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use tsdb::disk::{Disk, FolderLock, OsDisk};
 
+use crate::bucket::{ByUrl, ObjectStores};
+
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ledger::{DiskLedger, Ledger, SledLedger};
 pub use net::{Connection, Listener, Net, TcpNet};
@@ -36,6 +38,8 @@ pub struct Env {
     pub ledger: Arc<dyn Ledger>,
     /// The network.
     pub net: Arc<dyn Net>,
+    /// Object storage, by location.
+    pub bucket: Arc<dyn ObjectStores>,
     /// Blocking and parallel work.
     pub pool: Arc<dyn Pool>,
     /// What the process uses.
@@ -61,6 +65,7 @@ impl Env {
             disk: Arc::new(disk),
             lock: Some(Arc::new(lock)),
             net: Arc::new(TcpNet),
+            bucket: Arc::new(ByUrl),
             pool: Arc::new(ThreadPool::new(query_threads)),
             process: Arc::new(OsProcess::new()),
             seed: rand::random(),

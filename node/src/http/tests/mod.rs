@@ -61,6 +61,7 @@ impl TestNode {
             ledger: Arc::new(DiskLedger::open(shared).unwrap()),
             net: Arc::new(TcpNet),
             pool: Arc::new(Inline),
+            bucket: Arc::new(crate::bucket::ByUrl),
             process: Arc::new(OsProcess::new()),
             seed: 42,
         };

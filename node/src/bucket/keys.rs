@@ -1,0 +1,73 @@
+//! Every name in the bucket, in one place.
+//!
+//! ```text
+//! 01J9…/                          a block, named by its ULID, as Thanos lays it out
+//!   chunks/000001 …
+//!   index
+//!   meta.json                     written last: a block without it is being uploaded, or is a leftover
+//! carillon/                       ours; Thanos passes over it, since it is no ULID
+//!   catalog/TENANT                which blocks a tenant has (`catalog`)
+//!   self-test/NONCE               written and removed by the self-test (`swap`)
+//! ```
+//!
+//! Other modules name their objects with [`own`].
+
+use object_store::path::Path;
+use tsdb::model::TenantId;
+use ulid::Ulid;
+
+/// The folder of everything that isn't a block.
+const OWN: &str = "carillon";
+const CATALOG: &str = "catalog";
+const SELF_TEST: &str = "self-test";
+
+/// An object of ours that isn't a block's: `carillon/PART/PART`.
+pub fn own<'a>(parts: impl IntoIterator<Item = &'a str>) -> Path {
+    Path::from_iter(std::iter::once(OWN).chain(parts))
+}
+
+/// The folder with the catalogs of all tenants.
+pub fn catalogs() -> Path {
+    own([CATALOG])
+}
+
+/// A tenant's catalog. What a path can't hold is encoded in it, so that tenants never share one.
+pub fn catalog(tenant: &TenantId) -> Path {
+    own([CATALOG, tenant.as_str()])
+}
+
+/// What the self-test writes.
+pub(super) fn self_test(nonce: u128) -> Path {
+    own([SELF_TEST, &format!("{nonce:032x}")])
+}
+
+/// The folder of a block.
+pub fn block(ulid: Ulid) -> Path {
+    Path::from(ulid.to_string())
+}
+
+/// A file of a block, by its name there: `chunks/000001`.
+pub fn block_file(ulid: Ulid, name: &str) -> Path {
+    Path::from(format!("{ulid}/{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_never_share_a_catalog() {
+        let names = ["a", "A", "a.b", "a*b", "a'b", "a(b)", "!_-."];
+        let tenants = names.map(|name| TenantId::new(name).unwrap());
+        let keys: std::collections::BTreeSet<_> = tenants.iter().map(catalog).collect();
+        assert_eq!(keys.len(), names.len());
+        assert!(keys.iter().all(|key| key.prefix_matches(&catalogs()) && key.parts().count() == 3));
+    }
+
+    #[test]
+    fn a_blocks_files_lie_in_its_folder() {
+        let ulid = Ulid(7);
+        assert_eq!(block_file(ulid, "chunks/000001").as_ref(), format!("{ulid}/chunks/000001"));
+        assert!(block_file(ulid, "index").prefix_matches(&block(ulid)));
+    }
+}
