@@ -13,7 +13,7 @@ use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Tenant, TenantSettings};
 use tsdb::model::TenantId;
 
 use crate::config::{Bound, Config, Duration};
-use crate::env::{Clock, Env, Pool, on_disk};
+use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
 use crate::metrics::Asked;
 
 /// What stands for "unlimited" where the engine adds to it: a hundred years, in milliseconds.
@@ -34,7 +34,11 @@ impl Storage {
         let (disk, now_ms, seed) = (env.disk.clone(), env.clock.now_ms(), env.seed);
         let settings = DbSettings { tenant: settings_of(config, None), ..DbSettings::default() };
         let began = tokio::time::Instant::now();
-        let opened = on_disk(&*env.pool, move || Db::open(disk, settings, now_ms, seed)).await;
+        let pool = env.pool.clone();
+        let opened = on_disk(&*env.pool, move || {
+            Db::open(disk, settings, now_ms, seed, &PoolWorkers(&*pool))
+        });
+        let opened = opened.await;
         let (db, recovery) = opened?;
         log_recovery(&recovery, began.elapsed());
         let storage = Self { db: Arc::new(db), configured: RwLock::default() };

@@ -17,6 +17,7 @@ use tsdb::db::{Append, Bounds, Db, DbSettings, SeriesKey, SeriesRef};
 use tsdb::disk::OsDisk;
 use tsdb::model::{Labels, Matcher, Sample, TenantId};
 use tsdb::select::Select;
+use tsdb::workers::Inline;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let open = || -> Result<(Db, tsdb::db::Recovery)> {
         let disk = OsDisk::open(folder.path()).expect("the folder can be opened");
-        Db::open(Arc::new(disk), DbSettings::default(), START_MS, 42)
+        Db::open(Arc::new(disk), DbSettings::default(), START_MS, 42, &Inline)
     };
     let (db, _) = open()?;
     let tenant = db.tenant(&TenantId::new("bench")?)?;

@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let disk = Arc::new(OsDisk::open(&folder).map_err(|e| tsdb::Error::io("open", &folder, e))?);
     let dir = Path::new("wal");
     let tenant = TenantId::new("anonymous")?;
-    let mut ignore = |_: tsdb::wal::RecordRef<'_>| Ok(());
+    let mut ignore = |_: &[tsdb::wal::RecordRef<'_>]| Ok(());
     let (wal, _) = Wal::open(disk.clone(), dir, WalSettings::default(), &mut ignore, WalPosition::START)?;
 
     let (mut encode, mut append, mut commit) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
@@ -73,8 +73,8 @@ fn main() -> Result<()> {
     drop(wal);
 
     let mut seen = 0u64;
-    let mut read = |record: tsdb::wal::RecordRef<'_>| {
-        for sample in Floats::new(record.payload) {
+    let mut read = |records: &[tsdb::wal::RecordRef<'_>]| {
+        for sample in records.iter().flat_map(|record| Floats::new(record.payload)) {
             std::hint::black_box(sample?);
             seen += 1;
         }

@@ -17,6 +17,7 @@
 //! | [`index`] | from labels to series: postings and the planner that head and blocks share |
 //! | [`select`] | matchers + range → series, and decoding series into columns |
 //! | [`wal`] | the write-ahead log of all tenants |
+//! | [`workers`] | the seam to whoever has threads |
 
 pub mod block;
 pub mod chunk;
@@ -31,5 +32,6 @@ pub mod index;
 pub mod model;
 pub mod select;
 pub mod wal;
+pub mod workers;
 
 pub use error::{Error, Result};

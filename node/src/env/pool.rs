@@ -176,7 +176,7 @@ impl QueueState {
 /// One evaluation's hold on the pool.
 pub struct PoolWorkers<'a>(pub &'a dyn Pool);
 
-impl promql::Workers for PoolWorkers<'_> {
+impl tsdb::workers::Workers for PoolWorkers<'_> {
     /// Calls `task` with 0 to `tasks - 1`, on this thread and those that are idle; returns when all have run.
     ///
     /// # Panics
@@ -272,7 +272,7 @@ impl TaskPointer {
 
 #[cfg(test)]
 mod tests {
-    use promql::Workers as _;
+    use tsdb::workers::Workers as _;
 
     use super::*;
 

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use tsdb::chunk::Columns;
 use tsdb::model::FloatHistogram;
 use tsdb::select::Series;
+use tsdb::workers::Workers;
 
 use super::limits::{Budget, Charge, Limits};
 use super::notes::Notes;
 use super::row::Row;
-use super::workers::Workers;
 use crate::annotations::{Annotations, Level};
 use crate::error::Result;
 use crate::functions::window::KernelScratch;

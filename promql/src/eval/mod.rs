@@ -26,7 +26,6 @@ mod pipeline;
 pub(crate) mod row;
 mod same;
 mod stage;
-mod workers;
 
 use tsdb::select::Series;
 
@@ -39,7 +38,7 @@ pub use limits::Limits;
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
 use stage::{MapOp, Stage};
-pub use workers::{Inline, Workers};
+pub use tsdb::workers::{Inline, Workers};
 
 use crate::annotations::Level;
 use crate::error::{Error, Result};

@@ -18,8 +18,8 @@ const DIRECTIONS: [(&str, &[&str]); 7] = [
     ("tests", &["node", "promql", "tsdb"]),
 ];
 
-/// What `promql` may name of `tsdb`: the model, the shape of an answer, and its decoded columns.
-const ROOMS_OF_PROMQL: [&str; 4] = ["model", "select", "chunk", "Error"];
+/// What `promql` may name of `tsdb`: the model, the shape of an answer, its decoded columns, and the seam to threads.
+const ROOMS_OF_PROMQL: [&str; 5] = ["model", "select", "chunk", "workers", "Error"];
 
 /// `cargo metadata` of the workspace, without the network.
 pub fn metadata(args: &[&str]) -> Value {

@@ -50,6 +50,7 @@ use crate::disk::Disk;
 pub use crate::head::SeriesRef;
 use crate::model::TenantId;
 use crate::wal::WalPosition;
+use crate::workers::Workers;
 use crate::{Error, Result, files};
 
 /// Most tenants of a node: each costs a few hundred bytes even when idle.
@@ -70,7 +71,7 @@ struct Tenants {
 
 impl Db {
     /// Opens a data folder, or begins one. `now_ms` is the wall clock; `seed` is secret and new for every process, and
-    /// is where block names and keys' salts come from.
+    /// is where block names and keys' salts come from. `workers` share the replay.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoSpace`]; [`Error::Invalid`] when a newer version wrote the folder. Damage is no error:
@@ -80,8 +81,9 @@ impl Db {
         settings: DbSettings,
         now_ms: i64,
         seed: u128,
+        workers: &dyn Workers,
     ) -> Result<(Self, Recovery)> {
-        restore::open(disk, settings, now_ms, seed)
+        restore::open(disk, settings, now_ms, seed, workers)
     }
 
     /// A tenant, which begins to exist where it didn't; nothing is stored for it before its first sample.

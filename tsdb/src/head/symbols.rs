@@ -58,17 +58,15 @@ impl LabelStore {
         Ok(LabelsAt { start, pairs: pairs as u16 })
     }
 
-    /// The encoded bytes of labels, appended to `bytes`.
-    pub(crate) fn write(&self, at: LabelsAt, bytes: &mut Vec<u8>) {
-        for symbol in self.run(at) {
-            bytes.extend_from_slice(self.symbol(*symbol));
-        }
-    }
-
     /// Labels again; `scratch` is overwritten.
     pub(crate) fn labels(&self, at: LabelsAt, scratch: &mut Vec<u8>) -> Labels {
+        self.labels_of(self.run(at), scratch)
+    }
+
+    /// The labels that symbols stand for: name, value, ...; `scratch` is overwritten.
+    pub(crate) fn labels_of(&self, symbols: &[u32], scratch: &mut Vec<u8>) -> Labels {
         scratch.clear();
-        self.write(at, scratch);
+        symbols.iter().for_each(|symbol| scratch.extend_from_slice(self.symbol(*symbol)));
         Labels::from_encoded(scratch)
     }
 

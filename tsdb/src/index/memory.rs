@@ -49,6 +49,29 @@ impl MemoryPostings {
         }
     }
 
+    /// Adds series under one of their labels; `ids` ascend. The caller adds them under all others too, and by
+    /// [`MemoryPostings::add_ids`].
+    pub(crate) fn add_to_list(&mut self, name: &str, value: &str, ids: &[u32]) {
+        let values = match self.names.get_mut(name) {
+            Some(values) => values,
+            None => self.names.entry(name.into()).or_default(),
+        };
+        match (values.get_mut(value), ids) {
+            (Some(list), ids) => list.extend(ids),
+            (None, [first, others @ ..]) => {
+                let mut list = List::One(*first);
+                list.extend(others);
+                values.insert(value.into(), list);
+            }
+            (None, []) => {}
+        }
+    }
+
+    /// Adds series as such; `ids` ascend.
+    pub(crate) fn add_ids(&mut self, ids: &[u32]) {
+        self.all |= ids.iter().copied().collect::<RoaringBitmap>();
+    }
+
     /// Removes a series that was added with these labels.
     pub fn remove(&mut self, id: u32, labels: &Labels) {
         self.all.remove(id);
@@ -155,6 +178,19 @@ impl List {
             }
             Self::Many(ids) => {
                 ids.insert(id);
+            }
+        }
+    }
+
+    /// Adds ascending ids.
+    fn extend(&mut self, ids: &[u32]) {
+        match self {
+            Self::Many(set) => **set |= ids.iter().copied().collect::<RoaringBitmap>(),
+            few if ids.len() <= VECTOR_IDS_MAX => ids.iter().for_each(|id| few.insert(*id)),
+            few => {
+                let mut all: RoaringBitmap = ids.iter().copied().collect();
+                few.add_to(&mut all);
+                *few = Self::Many(Box::new(all));
             }
         }
     }

@@ -61,22 +61,13 @@ pub enum RecordKind {
     Exemplars = 4,
     /// [`record::metadata`].
     Metadata = 5,
-    /// [`record::tombstones`]: deletions.
-    Tombstones = 6,
     /// Bytes of the head's own, about one of its shards.
     Shard = 7,
 }
 
 impl RecordKind {
-    const ALL: [Self; 7] = [
-        Self::Series,
-        Self::Floats,
-        Self::Histograms,
-        Self::Exemplars,
-        Self::Metadata,
-        Self::Tombstones,
-        Self::Shard,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Series, Self::Floats, Self::Histograms, Self::Exemplars, Self::Metadata, Self::Shard];
 
     /// From the number on disk.
     pub fn from_byte(byte: u8) -> Option<Self> {
@@ -206,9 +197,9 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Reads the log in folder `dir` (made where it is absent), hands every record from `from` on to `replay`, makes
-    /// what it read safe, and goes on in a new segment. Records of a segment come definitions first, then the rest
-    /// in the order of their appends; definitions of the first segment come even from before `from`.
+    /// Reads the log in folder `dir` (made where it is absent), hands every record from `from` on to `replay`, segment
+    /// by segment, makes what it read safe, and goes on in a new segment. Records of a segment come definitions first,
+    /// then the rest in the order of their appends; definitions of the first segment come even from before `from`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for settings out of range, [`Error::Io`], [`Error::NoSpace`], and whatever `replay` returns. Damage is no
@@ -217,7 +208,7 @@ impl Wal {
         disk: Arc<dyn Disk>,
         dir: &Path,
         settings: WalSettings,
-        replay: &mut dyn FnMut(RecordRef<'_>) -> Result<()>,
+        replay: &mut dyn FnMut(&[RecordRef<'_>]) -> Result<()>,
         from: WalPosition,
     ) -> Result<(Self, WalRecovery)> {
         if settings.segment_bytes > SEGMENT_BYTES_MAX || settings.segment_bytes == 0 {

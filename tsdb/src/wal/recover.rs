@@ -1,7 +1,7 @@
 //! Reading the log back at a start.
 //!
 //! 1. Segments are read in order, from the one of the position asked for on. Each is scanned whole; then its
-//!    definitions are handed over (a copy only where the first was damaged), then the rest in order.
+//!    records are handed over: definitions (a copy only where the first was damaged), then the rest in order.
 //! 2. In the last segment, a hole with no frame behind it is a *torn tail*: a write that a crash cut short, and which
 //!    nobody was told of. Every other hole, every missing segment and every earlier segment without its end frame is
 //!    *damage*. Damage behind the last byte that some frame knew to be synced may be a torn write too, since a disk
@@ -83,7 +83,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(
     disk: &dyn Disk,
     dir: &Path,
-    replay: &mut dyn FnMut(RecordRef<'_>) -> Result<()>,
+    replay: &mut dyn FnMut(&[RecordRef<'_>]) -> Result<()>,
     from: WalPosition,
 ) -> Result<Recovered> {
     disk.create_dir(dir).map_err(|e| Error::io("create", dir, e))?;
@@ -125,7 +125,7 @@ pub(super) fn recover(
 struct Reader<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
-    replay: &'a mut dyn FnMut(RecordRef<'_>) -> Result<()>,
+    replay: &'a mut dyn FnMut(&[RecordRef<'_>]) -> Result<()>,
     report: WalRecovery,
     tenants: Tenants,
 }
@@ -245,29 +245,24 @@ impl Reader<'_> {
     /// Definitions first, each once; then the rest from `start` on.
     fn hand_over(&mut self, number: u32, start: u32, bytes: &[u8], found: &[Found]) -> Result<()> {
         let mut seen = BTreeSet::new();
-        for frame in found.iter().filter(|f| f.kind == RecordKind::Series) {
-            let first_time = seen.insert((frame.tenant, frame.shard, frame.payload_crc, frame.payload.len()));
-            if first_time || !frame.is_copy {
-                self.hand_over_one(number, bytes, frame)?;
-            }
-        }
-        for frame in found.iter().filter(|f| f.kind != RecordKind::Series && f.range.start >= start) {
-            self.hand_over_one(number, bytes, frame)?;
-        }
-        Ok(())
-    }
-
-    fn hand_over_one(&mut self, segment: u32, bytes: &[u8], frame: &Found) -> Result<()> {
-        self.report.records += 1;
-        (self.replay)(RecordRef {
+        let definitions = found.iter().filter(|f| {
+            let mut is_first = || seen.insert((f.tenant, f.shard, f.payload_crc, f.payload.len()));
+            f.kind == RecordKind::Series && (is_first() || !f.is_copy)
+        });
+        let others = found.iter().filter(|f| f.kind != RecordKind::Series && f.range.start >= start);
+        let tenants = &self.tenants;
+        let record = |frame: &Found| RecordRef {
             kind: frame.kind,
-            tenant: self.tenants.get(frame.tenant),
+            tenant: tenants.get(frame.tenant),
             shard: frame.shard,
             min_ms: frame.times_ms.0,
             max_ms: frame.times_ms.1,
             payload: &bytes[frame.payload.clone()],
-            end: WalPosition { segment, offset: frame.range.end },
-        })
+            end: WalPosition { segment: number, offset: frame.range.end },
+        };
+        let records: Vec<_> = definitions.chain(others).map(record).collect();
+        self.report.records += records.len() as u64;
+        (self.replay)(&records)
     }
 
     /// Writes again what the last segment holds and may not be safe, ends it, and gives back room it won't need.

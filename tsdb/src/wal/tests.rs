@@ -47,9 +47,11 @@ fn append(wal: &Wal, kind: RecordKind, payload: &[u8]) -> Result<WalPosition> {
 /// Opens the log; also the numbers of what was replayed, in order.
 fn open_from(disk: &MemoryDisk, from: WalPosition) -> Result<(Wal, Vec<u64>, WalRecovery)> {
     let mut seen = Vec::new();
-    let mut replay = |record: RecordRef<'_>| {
-        assert_eq!((record.tenant, record.shard), (&tenant(), 1));
-        seen.push(number(record.payload));
+    let mut replay = |records: &[RecordRef<'_>]| {
+        for record in records {
+            assert_eq!((record.tenant, record.shard), (&tenant(), 1));
+            seen.push(number(record.payload));
+        }
         Ok(())
     };
     let (wal, recovery) = Wal::open(Arc::new(disk.clone()), dir(), SETTINGS, &mut replay, from)?;
@@ -514,7 +516,7 @@ fn a_start_that_fails_at_any_operation_can_be_tried_again() {
 #[test]
 fn what_replay_refuses_ends_the_start() {
     let (disk, _, _) = log_of(0..3, 10);
-    let mut refuse = |_: RecordRef<'_>| Err(Error::Limit("no".to_owned()));
+    let mut refuse = |_: &[RecordRef<'_>]| Err(Error::Limit("no".to_owned()));
     let opened = Wal::open(Arc::new(disk), dir(), SETTINGS, &mut refuse, WalPosition::START);
     assert!(matches!(opened.err(), Some(Error::Limit(_))));
 }
@@ -627,8 +629,10 @@ impl Model {
 fn reopen(disk: &MemoryDisk, model: &mut Model) -> Wal {
     loop {
         let mut seen = Vec::new();
-        let mut replay = |record: RecordRef<'_>| {
-            seen.push((number(record.payload), record.end.segment, record.kind == RecordKind::Series));
+        let mut replay = |records: &[RecordRef<'_>]| {
+            let numbered =
+                |r: &RecordRef<'_>| (number(r.payload), r.end.segment, r.kind == RecordKind::Series);
+            seen.extend(records.iter().map(numbered));
             Ok(())
         };
         match Wal::open(Arc::new(disk.clone()), dir(), SETTINGS, &mut replay, model.from) {

@@ -14,6 +14,7 @@ use tsdb::disk::MemoryDisk;
 use tsdb::model::{IntHistogram, Labels, MatchOp, Matcher, Sample, Span, TenantId, Value};
 use tsdb::select::Select;
 use tsdb::wal::{WalPosition, WalSettings};
+use tsdb::workers::Inline;
 use xxhash_rust::xxh3::xxh3_128;
 
 const TENANTS: usize = 2;
@@ -95,7 +96,8 @@ impl Store {
     pub fn open(&mut self) -> tsdb::Result<Recovery> {
         self.db = None;
         let seed = self.rng.random();
-        let (db, recovery) = Db::open(Arc::new(self.disk.clone()), self.settings.clone(), self.now_ms, seed)?;
+        let disk = Arc::new(self.disk.clone());
+        let (db, recovery) = Db::open(disk, self.settings.clone(), self.now_ms, seed, &Inline)?;
         self.db = Some(db);
         Ok(recovery)
     }

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod model;
+mod restart;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::disk::MemoryDisk;
 use crate::model::{Labels, Matcher, Sample};
 use crate::select::Select;
 use crate::wal::WalSettings;
+use crate::workers::Inline;
 
 /// A range's start, some time in 2023.
 const BASE_MS: i64 = 1_700_006_400_000;
@@ -27,7 +29,7 @@ fn settings() -> DbSettings {
 }
 
 fn open(disk: &Arc<MemoryDisk>) -> (Db, Recovery) {
-    Db::open(disk.clone(), settings(), BASE_MS, 7).unwrap()
+    Db::open(disk.clone(), settings(), BASE_MS, 7, &Inline).unwrap()
 }
 
 fn id() -> TenantId {

@@ -12,7 +12,6 @@ pub mod floats;
 pub mod histograms;
 pub mod metadata;
 pub mod series;
-pub mod tombstones;
 
 mod bytes;
 

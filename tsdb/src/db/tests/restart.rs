@@ -1,0 +1,91 @@
+//! What a start makes of a data folder, whoever does the work.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::model::{IntHistogram, Value};
+use crate::workers::Workers;
+
+/// Runs tasks from the last to the first, each on a thread of its own.
+struct Backwards;
+
+#[allow(clippy::disallowed_methods, reason = "threads are what is tested")]
+impl Workers for Backwards {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        for number in (0..tasks).rev() {
+            std::thread::scope(|scope| {
+                scope.spawn(|| task(number));
+            });
+        }
+    }
+}
+
+/// Runs all tasks at once.
+struct AtOnce;
+
+#[allow(clippy::disallowed_methods, reason = "threads are what is tested")]
+impl Workers for AtOnce {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for number in 0..tasks {
+                scope.spawn(move || task(number));
+            }
+        });
+    }
+}
+
+/// Every file of the head, by path.
+fn head_files(disk: &MemoryDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for shard in disk.list(Path::new(files::HEAD_DIR)).unwrap() {
+        let dir = Path::new(files::HEAD_DIR).join(shard.name);
+        for file in disk.list(&dir).unwrap() {
+            let path = dir.join(file.name);
+            let bytes = disk.read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+/// Tenants that come in turn, series of every kind, a cut, late samples, a checkpoint in between.
+fn lived_in(disk: &Arc<MemoryDisk>) {
+    let (db, _) = open(disk);
+    for step in 0..400i64 {
+        let tenant = db.tenant(&TenantId::new(["b", "a", "c"][step as usize % 3]).unwrap()).unwrap();
+        let mut samples: Vec<_> =
+            (0..40).map(|i| float(i, BASE_MS + step * 60_000, (step * i as i64) as f64)).collect();
+        let histogram = IntHistogram { count: step as u64, ..IntHistogram::default() };
+        let value = Value::Int(Arc::new(histogram));
+        samples.push((90, Sample { timestamp_ms: BASE_MS + step * 60_000, start_ms: 0, value }));
+        samples.push(float(91, BASE_MS - step * 1000, 1.0));
+        append(&tenant, &samples).unwrap();
+        let metadata = Metadata { family: format!("f{}", step % 7), ..Metadata::default() };
+        tenant.append_metadata(&[metadata]).unwrap();
+        db.commit().unwrap();
+        if step == 250 {
+            assert!(!db.maintain(BASE_MS).unwrap().cut.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_restart_gives_the_same_on_any_number_of_threads() {
+    let disk = Arc::new(MemoryDisk::new());
+    lived_in(&disk);
+    let outcomes = [&Inline as &dyn Workers, &Backwards, &AtOnce].map(|workers| {
+        let disk = Arc::new(disk.fork());
+        let (db, recovery) = Db::open(disk.clone(), settings(), BASE_MS, 7, workers).unwrap();
+        let answers: Vec<_> =
+            db.tenants().iter().map(|t| (t.id().clone(), select(t, ALL_TIMES), t.metadata(None, 0))).collect();
+        let names = db.tenants()[0].label_values("i", &[], ALL_TIMES, 0).unwrap();
+        db.seal().unwrap();
+        (format!("{recovery:?}"), format!("{answers:?}"), names, head_files(&disk))
+    });
+    let (recovery, answers, names, _) = &outcomes[0];
+    assert!(recovery.contains("samples: ") && answers.len() > 1_000);
+    assert_eq!(names.len(), 42);
+    assert!(outcomes[0] == outcomes[1]);
+    assert!(outcomes[0] == outcomes[2]);
+}
