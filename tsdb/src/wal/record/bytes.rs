@@ -51,7 +51,7 @@ pub(super) fn put_timestamp(out: &mut Vec<u8>, previous: &mut i64, timestamp_ms:
 
 /// What is left of a payload.
 #[derive(Clone, Copy)]
-pub(super) struct Rest<'a> {
+pub struct Rest<'a> {
     bytes: &'a [u8],
     /// Length of the whole payload.
     total: usize,

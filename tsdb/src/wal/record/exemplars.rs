@@ -8,6 +8,7 @@
 
 use super::Times;
 use super::bytes::{Rest, put_bytes, put_f64, put_series, put_timestamp};
+use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::db::Exemplar;
 use crate::head::SeriesRef;
@@ -55,39 +56,25 @@ impl ExemplarsWriter {
 }
 
 /// Reads exemplars.
-pub struct Exemplars<'a> {
-    rest: Rest<'a>,
+pub type Exemplars<'a> = Entries<'a, Previous>;
+
+/// What the next exemplar is read against.
+#[derive(Default)]
+pub struct Previous {
     series: u64,
     timestamp_ms: i64,
 }
 
-impl<'a> Exemplars<'a> {
-    /// Of a payload that an [`ExemplarsWriter`] made.
-    pub fn new(payload: &'a [u8]) -> Self {
-        Self { rest: Rest::new("WAL record of exemplars", payload), series: 0, timestamp_ms: 0 }
-    }
+impl<'a> Decode<'a> for Previous {
+    type Entry = (SeriesRef, Exemplar);
+    const WHAT: &'static str = "WAL record of exemplars";
 
-    fn decode(&mut self) -> Result<(SeriesRef, Exemplar)> {
-        let series = self.rest.series(&mut self.series)?;
-        let timestamp_ms = self.rest.timestamp(&mut self.timestamp_ms)?;
-        let value = self.rest.f64()?;
-        let labels = Labels::from_bytes(self.rest.length_and_bytes()?)?;
+    fn decode(&mut self, rest: &mut Rest<'a>) -> Result<Self::Entry> {
+        let series = rest.series(&mut self.series)?;
+        let timestamp_ms = rest.timestamp(&mut self.timestamp_ms)?;
+        let value = rest.f64()?;
+        let labels = Labels::from_bytes(rest.length_and_bytes()?)?;
         Ok((series, Exemplar { timestamp_ms, value, labels }))
-    }
-}
-
-impl Iterator for Exemplars<'_> {
-    type Item = Result<(SeriesRef, Exemplar)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let decoded = self.decode();
-        if decoded.is_err() {
-            self.rest.stop();
-        }
-        Some(decoded)
     }
 }
 

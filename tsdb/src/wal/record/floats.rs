@@ -12,6 +12,7 @@
 
 use super::Times;
 use super::bytes::{Rest, VARINT_BYTES_MAX, zigzag};
+use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::head::SeriesRef;
 
@@ -39,27 +40,26 @@ pub struct FloatSample {
 
 /// What the next sample is written against.
 #[derive(Clone, Copy)]
-struct Previous {
+pub struct Previous {
     series: u64,
     step: u64,
     timestamp_ms: i64,
     start_ms: i64,
 }
 
-const FIRST: Previous = Previous { series: 0, step: 1, timestamp_ms: 0, start_ms: 0 };
+impl Default for Previous {
+    fn default() -> Self {
+        Self { series: 0, step: 1, timestamp_ms: 0, start_ms: 0 }
+    }
+}
 
 /// Writes float samples.
+#[derive(Default)]
 pub struct FloatsWriter {
     bytes: Vec<u8>,
     count: usize,
     previous: Previous,
     times: Times,
-}
-
-impl Default for FloatsWriter {
-    fn default() -> Self {
-        Self { bytes: Vec::new(), count: 0, previous: FIRST, times: Times::default() }
-    }
 }
 
 impl FloatsWriter {
@@ -100,7 +100,7 @@ impl FloatsWriter {
     /// Forgets all samples, keeping the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        (self.count, self.previous, self.times) = (0, FIRST, Times::default());
+        (self.count, self.previous, self.times) = (0, Previous::default(), Times::default());
     }
 }
 
@@ -151,72 +151,50 @@ fn put(room: &mut [u8; SAMPLE_BYTES_MAX], mut at: usize, mut value: u64) -> usiz
 }
 
 /// Reads float samples.
-pub struct Floats<'a> {
-    rest: Rest<'a>,
-    previous: Previous,
-}
+pub type Floats<'a> = Entries<'a, Previous>;
 
-impl<'a> Floats<'a> {
-    /// Of a payload that a [`FloatsWriter`] made.
-    pub fn new(payload: &'a [u8]) -> Self {
-        Self { rest: Rest::new("WAL record of floats", payload), previous: FIRST }
-    }
+impl<'a> Decode<'a> for Previous {
+    type Entry = FloatSample;
+    const WHAT: &'static str = "WAL record of floats";
 
     #[inline]
-    fn decode(&mut self) -> Result<FloatSample> {
-        let control = self.rest.byte()?;
+    fn decode(&mut self, rest: &mut Rest<'a>) -> Result<FloatSample> {
+        let control = rest.byte()?;
         let value_bytes = usize::from(control & VALUE_BYTES);
         if value_bytes > 8 || control & UNUSED != 0 {
-            return Err(self.rest.error("unknown control bits"));
+            return Err(rest.error("unknown control bits"));
         }
-        let previous = &mut self.previous;
         if control & NO_REF == 0 {
-            previous.step = self.rest.signed()? as u64;
+            self.step = rest.signed()? as u64;
         }
-        previous.series = previous.series.wrapping_add(previous.step);
+        self.series = self.series.wrapping_add(self.step);
         if control & NO_TIME == 0 {
-            self.rest.timestamp(&mut previous.timestamp_ms)?;
+            rest.timestamp(&mut self.timestamp_ms)?;
         }
         if control & NO_START == 0 {
-            self.rest.timestamp(&mut previous.start_ms)?;
+            rest.timestamp(&mut self.start_ms)?;
         }
-        let value = f64::from_bits(self.value_bits(value_bytes)?);
-        let Previous { series, timestamp_ms, start_ms, .. } = self.previous;
+        let value = f64::from_bits(value_bits(rest, value_bytes)?);
+        let Self { series, timestamp_ms, start_ms, .. } = *self;
         Ok(FloatSample { series: SeriesRef::from_u64(series), timestamp_ms, start_ms, value })
-    }
-
-    #[inline]
-    fn value_bits(&mut self, count: usize) -> Result<u64> {
-        let high_bits = match self.rest.bytes().first_chunk::<8>() {
-            // One load and a shift that drops what belongs to the next sample.
-            Some(eight) => u64::from_le_bytes(*eight),
-            None => {
-                let mut eight = [0; 8];
-                let there = self.rest.bytes();
-                let size = there.len().min(8);
-                eight[..size].copy_from_slice(&there[..size]);
-                u64::from_le_bytes(eight)
-            }
-        };
-        self.rest.take(count)?;
-        Ok(high_bits.checked_shl(64 - 8 * count as u32).unwrap_or(0))
     }
 }
 
-impl Iterator for Floats<'_> {
-    type Item = Result<FloatSample>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
+#[inline]
+fn value_bits(rest: &mut Rest<'_>, count: usize) -> Result<u64> {
+    let high_bits = match rest.bytes().first_chunk::<8>() {
+        // One load and a shift that drops what belongs to the next sample.
+        Some(eight) => u64::from_le_bytes(*eight),
+        None => {
+            let mut eight = [0; 8];
+            let there = rest.bytes();
+            let size = there.len().min(8);
+            eight[..size].copy_from_slice(&there[..size]);
+            u64::from_le_bytes(eight)
         }
-        let decoded = self.decode();
-        if decoded.is_err() {
-            self.rest.stop();
-        }
-        Some(decoded)
-    }
+    };
+    rest.take(count)?;
+    Ok(high_bits.checked_shl(64 - 8 * count as u32).unwrap_or(0))
 }
 
 #[cfg(test)]

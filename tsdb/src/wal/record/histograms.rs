@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::Times;
 use super::bytes::{Rest, put_f64, put_series, put_signed, put_timestamp, put_unsigned};
+use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::head::SeriesRef;
 use crate::model::{Count, CounterReset, Histogram, Sample, Span, Value};
@@ -167,70 +168,69 @@ impl Coded for f64 {
 }
 
 /// Reads histogram samples.
-pub struct Histograms<'a> {
-    rest: Rest<'a>,
+pub type Histograms<'a> = Entries<'a, Previous>;
+
+/// What the next sample is read against.
+#[derive(Default)]
+pub struct Previous {
     series: u64,
     timestamp_ms: i64,
     start_ms: i64,
 }
 
-impl<'a> Histograms<'a> {
-    /// Of a payload that a [`HistogramsWriter`] made.
-    pub fn new(payload: &'a [u8]) -> Self {
-        let rest = Rest::new("WAL record of histograms", payload);
-        Self { rest, series: 0, timestamp_ms: 0, start_ms: 0 }
-    }
+impl<'a> Decode<'a> for Previous {
+    type Entry = (SeriesRef, Sample);
+    const WHAT: &'static str = "WAL record of histograms";
 
-    fn decode(&mut self) -> Result<(SeriesRef, Sample)> {
-        let control = self.rest.byte()?;
+    fn decode(&mut self, rest: &mut Rest<'a>) -> Result<Self::Entry> {
+        let control = rest.byte()?;
         if control & UNUSED != 0 {
-            return Err(self.rest.error("unknown control bits"));
+            return Err(rest.error("unknown control bits"));
         }
-        let series = self.rest.series(&mut self.series)?;
-        let timestamp_ms = self.rest.timestamp(&mut self.timestamp_ms)?;
-        let start_ms = self.rest.timestamp(&mut self.start_ms)?;
+        let series = rest.series(&mut self.series)?;
+        let timestamp_ms = rest.timestamp(&mut self.timestamp_ms)?;
+        let start_ms = rest.timestamp(&mut self.start_ms)?;
         let value = if control & FLOAT == 0 {
-            Value::Int(Arc::new(self.histogram(control)?))
+            Value::Int(Arc::new(histogram(rest, control)?))
         } else {
-            Value::Histogram(Arc::new(self.histogram(control)?))
+            Value::Histogram(Arc::new(histogram(rest, control)?))
         };
         Ok((series, Sample { timestamp_ms, start_ms, value }))
     }
+}
 
-    fn histogram<C: Coded>(&mut self, control: u8) -> Result<Histogram<C>> {
-        let rest = &mut self.rest;
-        let counter_reset = match control >> RESET_SHIFT & RESET_BITS {
-            0 => CounterReset::Unknown,
-            1 => CounterReset::Reset,
-            2 => CounterReset::NotReset,
-            _ => CounterReset::Gauge,
-        };
-        let schema = i32::try_from(rest.signed()?).map_err(|_| rest.error("no such schema"))?;
-        let (sum, zero_threshold) = (rest.f64()?, rest.f64()?);
-        let (zero_count, count) = (C::take(rest)?, C::take(rest)?);
-        let (positive_spans, negative_spans) = (spans(rest)?, spans(rest)?);
-        let positive_buckets = buckets(rest, &positive_spans)?;
-        let negative_buckets = buckets(rest, &negative_spans)?;
-        let custom_values = if control & CUSTOM == 0 {
-            None
-        } else {
-            let bounds = rest.count(8)?;
-            Some((0..bounds).map(|_| rest.f64()).collect::<Result<Arc<[f64]>>>()?)
-        };
-        Ok(Histogram {
-            counter_reset,
-            schema,
-            zero_threshold,
-            zero_count,
-            count,
-            sum,
-            positive_spans,
-            negative_spans,
-            positive_buckets,
-            negative_buckets,
-            custom_values,
-        })
-    }
+fn histogram<C: Coded>(rest: &mut Rest<'_>, control: u8) -> Result<Histogram<C>> {
+    let counter_reset = match control >> RESET_SHIFT & RESET_BITS {
+        0 => CounterReset::Unknown,
+        1 => CounterReset::Reset,
+        2 => CounterReset::NotReset,
+        _ => CounterReset::Gauge,
+    };
+    let schema = i32::try_from(rest.signed()?).map_err(|_| rest.error("no such schema"))?;
+    let (sum, zero_threshold) = (rest.f64()?, rest.f64()?);
+    let (zero_count, count) = (C::take(rest)?, C::take(rest)?);
+    let (positive_spans, negative_spans) = (spans(rest)?, spans(rest)?);
+    let positive_buckets = buckets(rest, &positive_spans)?;
+    let negative_buckets = buckets(rest, &negative_spans)?;
+    let custom_values = if control & CUSTOM == 0 {
+        None
+    } else {
+        let bounds = rest.count(8)?;
+        Some((0..bounds).map(|_| rest.f64()).collect::<Result<Arc<[f64]>>>()?)
+    };
+    Ok(Histogram {
+        counter_reset,
+        schema,
+        zero_threshold,
+        zero_count,
+        count,
+        sum,
+        positive_spans,
+        negative_spans,
+        positive_buckets,
+        negative_buckets,
+        custom_values,
+    })
 }
 
 fn spans(rest: &mut Rest<'_>) -> Result<Vec<Span>> {
@@ -250,21 +250,6 @@ fn buckets<C: Coded>(rest: &mut Rest<'_>, spans: &[Span]) -> Result<Vec<C>> {
         return Err(rest.error("spans and buckets don't agree"));
     }
     C::take_all(rest, count)
-}
-
-impl Iterator for Histograms<'_> {
-    type Item = Result<(SeriesRef, Sample)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let decoded = self.decode();
-        if decoded.is_err() {
-            self.rest.stop();
-        }
-        Some(decoded)
-    }
 }
 
 #[cfg(test)]

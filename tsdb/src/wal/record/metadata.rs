@@ -5,6 +5,7 @@
 //! ```
 
 use super::bytes::{Rest, put_bytes};
+use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::db::Metadata;
 
@@ -39,34 +40,19 @@ impl MetadataWriter {
 }
 
 /// Reads metadata.
-pub struct MetadataRecords<'a> {
-    rest: Rest<'a>,
-}
+pub type MetadataRecords<'a> = Entries<'a, Independent>;
 
-impl<'a> MetadataRecords<'a> {
-    /// Of a payload that a [`MetadataWriter`] made.
-    pub fn new(payload: &'a [u8]) -> Self {
-        Self { rest: Rest::new("WAL record of metadata", payload) }
-    }
+/// Families don't refer back to others.
+#[derive(Default)]
+pub struct Independent;
 
-    fn decode(&mut self) -> Result<Metadata> {
-        let mut text = || self.rest.string().map(str::to_owned);
+impl<'a> Decode<'a> for Independent {
+    type Entry = Metadata;
+    const WHAT: &'static str = "WAL record of metadata";
+
+    fn decode(&mut self, rest: &mut Rest<'a>) -> Result<Metadata> {
+        let mut text = || rest.string().map(str::to_owned);
         Ok(Metadata { family: text()?, kind: text()?, help: text()?, unit: text()? })
-    }
-}
-
-impl Iterator for MetadataRecords<'_> {
-    type Item = Result<Metadata>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let decoded = self.decode();
-        if decoded.is_err() {
-            self.rest.stop();
-        }
-        Some(decoded)
     }
 }
 

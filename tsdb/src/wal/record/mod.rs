@@ -1,8 +1,8 @@
 //! Payloads of the log's records: one file a kind, with its layout, writer, reader and tests.
 //!
 //! A writer is filled by `push` and used again after `clear`; its `payload` and `times_ms` go into a
-//! [`Frame`](super::Frame). A reader is an iterator over a payload. It allocates only what it hands out, survives
-//! arbitrary bytes, and stops at the first error.
+//! [`Frame`](super::Frame). A reader is an iterator over a payload (`entries`). It allocates only what it hands out,
+//! survives arbitrary bytes, and stops at the first error.
 //!
 //! Series refs are written as differences to the one before, timestamps too: whoever appends in order of refs writes
 //! a byte for both.
@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod series;
 
 mod bytes;
+mod entries;
 
 use super::TIMELESS;
 

@@ -14,6 +14,7 @@ use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::bytes::{Rest, put_bytes, put_series, put_unsigned};
+use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::head::SeriesRef;
 use crate::model::Labels;
@@ -85,58 +86,46 @@ impl SeriesWriter {
 }
 
 /// Reads definitions.
-pub struct Series<'a> {
-    rest: Rest<'a>,
-    previous: u64,
+pub type Series<'a> = Entries<'a, Known<'a>>;
+
+/// What the next definition is read against.
+#[derive(Default)]
+pub struct Known<'a> {
+    series: u64,
     strings: Vec<&'a str>,
+    /// Labels of the series at hand.
     pairs: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a> Series<'a> {
-    /// Of a payload that a [`SeriesWriter`] made.
-    pub fn new(payload: &'a [u8]) -> Self {
-        let rest = Rest::new("WAL record of series", payload);
-        Self { rest, previous: 0, strings: Vec::new(), pairs: Vec::new() }
-    }
+impl<'a> Decode<'a> for Known<'a> {
+    type Entry = (SeriesRef, Labels);
+    const WHAT: &'static str = "WAL record of series";
 
-    fn decode(&mut self) -> Result<(SeriesRef, Labels)> {
-        let series = self.rest.series(&mut self.previous)?;
-        let count = self.rest.count(2)?;
+    fn decode(&mut self, rest: &mut Rest<'a>) -> Result<Self::Entry> {
+        let series = rest.series(&mut self.series)?;
+        let count = rest.count(2)?;
         self.pairs.clear();
         for _ in 0..count {
-            let (name, value) = (self.string()?, self.string()?);
+            let (name, value) = (self.string(rest)?, self.string(rest)?);
             if value.is_empty() || self.pairs.last().is_some_and(|(previous, _)| *previous >= name) {
-                return Err(self.rest.error("names aren't sorted and unique, or a value is empty"));
+                return Err(rest.error("names aren't sorted and unique, or a value is empty"));
             }
             self.pairs.push((name, value));
         }
         Ok((series, Labels::from_sorted(self.pairs.iter().copied())))
     }
+}
 
-    fn string(&mut self) -> Result<&'a str> {
-        let number = self.rest.unsigned()?;
+impl<'a> Known<'a> {
+    fn string(&mut self, rest: &mut Rest<'a>) -> Result<&'a str> {
+        let number = rest.unsigned()?;
         if number == 0 {
-            let text = self.rest.string()?;
+            let text = rest.string()?;
             self.strings.push(text);
             return Ok(text);
         }
         let known = usize::try_from(number - 1).ok().and_then(|at| self.strings.get(at));
-        known.copied().ok_or_else(|| self.rest.error(format!("there is no string {number}")))
-    }
-}
-
-impl Iterator for Series<'_> {
-    type Item = Result<(SeriesRef, Labels)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let decoded = self.decode();
-        if decoded.is_err() {
-            self.rest.stop();
-        }
-        Some(decoded)
+        known.copied().ok_or_else(|| rest.error(format!("there is no string {number}")))
     }
 }
 
