@@ -13,6 +13,8 @@
 //! Series are dealt over the connections as Prometheus deals them over its shards: each series always goes over the
 //! same connection, in order. A connection's batches run on from scrape to scrape, so their boundaries shift.
 
+use bytes::Bytes;
+
 use super::workload::Workload;
 
 const TAG_SERIES: u8 = 0x0a;
@@ -45,7 +47,7 @@ impl Timing {
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The compressed body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// Samples in it.
     pub samples: usize,
     /// How many scrapes this connection will have sent completely with it.
@@ -114,6 +116,7 @@ impl Iterator for Requests {
             return None;
         }
         let body = self.compressor.compress_vec(&self.plain).expect("a batch is far below snappy's 4 GiB");
+        let body = Bytes::from(body);
         Some(Request { body, samples, scrapes_done: self.scrape })
     }
 }

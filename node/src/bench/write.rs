@@ -1,12 +1,14 @@
 //! `bench write`: workload A, as fast as the server takes it, to any remote-write URL.
 //!
 //! Each connection sends its own requests one after the other. None runs more than `MAX_LEAD_SCRAPES` ahead of the
-//! slowest, as wall time would keep them together; the server never sees one series long before another.
+//! slowest, as wall time would keep them together; the server never sees one series long before another. A cluster is
+//! measured as a whole: connections take its nodes in turn, and costs are those of all named processes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -23,14 +25,17 @@ const MAX_LEAD_SCRAPES: usize = 2;
 /// How much of an error's body is shown.
 const MAX_SHOWN_BODY_CHARS: usize = 500;
 
+/// Between two attempts to send the same request.
+const RETRY_EVERY: Duration = Duration::from_millis(30);
+
 /// A server that doesn't answer for this long has failed the benchmark.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What to send, and where.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The whole URL, with its path.
-    pub url: reqwest::Url,
+    /// Whole URLs, with their paths, at least one; connections take them in turn.
+    pub urls: Vec<reqwest::Url>,
     /// Further headers, such as a tenant's.
     pub headers: Vec<(String, String)>,
     /// The series and their values.
@@ -41,8 +46,12 @@ pub struct Settings {
     pub connections: usize,
     /// Series of one sample a request, at least 1.
     pub batch: usize,
-    /// The server's process, if it is to be measured.
-    pub process: Option<Process>,
+    /// The server's processes, if it is to be measured.
+    pub processes: Vec<Process>,
+    /// Most samples a second; `None` = as fast as the server takes them.
+    pub rate: Option<f64>,
+    /// How long a request is sent again when nobody answers, or with 5xx, as a Prometheus would.
+    pub patience: Duration,
     /// How long to wait after the last answer before the last look at the server's CPU time, so that work it put off
     /// counts too.
     pub settle: Duration,
@@ -95,7 +104,7 @@ pub async fn run(
     progress: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<Report, Error> {
     let client = client(settings)?;
-    let cpu_before_s = settings.process.map(|p| p.cpu_s()).transpose()?;
+    let cpu_before_s = cpu_s(&settings.processes)?;
     let pace = Arc::new(Pace::new(settings.connections));
     let progress = Arc::new(progress);
     let begin = Instant::now();
@@ -111,11 +120,13 @@ pub async fn run(
         let sender = Sender {
             connection,
             client: client.clone(),
-            url: settings.url.clone(),
+            url: settings.urls[connection % settings.urls.len()].clone(),
             pace: Arc::clone(&pace),
             // One connection watches memory, so that it is sampled once a scrape.
-            watched: settings.process.filter(|_| connection == 0),
+            watched: if connection == 0 { settings.processes.clone() } else { Vec::new() },
             watch_from: settings.timing.scrapes / 2,
+            samples_per_s: settings.rate.map(|rate| rate / settings.connections as f64),
+            patience: settings.patience,
         };
         let progress = Arc::clone(&progress);
         senders.spawn(async move { sender.run(requests, &*progress).await });
@@ -127,15 +138,15 @@ pub async fn run(
     let wall_s = begin.elapsed().as_secs_f64();
     tokio::time::sleep(settings.settle).await;
     sum.latencies_us.sort_unstable();
-    let server = match (settings.process, cpu_before_s) {
-        (Some(process), Some(before_s)) => {
-            // A very short run may end before its second half had a whole scrape.
-            if sum.resident_bytes.is_empty() {
-                sum.resident_bytes.push(process.resident_bytes()?);
-            }
-            Some(server_cost(&sum, process.cpu_s()? - before_s, settings.workload.series()))
+    let server = if settings.processes.is_empty() {
+        None
+    } else {
+        // A very short run may end before its second half had a whole scrape.
+        if sum.resident_bytes.is_empty() {
+            sum.resident_bytes.push(resident_bytes(&settings.processes)?);
         }
-        _ => None,
+        let spent_s = cpu_s(&settings.processes)? - cpu_before_s;
+        Some(server_cost(&sum, spent_s, settings.workload.series()))
     };
     Ok(Report {
         samples: sum.samples,
@@ -158,6 +169,16 @@ fn client(settings: &Settings) -> Result<reqwest::Client, Error> {
     ];
     let own = settings.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
     crate::client::client(fixed.into_iter().chain(own), REQUEST_TIMEOUT).map_err(Error)
+}
+
+/// CPU time of all, in seconds.
+fn cpu_s(processes: &[Process]) -> Result<f64, Error> {
+    processes.iter().map(Process::cpu_s).sum()
+}
+
+/// Resident memory of all, in bytes.
+fn resident_bytes(processes: &[Process]) -> Result<u64, Error> {
+    processes.iter().map(Process::resident_bytes).sum()
 }
 
 fn server_cost(sum: &Sent, cpu_s: f64, series: usize) -> ServerCost {
@@ -190,32 +211,50 @@ impl Sent {
     }
 }
 
+/// Why a request wasn't taken.
+struct Failure {
+    error: Error,
+    /// Whether it may be taken when it is sent again.
+    passes: bool,
+}
+
 struct Sender {
     connection: usize,
     client: reqwest::Client,
     url: reqwest::Url,
     pace: Arc<Pace>,
-    watched: Option<Process>,
+    watched: Vec<Process>,
     watch_from: usize,
+    samples_per_s: Option<f64>,
+    patience: Duration,
 }
 
 impl Sender {
     async fn run(self, requests: Requests, progress: &(impl Fn(u64) + Send + Sync)) -> Result<Sent, Error> {
         let mut sent = Sent::default();
         let mut scrapes_done = 0;
+        let start = Instant::now();
         for request in requests {
             self.pace.wait(self.connection).await;
+            if let Some(rate) = self.samples_per_s {
+                tokio::time::sleep_until(start + Duration::from_secs_f64(sent.samples as f64 / rate)).await;
+            }
             sent.sent_bytes += request.body.len() as u64;
             let begin = Instant::now();
-            self.post(request.body).await?;
+            while let Err(failure) = self.post(&request.body).await {
+                if !failure.passes || begin.elapsed() >= self.patience {
+                    return Err(failure.error);
+                }
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
             sent.latencies_us.push(begin.elapsed().as_micros() as u64);
             sent.samples += request.samples as u64;
             progress(request.samples as u64);
             if request.scrapes_done > scrapes_done {
                 scrapes_done = request.scrapes_done;
                 self.pace.done(self.connection, scrapes_done);
-                if let Some(process) = self.watched.filter(|_| scrapes_done > self.watch_from) {
-                    sent.resident_bytes.push(process.resident_bytes()?);
+                if !self.watched.is_empty() && scrapes_done > self.watch_from {
+                    sent.resident_bytes.push(resident_bytes(&self.watched)?);
                 }
             }
         }
@@ -223,9 +262,12 @@ impl Sender {
         Ok(sent)
     }
 
-    async fn post(&self, body: Vec<u8>) -> Result<(), Error> {
-        let failed = |e: reqwest::Error| Error::new(format!("can't write to {}: {}", self.url, causes(&e)));
-        let answer = self.client.post(self.url.clone()).body(body).send().await.map_err(failed)?;
+    async fn post(&self, body: &Bytes) -> Result<(), Failure> {
+        let failed = |e: reqwest::Error| Failure {
+            error: Error::new(format!("can't write to {}: {}", self.url, causes(&e))),
+            passes: true,
+        };
+        let answer = self.client.post(self.url.clone()).body(body.clone()).send().await.map_err(failed)?;
         let status = answer.status();
         // The body is read in any case: the connection is then used again.
         let text = answer.text().await.map_err(failed)?;
@@ -233,7 +275,8 @@ impl Sender {
             return Ok(());
         }
         let shown: String = text.trim().chars().take(MAX_SHOWN_BODY_CHARS).collect();
-        Err(Error::new(format!("{} answered {status}: {shown}", self.url)))
+        let error = Error::new(format!("{} answered {status}: {shown}", self.url));
+        Err(Failure { error, passes: status.is_server_error() })
     }
 }
 

@@ -41,12 +41,18 @@ pub struct Storage {
 /// How to write.
 #[derive(Debug, Args)]
 pub struct Write {
-    /// The remote-write address of a server
-    #[arg(long, default_value = "http://127.0.0.1:9480/api/v1/write")]
-    url: reqwest::Url,
-    /// The server's process: its CPU time and memory are then reported
+    /// The remote-write address of a server, or of each node of a cluster (repeatable: connections take them in turn)
+    #[arg(long = "url", value_name = "URL", default_value = "http://127.0.0.1:9480/api/v1/write")]
+    urls: Vec<reqwest::Url>,
+    /// The server's process: its CPU time and memory are then reported (repeatable: the sum of all)
+    #[arg(long = "pid", value_name = "PID")]
+    pids: Vec<u32>,
+    /// Most samples a second; as fast as the server takes them where absent
     #[arg(long)]
-    pid: Option<u32>,
+    rate: Option<u32>,
+    /// How long to send a request again when nobody answers, or with 5xx
+    #[arg(long, default_value = "0s")]
+    patience: String,
     /// How many series
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     series: u32,
@@ -115,13 +121,15 @@ impl Write {
             None => now_ms - step_ms * scrapes as i64,
         };
         let settings = write::Settings {
-            url: self.url.clone(),
+            urls: self.urls.clone(),
             headers: self.headers.clone(),
             workload: Workload::new(self.series as usize, self.seed),
             timing: Timing { start_ms, step_ms, scrapes },
             connections: usize::from(self.connections),
             batch: self.batch as usize,
-            process: self.pid.map(Process::open).transpose()?,
+            processes: self.pids.iter().map(|pid| Process::open(*pid)).collect::<Result<_, _>>()?,
+            rate: self.rate.map(|rate| f64::from(rate.max(1))),
+            patience: Duration::from_millis(when::duration_ms(&self.patience)?.max(0) as u64),
             settle: Duration::from_millis(when::duration_ms(&self.settle)?.max(0) as u64),
         };
         let bar = output.progress(u64::from(self.series) * scrapes as u64, "samples");

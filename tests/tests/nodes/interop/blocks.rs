@@ -26,7 +26,7 @@ async fn node_with_blocks(dir: &Path) -> (NodeProcess, Vec<(PathBuf, Value)>) {
         scrapes: (HOURS * HOUR_MS / STEP_MS) as usize,
     };
     for request in Requests::new(&Workload::new(SERIES, 1), timing, 0, 1, 10_000) {
-        let answer = node.http().write(request.body).await;
+        let answer = node.http().write(request.body.into()).await;
         assert!(answer.status < 300, "{}", answer.body);
     }
     let blocks = eventually("blocks are cut", 60, async || {
