@@ -6,6 +6,7 @@
 //! | [`config`] | one declaration per option, and reading them |
 //! | [`node`] | start, run, stop |
 //! | [`http`] | what is served: writes, questions, status |
+//! | [`grpc`] | the peer port: between nodes |
 //! | [`identity`] | which store this is |
 //! | [`log`] | log lines as logfmt or JSON |
 //! | [`receive`] | taking samples in |
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod env;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod log;

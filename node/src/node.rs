@@ -120,6 +120,7 @@ impl Node {
             max_connections: as_usize(config.http_max_connections),
             header_timeout: config.http_header_timeout.to_std(),
             stop_timeout: config.http_stop_timeout.to_std(),
+            http2: http::Http2::Beside1,
         };
         drop(config);
         let stop = CancellationToken::new();

@@ -35,9 +35,8 @@ impl Storage {
         let settings = DbSettings { tenant: settings_of(config, None), ..DbSettings::default() };
         let began = tokio::time::Instant::now();
         let pool = env.pool.clone();
-        let opened = on_disk(&*env.pool, move || {
-            Db::open(disk, settings, now_ms, seed, &PoolWorkers(&*pool))
-        });
+        let opened =
+            on_disk(&*env.pool, move || Db::open(disk, settings, now_ms, seed, &PoolWorkers(&*pool)));
         let opened = opened.await;
         let (db, recovery) = opened?;
         log_recovery(&recovery, began.elapsed());

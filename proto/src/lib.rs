@@ -9,3 +9,14 @@
 pub mod prometheus {
     include!("generated/prometheus.rs");
 }
+
+/// What nodes say to each other on the peer port.
+#[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated; the .proto files have the comments")]
+#[allow(clippy::needless_pass_by_value, clippy::semicolon_if_nothing_returned, reason = "generated")]
+#[rustfmt::skip]
+pub mod peer {
+    /// Samples on their way to the nodes that keep them.
+    pub mod write {
+        include!("generated/carillon.peer.write.v1.rs");
+    }
+}

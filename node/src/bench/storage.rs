@@ -95,7 +95,8 @@ impl<P: Fn(&'static str)> Bench<P> {
         let tenant = TenantId::new("default")?;
         let now_ms = RANGES * RANGE_MS;
         self.samples = self.workload.series() as u64 * (now_ms / STEP_MS) as u64;
-        let open = |disk: &Arc<dyn Disk>| Db::open(Arc::clone(disk), DbSettings::default(), now_ms, 1, &Inline);
+        let open =
+            |disk: &Arc<dyn Disk>| Db::open(Arc::clone(disk), DbSettings::default(), now_ms, 1, &Inline);
         let (db, _) = open(&self.disk)?;
         self.step("append to the head, a commit each scrape", |bench| bench.append(&db, &tenant))?;
         // Dropped without `seal`: as after a crash.

@@ -1,4 +1,4 @@
-//! The network: listening. (Connecting comes with the peer port.)
+//! The network: listening and connecting.
 
 use std::future::Future;
 use std::io;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// A future that a seam returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One accepted connection.
+/// One connection.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for T {}
@@ -24,10 +24,14 @@ pub trait Listener: Send + 'static {
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
-/// Makes listeners.
+/// Makes listeners and connections.
 pub trait Net: Send + Sync + 'static {
     /// Listens on `host:port`; port 0 takes a free one.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+
+    /// Connects to `host:port`. A name is looked up at each call, since what it stands for may move. The caller
+    /// bounds the time.
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>>;
 }
 
 /// The system's TCP.
@@ -39,6 +43,16 @@ impl Net for TcpNet {
         Box::pin(async move {
             let listener = tokio::net::TcpListener::bind(address).await?;
             Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the seam")]
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            // Messages are written whole: waiting for more only delays them.
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Connection>)
         })
     }
 }

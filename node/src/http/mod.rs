@@ -23,7 +23,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
 pub(crate) use api::Turns;
-pub(crate) use server::{ServerSettings, serve};
+pub(crate) use server::{Http2, ServerSettings, serve};
 pub(crate) use upload::Uploads;
 
 use crate::node::App;

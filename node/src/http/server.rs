@@ -31,6 +31,20 @@ pub struct ServerSettings {
     pub header_timeout: Duration,
     /// Longest wait for requests in work at a stop.
     pub stop_timeout: Duration,
+    /// Which versions of HTTP.
+    pub http2: Http2,
+}
+
+/// How HTTP/2 is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2 {
+    /// Beside HTTP/1, whichever the client begins with.
+    Beside1,
+    /// Alone, with this much on the way on a connection and on one of its streams: between nodes.
+    Only {
+        /// Bytes of either.
+        window_bytes: u32,
+    },
 }
 
 /// Serves until `stop` is cancelled and the requests in work are done, or too late.
@@ -49,6 +63,10 @@ pub async fn serve(
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(HEADER_BYTES_MAX);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
+    if let Http2::Only { window_bytes } = settings.http2 {
+        server = server.http2_only();
+        server.http2().initial_stream_window_size(window_bytes).initial_connection_window_size(window_bytes);
+    }
 
     let cut_off = CancellationToken::new();
     loop {

@@ -77,8 +77,11 @@ fn a_restart_gives_the_same_on_any_number_of_threads() {
     let outcomes = [&Inline as &dyn Workers, &Backwards, &AtOnce].map(|workers| {
         let disk = Arc::new(disk.fork());
         let (db, recovery) = Db::open(disk.clone(), settings(), BASE_MS, 7, workers).unwrap();
-        let answers: Vec<_> =
-            db.tenants().iter().map(|t| (t.id().clone(), select(t, ALL_TIMES), t.metadata(None, 0))).collect();
+        let answers: Vec<_> = db
+            .tenants()
+            .iter()
+            .map(|t| (t.id().clone(), select(t, ALL_TIMES), t.metadata(None, 0)))
+            .collect();
         let names = db.tenants()[0].label_values("i", &[], ALL_TIMES, 0).unwrap();
         db.seal().unwrap();
         (format!("{recovery:?}"), format!("{answers:?}"), names, head_files(&disk))

@@ -1,0 +1,150 @@
+//! Bytes between this node and its peers, counted where they enter and leave the socket.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::env::{BoxFuture, Connection, Listener};
+use crate::metrics::Asked;
+
+/// What went over the peer port's connections, both those that were made and those that were accepted.
+#[derive(Default)]
+pub(super) struct Traffic {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    pub(super) calls: AtomicU64,
+    pub(super) unreachable: AtomicU64,
+    pub(super) refused: AtomicU64,
+}
+
+/// What a scrape is told.
+pub(super) struct TrafficCollector(pub(super) Arc<Traffic>);
+
+impl fmt::Debug for TrafficCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TrafficCollector")
+    }
+}
+
+impl Collector for TrafficCollector {
+    #[allow(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^53")]
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let traffic = &self.0;
+        let mut out = Asked(encoder);
+        out.counter("carillon_peer_sent_bytes", "Bytes sent to other nodes", of(&traffic.sent_bytes))?;
+        out.counter(
+            "carillon_peer_received_bytes",
+            "Bytes received from other nodes",
+            of(&traffic.received_bytes),
+        )?;
+        out.counter("carillon_peer_calls", "Calls of other nodes", of(&traffic.calls))?;
+        out.counter(
+            "carillon_peer_calls_unreachable",
+            "Calls that got no answer in time",
+            of(&traffic.unreachable),
+        )?;
+        out.counter(
+            "carillon_peer_calls_refused",
+            "Calls, made or taken, that failed for version, cluster or store",
+            of(&traffic.refused),
+        )
+    }
+}
+
+/// A connection whose bytes are counted.
+pub(super) struct Counted<C> {
+    inner: C,
+    traffic: Arc<Traffic>,
+}
+
+impl<C> Counted<C> {
+    pub(super) fn new(inner: C, traffic: Arc<Traffic>) -> Self {
+        Self { inner, traffic }
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let read = buffer.filled().len() - before;
+        self.traffic.received_bytes.fetch_add(read as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.count(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.count(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+impl<C> Counted<C> {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.traffic.sent_bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+/// A listener whose connections' bytes are counted.
+pub(super) struct CountedListener {
+    inner: Box<dyn Listener>,
+    traffic: Arc<Traffic>,
+}
+
+impl CountedListener {
+    pub(super) fn new(inner: Box<dyn Listener>, traffic: Arc<Traffic>) -> Self {
+        Self { inner, traffic }
+    }
+}
+
+impl Listener for CountedListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Connection>, SocketAddr)>> {
+        Box::pin(async move {
+            let (connection, from) = self.inner.accept().await?;
+            let counted = Counted::new(connection, self.traffic.clone());
+            Ok((Box::new(counted) as Box<dyn Connection>, from))
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.inner.local_address()
+    }
+}
