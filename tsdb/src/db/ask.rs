@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
+use ulid::Ulid;
 
 use super::tenant::Tenant;
 use super::types::{Metadata, SeriesExemplars};
@@ -22,6 +23,9 @@ use crate::{Error, Result};
 /// Series read under one hold of a shard's lock, so that writers wait no longer than about 100 µs.
 const SERIES_PER_LOCK: usize = 256;
 
+/// Leaves out none.
+const EVERY_BLOCK: fn(Ulid) -> bool = |_| false;
+
 /// How far ahead of its visit a series is fetched.
 const PREFETCH_SERIES: usize = 6;
 
@@ -32,6 +36,14 @@ impl Tenant {
     /// [`Error::Invalid`] for matchers that all pass the empty string; [`Error::Corrupt`] when stored data can't be
     /// read: a damaged head chunk is taken out, and reported, by the next maintenance.
     pub fn select(&self, select: &Select) -> Result<Vec<Series>> {
+        self.select_without(select, &EVERY_BLOCK)
+    }
+
+    /// As [`Tenant::select`], without the blocks that `skip` names: whoever asks reads those elsewhere.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn select_without(&self, select: &Select, skip: &dyn Fn(Ulid) -> bool) -> Result<Vec<Series>> {
         let mut series = Vec::new();
         let mut scratch = Vec::new();
         let mut damaged = None;
@@ -53,7 +65,7 @@ impl Tenant {
             return Err(error);
         }
         let mut sources = vec![sorted(series)];
-        for block in self.blocks_in(&select.range_ms) {
+        for block in self.blocks_in(&select.range_ms, skip) {
             sources.push(block.select(select)?);
         }
         merge_series(sources)
@@ -70,6 +82,20 @@ impl Tenant {
         range_ms: RangeInclusive<i64>,
         limit: usize,
     ) -> Result<Vec<String>> {
+        self.label_names_without(matchers, range_ms, limit, &EVERY_BLOCK)
+    }
+
+    /// As [`Tenant::label_names`], without the blocks that `skip` names.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn label_names_without(
+        &self,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+        limit: usize,
+        skip: &dyn Fn(Ulid) -> bool,
+    ) -> Result<Vec<String>> {
         let mut names = BTreeSet::new();
         if self.head_overlaps(&range_ms) {
             let postings = self.postings.read();
@@ -80,7 +106,7 @@ impl Tenant {
                 names.extend(postings.names_of(&ids).map(str::to_owned));
             }
         }
-        for block in self.blocks_in(&range_ms) {
+        for block in self.blocks_in(&range_ms, skip) {
             names.extend(block.label_names(matchers)?);
         }
         Ok(limited(names, limit))
@@ -97,6 +123,21 @@ impl Tenant {
         range_ms: RangeInclusive<i64>,
         limit: usize,
     ) -> Result<Vec<String>> {
+        self.label_values_without(name, matchers, range_ms, limit, &EVERY_BLOCK)
+    }
+
+    /// As [`Tenant::label_values`], without the blocks that `skip` names.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn label_values_without(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+        limit: usize,
+        skip: &dyn Fn(Ulid) -> bool,
+    ) -> Result<Vec<String>> {
         let mut values = BTreeSet::new();
         if self.head_overlaps(&range_ms) {
             let postings = self.postings.read();
@@ -107,7 +148,7 @@ impl Tenant {
                 values.extend(postings.values_of(name, &ids).map(str::to_owned));
             }
         }
-        for block in self.blocks_in(&range_ms) {
+        for block in self.blocks_in(&range_ms, skip) {
             values.extend(block.label_values(name, matchers)?);
         }
         Ok(limited(values, limit))
@@ -123,6 +164,20 @@ impl Tenant {
         range_ms: RangeInclusive<i64>,
         limit: usize,
     ) -> Result<Vec<Labels>> {
+        self.series_without(matchers, range_ms, limit, &EVERY_BLOCK)
+    }
+
+    /// As [`Tenant::series`], without the blocks that `skip` names.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::select`].
+    pub fn series_without(
+        &self,
+        matchers: &[Matcher],
+        range_ms: RangeInclusive<i64>,
+        limit: usize,
+        skip: &dyn Fn(Ulid) -> bool,
+    ) -> Result<Vec<Labels>> {
         let mut all = BTreeSet::new();
         let mut scratch = Vec::new();
         self.visit(matchers, &mut |shard, own| {
@@ -130,7 +185,7 @@ impl Tenant {
                 all.insert(shard.labels.labels(found.labels, &mut scratch));
             }
         })?;
-        for block in self.blocks_in(&range_ms) {
+        for block in self.blocks_in(&range_ms, skip) {
             all.extend(block.series(matchers, &range_ms)?);
         }
         Ok(limited(all, limit))
@@ -243,10 +298,10 @@ impl Tenant {
         oldest_ms.is_some_and(|oldest_ms| oldest_ms <= *range_ms.end()) && *range_ms.start() <= newest_ms
     }
 
-    fn blocks_in(&self, range_ms: &RangeInclusive<i64>) -> Vec<Block> {
+    fn blocks_in(&self, range_ms: &RangeInclusive<i64>, skip: &dyn Fn(Ulid) -> bool) -> Vec<Block> {
         let blocks = self.blocks.load();
         let overlaps = |b: &&Block| b.meta().min_ms <= *range_ms.end() && *range_ms.start() < b.meta().max_ms;
-        blocks.iter().filter(overlaps).cloned().collect()
+        blocks.iter().filter(overlaps).filter(|b| !skip(b.meta().ulid)).cloned().collect()
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Core {
     pub(super) wal: Wal,
     /// Generation of series made now; raised before slots are emptied.
     pub(super) generation: AtomicU32,
+    /// Raised by every [`Mark`](super::Mark): tells what came before from what came after.
+    pub(super) marks: AtomicU64,
     /// How often the WAL refused what memory had taken. Nothing may be acked until a checkpoint holds it, since a
     /// sender that comes again would be told *duplicate*.
     pub(super) unlogged: AtomicU64,

@@ -15,7 +15,7 @@ use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use super::log::CutMark;
-use super::tenant::Tenant;
+use super::tenant::{RangeState, Tenant};
 use crate::block::{Block, BlockMeta, BlockWriter};
 use crate::head::SeriesRef;
 use crate::head::open::encode_by_rule;
@@ -31,12 +31,13 @@ impl Tenant {
     /// to be empty. One cut of a tenant at a time.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Io`]: try again later; [`Error::Corrupt`]: a head chunk can't be read.
+    /// [`NoSpace`](crate::Error::NoSpace), [`Io`](crate::Error::Io): try again later;
+    /// [`Corrupt`](crate::Error::Corrupt): a head chunk can't be read.
     pub(super) fn cut(&self, start_ms: i64, ulid: Ulid) -> Result<Option<BlockMeta>> {
         let end_ms = start_ms + RANGE_MS;
         self.cut_until_ms.fetch_max(end_ms, Ordering::AcqRel);
         // Before anything is read: samples that come from now on enter the range anew.
-        let state = self.ranges.lock().remove(&start_ms);
+        let state = self.begin_cut(start_ms);
         let ids = self.postings.read().ids().clone();
         let by_shard = self.by_shard(&ids);
         let cut = self.cut_frozen(start_ms, ulid, &ids, &by_shard);
@@ -44,10 +45,35 @@ impl Tenant {
             for (shard, ids) in self.core.shards.iter().zip(&by_shard) {
                 shard.write().thaw(ids);
             }
-            let mut ranges = self.ranges.lock();
-            ranges.entry(start_ms).or_default().samples += state.map_or(0, |state| state.samples);
         }
+        self.end_cut(start_ms, state.filter(|_| cut.is_err()));
         cut
+    }
+
+    /// Takes a range from those that the head has; a mark waits for it until the cut has ended.
+    fn begin_cut(&self, start_ms: i64) -> Option<RangeState> {
+        let mut ranges = self.ranges.lock();
+        let state = ranges.remove(&start_ms);
+        *self.cutting.lock() = state.map(|state| state.marks);
+        state
+    }
+
+    /// Ends a cut; `left` is the range if it came to nothing.
+    fn end_cut(&self, start_ms: i64, left: Option<RangeState>) {
+        let mut ranges = self.ranges.lock();
+        if let Some(left) = left {
+            let state = ranges.entry(start_ms).or_insert(RangeState { samples: 0, ..left });
+            state.samples += left.samples;
+            state.marks = state.marks.min(left.marks);
+        }
+        *self.cutting.lock() = None;
+    }
+
+    /// Whether the head holds nothing that was appended before the mark of this number.
+    pub(super) fn is_flushed(&self, mark: u64) -> bool {
+        let ranges = self.ranges.lock();
+        let cutting = *self.cutting.lock();
+        ranges.values().map(|state| state.marks).chain(cutting).all(|marks| marks > mark)
     }
 
     fn cut_frozen(

@@ -14,7 +14,7 @@
 //! both have one order and a duplicate is never told before its original is in the buffer. What is told to the client
 //! waits for [`Db::commit`].
 //!
-//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges.
+//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges, cutting.
 
 mod ask;
 mod core;
@@ -30,8 +30,9 @@ mod tenant;
 mod types;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -45,7 +46,7 @@ pub use self::tenant::Tenant;
 pub use self::types::{
     Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesExemplars, SeriesKey,
 };
-use crate::block::Block;
+use crate::block::{Block, BlockMeta};
 use crate::disk::Disk;
 pub use crate::head::SeriesRef;
 use crate::model::TenantId;
@@ -61,6 +62,21 @@ pub struct Db {
     core: Arc<Core>,
     tenants: RwLock<Tenants>,
     housekeeping: Mutex<Housekeeping>,
+}
+
+/// A moment of this process, told apart by what had been appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+/// A block on this node's disk.
+#[derive(Clone, Debug)]
+pub struct LocalBlock {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What it says of itself.
+    pub meta: BlockMeta,
+    /// Its folder, on the disk that the database was opened on.
+    pub dir: PathBuf,
 }
 
 #[derive(Default)]
@@ -129,6 +145,29 @@ impl Db {
     /// Up to where the WAL is safe.
     pub fn durable(&self) -> WalPosition {
         self.core.wal.durable()
+    }
+
+    /// A mark behind everything that was appended so far, by appends that have returned, for [`Db::is_flushed`].
+    pub fn mark(&self) -> Mark {
+        Mark(self.core.marks.fetch_add(1, Ordering::AcqRel))
+    }
+
+    /// Whether everything that was appended before a mark is in blocks. [`Db::flush`] makes it so, and so does
+    /// maintenance in its time.
+    pub fn is_flushed(&self, mark: Mark) -> bool {
+        self.tenants.read().by_index.iter().all(|tenant| tenant.is_flushed(mark.0))
+    }
+
+    /// All blocks of this disk that can be read, by tenant and first sample.
+    pub fn local_blocks(&self) -> Vec<LocalBlock> {
+        let mut found = Vec::new();
+        for tenant in self.tenants() {
+            for block in tenant.blocks.load().iter() {
+                let (meta, dir) = (block.meta().clone(), block.dir().to_owned());
+                found.push(LocalBlock { tenant: tenant.id.clone(), meta, dir });
+            }
+        }
+        found
     }
 
     /// Adds a block that lies complete in `dir`, a folder of this disk, to a tenant: it is moved to where the tenant's

@@ -42,6 +42,8 @@ pub struct Tenant {
     pub(super) cut_until_ms: AtomicI64,
     /// Aligned ranges, by their start, that have samples in the head.
     pub(super) ranges: Mutex<BTreeMap<i64, RangeState>>,
+    /// Marks, likewise, of the range that is being cut: it isn't among `ranges`, and not in a block yet.
+    pub(super) cutting: Mutex<Option<u64>>,
     /// Samples stored when maintenance last looked, and since when, by the wall clock, there were no more.
     pub(super) idle: Mutex<(u64, i64)>,
     /// Ids by labels; see [`super::order`].
@@ -56,6 +58,8 @@ pub(super) struct RangeState {
     pub(super) samples: u64,
     /// When maintenance first saw late samples in it, by the wall clock.
     pub(super) late_since_ms: Option<i64>,
+    /// Marks that there were when it came to be: it may hold samples that every later mark means.
+    pub(super) marks: u64,
 }
 
 /// What happened since the start.
@@ -86,6 +90,7 @@ impl Tenant {
             newest_ms: AtomicI64::new(i64::MIN),
             cut_until_ms: AtomicI64::new(i64::MIN),
             ranges: Mutex::default(),
+            cutting: Mutex::default(),
             idle: Mutex::new((u64::MAX, 0)),
             order: Mutex::default(),
             counters: Counters::default(),
@@ -243,8 +248,9 @@ impl Tenant {
         }
         self.newest_ms.fetch_max(counts.newest_ms, Ordering::AcqRel);
         let mut ranges = self.ranges.lock();
+        let new = || RangeState { marks: self.core.marks.load(Ordering::Acquire), ..RangeState::default() };
         for (start_ms, samples) in &counts.counts {
-            ranges.entry(*start_ms).or_default().samples += samples;
+            ranges.entry(*start_ms).or_insert_with(new).samples += samples;
         }
     }
 

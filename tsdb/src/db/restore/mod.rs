@@ -38,6 +38,9 @@ use crate::wal::{RecordRef, Wal, WalPosition, WalRecovery};
 use crate::workers::{Workers, each};
 use crate::{Error, Result, files};
 
+/// Number of a shard's first checkpoint.
+const FIRST_CHECKPOINT: u32 = 1;
+
 /// What a start found.
 #[derive(Debug, Default)]
 pub struct Recovery {
@@ -60,9 +63,25 @@ pub struct Damaged {
     pub error: Error,
     /// Whose it was, where that is known.
     pub tenant: Option<TenantId>,
-    /// Timestamps that may be missing, in milliseconds; `None` when nothing is missing, since the WAL or an older
-    /// checkpoint had it too, or when it isn't known.
+    /// Timestamps that may be missing, in milliseconds, where that is known.
     pub times_ms: Option<RangeInclusive<i64>>,
+    /// Whether samples may be missing that were acked; not so where the WAL or an older checkpoint had them too.
+    pub is_loss: bool,
+}
+
+impl Recovery {
+    /// Whether samples may be missing that this store once acked. A write that a crash cut short at the WAL's end is no
+    /// loss: nobody was told of it.
+    pub fn is_loss(&self) -> bool {
+        self.wal.damage_count > 0 || self.damage.iter().any(|damaged| damaged.is_loss)
+    }
+}
+
+impl Damaged {
+    /// A checkpoint that can't be read; the one before stands in for it.
+    fn checkpoint(error: Error) -> Self {
+        Self { error, tenant: None, times_ms: None, is_loss: false }
+    }
 }
 
 pub(super) fn open(
@@ -101,6 +120,7 @@ pub(super) fn open(
         keys: Keys::new(),
         wal,
         generation: AtomicU32::new(restoring.generation + 1),
+        marks: AtomicU64::new(0),
         unlogged: AtomicU64::new(0),
         made_good: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
@@ -190,8 +210,8 @@ impl Restoring {
                         tenant.blocks.push(block);
                     }
                     Err(error) => {
-                        let tenant = Some(id.clone());
-                        self.recovery.damage.push(Damaged { error, tenant, times_ms: None });
+                        let (tenant, is_loss) = (Some(id.clone()), true);
+                        self.recovery.damage.push(Damaged { error, tenant, times_ms: None, is_loss });
                     }
                 }
             }
@@ -215,7 +235,7 @@ impl Restoring {
             let mut left: Vec<u32> =
                 list(&**disk, &dir)?.iter().filter_map(|name| files::parse_checkpoint(name)).collect();
             left.sort_unstable();
-            let next = left.last().map_or(1, |newest| newest + 1);
+            let next = left.last().map_or(FIRST_CHECKPOINT, |newest| newest + 1);
             attempts.push(Attempt { dir, left, next, chosen: None, damage: None, opened: None });
         }
         loop {
@@ -234,8 +254,7 @@ impl Restoring {
                 Ok(())
             })?;
             let damage = attempts.iter_mut().filter_map(|attempt| attempt.damage.take());
-            let damage = damage.map(|error| Damaged { error, tenant: None, times_ms: None });
-            self.recovery.damage.extend(damage);
+            self.recovery.damage.extend(damage.map(Damaged::checkpoint));
             if attempts.iter().all(|attempt| attempt.opened.is_some()) {
                 break;
             }
@@ -259,11 +278,16 @@ impl Restoring {
             match self.tenants_of(&bytes, index, bits) {
                 Ok(tenants) => return Ok(Some(Chosen { number, path, bytes, tenants })),
                 Err(error @ Error::Corrupt { .. }) => {
-                    let error = error.in_file(&path);
-                    self.recovery.damage.push(Damaged { error, tenant: None, times_ms: None });
+                    self.recovery.damage.push(Damaged::checkpoint(error.in_file(&path)));
                 }
                 Err(error) => return Err(error),
             }
+        }
+        // The first checkpoint lets go of no WAL, each later one of what was needed before the one before.
+        if attempt.next > FIRST_CHECKPOINT + 1 {
+            let error =
+                Error::corrupt("checkpoint", 0, "none is left that can be read").in_file(&attempt.dir);
+            self.recovery.damage.push(Damaged { is_loss: true, ..Damaged::checkpoint(error) });
         }
         Ok(None)
     }
@@ -320,7 +344,8 @@ impl Restoring {
         }
         for (tenant, times_ms, error) in shard.unreadable.drain(..) {
             let tenant = Some(self.tenants[tenant as usize].id.clone());
-            self.recovery.damage.push(Damaged { error, tenant, times_ms: Some(times_ms) });
+            let times_ms = Some(times_ms);
+            self.recovery.damage.push(Damaged { error, tenant, times_ms, is_loss: true });
         }
     }
 

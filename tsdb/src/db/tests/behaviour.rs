@@ -386,3 +386,58 @@ fn answers_are_sorted_and_whole_while_series_come_and_go() {
         assert_eq!(select(&tenant, ALL_TIMES).len(), expected.len() + 1);
     }
 }
+
+#[test]
+fn a_mark_is_flushed_when_all_that_came_before_it_is_in_blocks() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    assert!(db.is_flushed(db.mark()), "an empty database");
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &[float(0, BASE_MS, 1.0), float(0, BASE_MS + 3 * HOUR_MS, 1.0)]).unwrap();
+    let mark = db.mark();
+    assert!(!db.is_flushed(mark));
+    // A disk that is full ends the cut, and changes nothing.
+    disk.set_capacity(Some(0));
+    assert!(!db.flush(BASE_MS).unwrap().problems.is_empty());
+    assert!(!db.is_flushed(mark));
+    disk.set_capacity(None);
+    db.commit().unwrap();
+    assert!(db.flush(BASE_MS).unwrap().problems.is_empty());
+    assert!(db.is_flushed(mark));
+    assert_eq!(db.local_blocks().len(), 2);
+    assert!(db.local_blocks().iter().all(|block| block.tenant == id()));
+    // What comes later concerns later marks only.
+    append(&tenant, &[float(0, BASE_MS + 1, 1.0)]).unwrap();
+    assert!(db.is_flushed(mark));
+    let later = db.mark();
+    assert!(!db.is_flushed(later));
+    drop((db, tenant));
+    let (db, _) = open(&disk);
+    assert!(!db.is_flushed(db.mark()), "the head is restored");
+    db.flush(BASE_MS).unwrap();
+    assert!(db.is_flushed(db.mark()));
+}
+
+#[test]
+fn blocks_can_be_left_out_of_an_answer() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &[float(0, BASE_MS, 1.0), float(1, BASE_MS + 2 * HOUR_MS, 1.0)]).unwrap();
+    db.flush(BASE_MS).unwrap();
+    append(&tenant, &[float(2, BASE_MS + 4 * HOUR_MS, 1.0)]).unwrap();
+    let first = db.local_blocks()[0].meta.ulid;
+    let matchers = vec![Matcher::equal("__name__", "m")];
+    let question = Select { matchers: matchers.clone(), range_ms: ALL_TIMES, shard: None };
+    for (skip, left) in [(None, vec!["0", "1", "2"]), (Some(first), vec!["1", "2"])] {
+        let skip = |ulid| Some(ulid) == skip;
+        let found = tenant.select_without(&question, &skip).unwrap();
+        assert_eq!(found.iter().map(|s| s.labels.value("i")).collect::<Vec<_>>(), left);
+        // A series that stays in the head without samples isn't seen either.
+        let found = tenant.series_without(&matchers, ALL_TIMES, 0, &skip).unwrap();
+        assert_eq!(found.iter().map(|labels| labels.value("i")).collect::<Vec<_>>(), left);
+        db.maintain(BASE_MS).unwrap();
+        let values = tenant.label_values_without("i", &[], ALL_TIMES, 0, &skip).unwrap();
+        assert!(left.iter().all(|value| values.iter().any(|found| found == value)));
+        assert_eq!(tenant.label_names_without(&[], ALL_TIMES, 0, &skip).unwrap(), ["__name__", "i"]);
+    }
+}
