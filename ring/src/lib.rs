@@ -1,8 +1,27 @@
 //! Who owns what, and who is alive.
+//!
+//! 1. A series hashes to a point on a circle ([`hash`]).
+//! 2. Every member of the ring has tokens on that circle ([`token`]); walking from a point along the tokens gives the
+//!    stores that keep it, computed once a document ([`placement`]).
+//! 3. Members, tokens and open placements stand in the ring document, which changes by two-step transitions
+//!    ([`epoch`]); what they wait for is decided here too, from what stores report ([`rules`]).
+//!
+//! Nothing here does input or output, reads a clock or draws a random number: those are arguments.
 
+pub mod epoch;
+pub mod hash;
 mod id;
+pub mod placement;
+pub mod rules;
+pub mod token;
 
+pub use epoch::{Document, Epoch};
 pub use id::{ClusterId, ParseIdError, StoreId};
+pub use placement::{PlacementTable, ReplicaSet, StoreIndex, View};
 
-/// Most members that a ring may have, dead and departing ones included.
+/// Most owners that a key may have: more copies cost more than they save, and replica sets stay small enough to be
+/// kept in place.
+pub const MAX_REPLICATION_FACTOR: u32 = 9;
+
+/// Most members that a ring may have, departing ones included. Store indices are 16 bits wide.
 pub const MAX_MEMBERS: usize = 1024;

@@ -1,0 +1,247 @@
+use super::*;
+use crate::View;
+
+pub(crate) fn store(n: u32) -> StoreId {
+    let half = |salt: u64| u128::from(crate::hash::key_token(&(u64::from(n) ^ salt).to_le_bytes()));
+    StoreId(half(0) << 64 | half(1 << 60))
+}
+
+pub(crate) fn member(n: u32, zone: &str) -> NewMember {
+    NewMember {
+        name: format!("node{n}"),
+        zone: zone.to_owned(),
+        peer_address: format!("10.0.0.{n}:9201"),
+        http_address: format!("10.0.0.{n}:9200"),
+    }
+}
+
+/// Members `0..n` by turns in three zones.
+pub(crate) fn ring_of(n: u32, replication_factor: u32) -> Document {
+    let zones = ["a", "b", "c"];
+    let first = (0..n).map(|i| (store(i), member(i, zones[i as usize % 3]))).collect();
+    Document::found(ClusterId(7), 0xd16e57, replication_factor, &first).unwrap()
+}
+
+fn read_back(document: &Document) {
+    assert_eq!(Document::decode(&document.encode()).as_ref(), Ok(document));
+    View::new(document.clone()).unwrap();
+}
+
+#[test]
+fn a_document_reads_what_it_writes() {
+    let three = ring_of(3, 3);
+    let joint = three.change(&Change::join(store(9), member(9, "a"))).unwrap();
+    let closed = joint.finish().unwrap().close(1, &BTreeMap::from([("t".to_owned(), 5)])).unwrap();
+    for document in [three, joint, closed] {
+        read_back(&document);
+    }
+}
+
+#[test]
+fn copies_grow_with_members_up_to_what_is_wanted() {
+    let one = ring_of(1, 3);
+    assert_eq!(one.current().rf, 1);
+    let two = one.change(&Change::join(store(1), member(1, "b"))).unwrap().finish().unwrap();
+    assert_eq!(two.current().rf, 2);
+    let change = Change {
+        joins: BTreeMap::from([(store(2), member(2, "c")), (store(3), member(3, "a"))]),
+        ..Change::default()
+    };
+    let four = two.change(&change).unwrap().finish().unwrap();
+    assert_eq!((four.current().rf, four.current().members.len()), (3, 4));
+    read_back(&four);
+}
+
+#[test]
+fn copies_are_lowered_by_an_operator_only() {
+    let three = ring_of(3, 3);
+    let refused = three.change(&Change::leave(store(0)));
+    assert_eq!(refused, Err(Refusal::TooFewLeft { left: 2, rf: 3 }));
+    assert_eq!(three.set_replication_factor(2, false), Err(Refusal::Unconfirmed { from: 3, to: 2 }));
+    let lower = three.set_replication_factor(2, true).unwrap();
+    assert!(lower.is_joint());
+    let left = lower.finish().unwrap().change(&Change::leave(store(0))).unwrap();
+    assert_eq!(left.current().rf, 2);
+    read_back(&left);
+}
+
+#[test]
+fn wanting_more_copies_than_members_waits_for_members() {
+    let three = ring_of(3, 3);
+    let five = three.set_replication_factor(5, false).unwrap();
+    assert!(!five.is_joint());
+    let four = five.change(&Change::join(store(3), member(3, "a"))).unwrap();
+    assert_eq!(four.current().rf, 4);
+    let back = four.revert().unwrap();
+    assert_eq!((back.replication_factor, back.current().rf), (5, 3));
+}
+
+#[test]
+fn one_transition_at_a_time() {
+    let joint = ring_of(3, 3).change(&Change::join(store(3), member(3, "a"))).unwrap();
+    let refused = Err(Refusal::InTransition { since: 2 });
+    assert_eq!(joint.change(&Change::join(store(4), member(4, "b"))), refused);
+    assert_eq!(joint.set_replication_factor(2, true), refused);
+    assert_eq!(joint.finish().unwrap().finish(), Err(Refusal::NoTransition));
+    assert_eq!(joint.finish().unwrap().revert(), Err(Refusal::NoTransition));
+}
+
+#[test]
+fn a_reverted_transition_leaves_no_trace_but_the_epoch() {
+    let four = ring_of(4, 3);
+    let changes = [
+        Change::join(store(9), member(9, "b")),
+        Change::leave(store(1)),
+        Change::lose(store(2)),
+        Change::replace(store(0), store(8), member(8, "a")),
+    ];
+    for change in changes {
+        let mut back = four.change(&change).unwrap().revert().unwrap();
+        assert_eq!(back.epoch, 3);
+        back.epoch = 1;
+        for member in back.members.values_mut() {
+            member.since = 1;
+        }
+        assert_eq!(back, four, "{change:?}");
+    }
+}
+
+#[test]
+fn a_replacement_takes_over_the_same_tokens() {
+    let three = ring_of(3, 3);
+    let replaced = three.change(&Change::replace(store(1), store(7), member(7, "b"))).unwrap();
+    assert_eq!(replaced.current().members[&store(7)], three.current().members[&store(1)]);
+    assert_eq!(replaced.members[&store(1)].state, MemberState::Lost);
+    assert_eq!(replaced.current().members[&store(0)], three.current().members[&store(0)]);
+    read_back(&replaced);
+}
+
+#[test]
+fn a_drained_store_has_left_when_its_placements_are_closed() {
+    let four = ring_of(4, 3);
+    let joint = four.change(&Change::leave(store(3))).unwrap();
+    assert_eq!(joint.members[&store(3)].state, MemberState::Leaving);
+    assert_eq!(joint.close(1, &BTreeMap::new()), Err(Refusal::TakesWrites { id: 1 }));
+    let last = joint.finish().unwrap();
+    assert_eq!(last.close(2, &BTreeMap::new()), Err(Refusal::TakesWrites { id: 2 }));
+    assert_eq!(last.close(3, &BTreeMap::new()), Err(Refusal::NotOpen { id: 3 }));
+    let closed = last.close(1, &BTreeMap::new()).unwrap();
+    assert_eq!(closed.members[&store(3)].state, MemberState::Left);
+    assert!(!closed.is_owner(store(3)));
+    let again = closed.change(&Change::join(store(3), member(3, "a")));
+    assert_eq!(again, Err(Refusal::WrongState { store: store(3), state: MemberState::Left }));
+}
+
+#[test]
+fn a_draining_store_that_is_lost_needs_no_transition() {
+    let leaving = ring_of(4, 3).change(&Change::leave(store(3))).unwrap().finish().unwrap();
+    let lost = leaving.change(&Change::lose(store(3))).unwrap();
+    assert!(!lost.is_joint());
+    assert_eq!(lost.members[&store(3)].state, MemberState::Lost);
+    let accepted = lost.accept_loss(&BTreeSet::from([store(3)])).unwrap();
+    assert_eq!(accepted.accept_loss(&BTreeSet::from([store(3)])), Err(Refusal::Nothing));
+    let refused = accepted.accept_loss(&BTreeSet::from([store(0)]));
+    assert_eq!(refused, Err(Refusal::WrongState { store: store(0), state: MemberState::Active }));
+}
+
+#[test]
+fn at_most_eight_placements_are_open() {
+    let mut document = ring_of(3, 3);
+    for n in 3.. {
+        match document.change(&Change::join(store(n), member(n, "a"))) {
+            Ok(joint) => document = joint.finish().unwrap(),
+            Err(refused) => {
+                assert_eq!(refused, Refusal::TooManyPlacements);
+                break;
+            }
+        }
+    }
+    assert_eq!(document.placements.len(), MAX_OPEN_PLACEMENTS);
+    document.close(1, &BTreeMap::new()).unwrap().change(&Change::leave(store(0))).unwrap();
+}
+
+#[test]
+fn catalog_floors_never_sink() {
+    let last = ring_of(3, 3).change(&Change::join(store(3), member(3, "a"))).unwrap().finish().unwrap();
+    let closed = last.close(1, &BTreeMap::from([("t".to_owned(), 9)])).unwrap();
+    let next = closed.change(&Change::leave(store(3))).unwrap().finish().unwrap();
+    let closed = next.close(2, &BTreeMap::from([("t".to_owned(), 4), ("u".to_owned(), 1)])).unwrap();
+    assert_eq!(closed.catalog_floors, BTreeMap::from([("t".to_owned(), 9), ("u".to_owned(), 1)]));
+}
+
+#[test]
+fn impossible_changes_are_refused() {
+    let three = ring_of(3, 3);
+    assert_eq!(three.change(&Change::default()), Err(Refusal::Nothing));
+    let stranger = store(9);
+    assert_eq!(three.change(&Change::leave(stranger)), Err(Refusal::NotMember { store: stranger }));
+    let again = three.change(&Change::join(store(0), member(0, "a")));
+    assert_eq!(again, Err(Refusal::WrongState { store: store(0), state: MemberState::Active }));
+    let mut twice = Change::leave(store(0));
+    twice.lost.insert(store(0));
+    assert_eq!(three.change(&twice), Err(Refusal::Twice { store: store(0) }));
+    let nameless = NewMember { name: String::new(), ..member(9, "a") };
+    let refused = three.change(&Change::join(stranger, nameless));
+    assert_eq!(refused, Err(Refusal::Text { store: stranger, what: "name" }));
+    let factor = three.set_replication_factor(10, true);
+    assert_eq!(factor, Err(Refusal::ReplicationFactor { wanted: 10 }));
+    let unchanged = three.set_addresses(store(0), "node0", "10.0.0.0:9201", "10.0.0.0:9200");
+    assert_eq!(unchanged, Err(Refusal::Nothing));
+}
+
+#[test]
+fn documents_of_two_histories_are_told_apart() {
+    let one = ring_of(3, 3);
+    let two = one.change(&Change::join(store(3), member(3, "a"))).unwrap();
+    let other = one.change(&Change::join(store(4), member(4, "a"))).unwrap();
+    assert_eq!(one.compare(&two), Ok(Offer::Newer));
+    assert_eq!(two.compare(&one), Ok(Offer::Older));
+    assert_eq!(two.compare(&two), Ok(Offer::Same));
+    assert_eq!(two.compare(&other), Err(Conflict::TwoHistories { epoch: 2 }));
+    let foreign = Document { cluster: ClusterId(8), ..one.clone() };
+    assert!(matches!(one.compare(&foreign), Err(Conflict::OtherCluster { .. })));
+}
+
+#[test]
+fn damaged_documents_are_refused() {
+    let good = ring_of(3, 3);
+    assert!(matches!(Document::decode(b"{}"), Err(Invalid::Json(_))));
+    assert!(matches!(Document::decode(b"\0\xFF"), Err(Invalid::Json(_))));
+    let changed = |change: &dyn Fn(&mut Document)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        Document::decode(&bad.encode())
+    };
+    assert_eq!(changed(&|d| d.format = 2), Err(Invalid::Format { found: 2 }));
+    let contradictions: [&dyn Fn(&mut Document); 9] = [
+        &|d| d.placements.clear(),
+        &|d| d.epoch = 0,
+        &|d| d.replication_factor = 0,
+        &|d| d.placements[0].rf = 4,
+        &|d| d.placements[0].zone_limit = 0,
+        &|d| d.placements[0].members = BTreeMap::new(),
+        &|d| drop(d.members.remove(&store(0))),
+        &|d| d.members.values_mut().for_each(|m| m.zone = "a".to_owned()),
+        &|d| d.placements[0].members.get_mut(&store(0)).unwrap().0.clear(),
+    ];
+    for (n, change) in contradictions.into_iter().enumerate() {
+        assert!(matches!(changed(change), Err(Invalid::Contradiction(_))), "{n}");
+    }
+}
+
+#[test]
+fn only_the_last_that_departed_are_remembered() {
+    let mut document = ring_of(3, 3);
+    for n in 3..MAX_DEPARTED as u32 + 10 {
+        let joint = document.change(&Change::replace(active(&document), store(n), member(n, "a"))).unwrap();
+        let last = joint.finish().unwrap();
+        document = last.close(last.placements[0].id, &BTreeMap::new()).unwrap();
+    }
+    assert_eq!(document.members.len(), MAX_DEPARTED + 3);
+    assert!(!document.members.contains_key(&store(0)));
+}
+
+/// The member that has been there longest.
+fn active(document: &Document) -> StoreId {
+    document.active().min_by_key(|(store, member)| (member.since, *store)).unwrap().0
+}

@@ -1,0 +1,246 @@
+//! One placement as a flat table: ranges of keys and their owners.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::RangeInclusive;
+
+use hashring::HashRing;
+
+use super::{ReplicaSet, StoreIndex};
+use crate::StoreId;
+use crate::epoch::{Document, Epoch, Placement};
+use crate::token::{point, walk};
+
+/// One placement's owners of every key.
+#[derive(Debug)]
+pub struct PlacementTable {
+    id: Epoch,
+    rf: u32,
+    ring: HashRing<Slot, Identity>,
+    /// In order of keys, from 0 to `u64::MAX` without gaps.
+    rows: Vec<Row>,
+    /// Owners of all rows, `rf` each.
+    owners: Vec<StoreIndex>,
+    members: Vec<StoreIndex>,
+}
+
+/// Keys that are kept by the same stores, all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range<'a> {
+    start: u64,
+    end: u64,
+    /// Distinct, in the order in which they are asked.
+    pub owners: &'a [StoreIndex],
+    /// How many of them must have a sample on disk.
+    pub write_quorum: usize,
+    /// How many of them must answer. Owners whose loss an operator accepted count as if they had.
+    pub read_quorum: usize,
+}
+
+impl Range<'_> {
+    /// Tokens of the range.
+    #[must_use]
+    pub fn keys(&self) -> RangeInclusive<u64> {
+        self.start..=self.end
+    }
+}
+
+#[derive(Debug)]
+struct Row {
+    /// Last key.
+    end: u64,
+    /// How many owners are lost with an operator's consent.
+    accepted: u32,
+}
+
+/// A row of the table, standing at the last point of its range.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    point: u32,
+    row: u32,
+}
+
+/// Only the point says where a slot stands.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.point);
+    }
+}
+
+/// Points are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+struct Identity(u64);
+
+impl BuildHasher for Identity {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl Hasher for Identity {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, point: u32) {
+        self.0 = u64::from(point);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl PlacementTable {
+    pub(super) fn new(
+        placement: &Placement,
+        document: &Document,
+        stores: &[StoreId],
+        accepted: &[bool],
+    ) -> Self {
+        let mut names: Vec<&str> = document.members.values().map(|member| member.zone.as_str()).collect();
+        names.sort_unstable();
+        let zone = |store: &StoreId| {
+            names.partition_point(|name| *name < document.members[store].zone.as_str()) as u16
+        };
+        let zones: Vec<u16> = stores.iter().map(zone).collect();
+        let index =
+            |store: &StoreId| stores.binary_search(store).expect("holders of tokens are members") as u16;
+        let mut tokens: Vec<(u32, u16)> = Vec::new();
+        for (store, held) in &placement.members {
+            let holder = index(store);
+            tokens.extend(held.0.iter().map(|token| (*token, holder)));
+        }
+        tokens.sort_unstable();
+        let holders: Vec<u16> = tokens.iter().map(|(_, holder)| *holder).collect();
+
+        let mut table = Self {
+            id: placement.id,
+            rf: placement.rf,
+            ring: HashRing::with_hasher(Identity::default()),
+            rows: Vec::with_capacity(tokens.len() + 1),
+            owners: Vec::with_capacity((tokens.len() + 1) * placement.rf as usize),
+            members: placement.members.keys().map(|store| StoreIndex(index(store))).collect(),
+        };
+        for (gap, (token, _)) in tokens.iter().enumerate() {
+            let owners = walk(&holders, gap, &zones, placement.rf, placement.zone_limit);
+            let owners: Vec<StoreIndex> = owners.as_slice().iter().map(|owner| StoreIndex(*owner)).collect();
+            table.push(u64::from(*token) << 32 | u64::from(u32::MAX), &owners, accepted);
+        }
+        // Behind the last token the circle closes.
+        if table.rows.last().is_some_and(|row| row.end != u64::MAX) {
+            let first = table.owners[..placement.rf as usize].to_vec();
+            table.push(u64::MAX, &first, accepted);
+        }
+        let slot = |(row, range): (usize, &Row)| Slot { point: point(range.end), row: row as u32 };
+        table.ring.batch_add(table.rows.iter().enumerate().map(slot).collect());
+        table
+    }
+
+    /// Adds the range up to `end`, or lengthens the last one where the owners are the same.
+    fn push(&mut self, end: u64, owners: &[StoreIndex], accepted: &[bool]) {
+        debug_assert_eq!(owners.len(), self.rf as usize, "the document was checked");
+        if let Some(last) = self.rows.last_mut()
+            && self.owners.ends_with(owners)
+        {
+            last.end = end;
+            return;
+        }
+        let accepted = owners.iter().filter(|owner| accepted[usize::from(owner.0)]).count() as u32;
+        self.rows.push(Row { end, accepted });
+        self.owners.extend_from_slice(owners);
+    }
+
+    /// The epoch that opened the placement.
+    #[must_use]
+    pub fn id(&self) -> Epoch {
+        self.id
+    }
+
+    /// Owners of each key.
+    #[must_use]
+    pub fn rf(&self) -> u32 {
+        self.rf
+    }
+
+    /// W, where nothing is lost: how many owners must have a sample on disk.
+    #[must_use]
+    pub fn write_quorum(&self) -> usize {
+        self.rf as usize / 2 + 1
+    }
+
+    /// R, where nothing is lost: how many owners must answer for a range.
+    #[must_use]
+    pub fn read_quorum(&self) -> usize {
+        self.rf as usize - self.write_quorum() + 1
+    }
+
+    /// Those that hold tokens, in ascending order.
+    #[must_use]
+    pub fn members(&self) -> &[StoreIndex] {
+        &self.members
+    }
+
+    /// The owners of a key, in the order in which they are asked.
+    #[must_use]
+    pub fn replicas(&self, token: u64) -> &[StoreIndex] {
+        self.owners_of(self.row(token))
+    }
+
+    /// The owners of a key and the quorum among them.
+    #[must_use]
+    pub fn replica_set(&self, token: u64) -> ReplicaSet<'_> {
+        let range = self.range_at(self.row(token));
+        ReplicaSet { stores: range.owners, quorum: range.write_quorum }
+    }
+
+    /// The range that a key lies in.
+    #[must_use]
+    pub fn range(&self, token: u64) -> Range<'_> {
+        self.range_at(self.row(token))
+    }
+
+    /// All ranges, in order of keys, from 0 to `u64::MAX` without gaps.
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<'_>> + '_ {
+        (0..self.rows.len()).map(|row| self.range_at(row))
+    }
+
+    /// What each member keeps, as a share of all keys: 1 where it keeps a copy of everything. The sum is
+    /// [`rf`](Self::rf).
+    #[must_use]
+    pub fn ownership(&self) -> BTreeMap<StoreIndex, f64> {
+        let mut kept: BTreeMap<StoreIndex, u128> = self.members.iter().map(|member| (*member, 0)).collect();
+        for range in self.ranges() {
+            let keys = u128::from(range.end - range.start) + 1;
+            for owner in range.owners {
+                *kept.entry(*owner).or_default() += keys;
+            }
+        }
+        kept.into_iter().map(|(member, keys)| (member, keys as f64 / 2_f64.powi(64))).collect()
+    }
+
+    fn row(&self, token: u64) -> usize {
+        let slot = self.ring.get(&Slot { point: point(token), row: 0 });
+        slot.expect("a placement has tokens").row as usize
+    }
+
+    fn owners_of(&self, row: usize) -> &[StoreIndex] {
+        let rf = self.rf as usize;
+        &self.owners[row * rf..(row + 1) * rf]
+    }
+
+    fn range_at(&self, row: usize) -> Range<'_> {
+        let accepted = self.rows[row].accepted as usize;
+        Range {
+            start: row.checked_sub(1).map_or(0, |before| self.rows[before].end + 1),
+            end: self.rows[row].end,
+            owners: self.owners_of(row),
+            write_quorum: self.write_quorum().saturating_sub(accepted),
+            read_quorum: self.read_quorum().saturating_sub(accepted),
+        }
+    }
+}

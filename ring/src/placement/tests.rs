@@ -1,0 +1,75 @@
+use super::*;
+use crate::epoch::Change;
+use crate::epoch::tests::{member, ring_of, store};
+
+#[test]
+fn a_table_covers_all_keys_once() {
+    for members in [1, 3, 7] {
+        let view = View::new(ring_of(members, 3)).unwrap();
+        let mut next = 0;
+        let mut last = 0;
+        for range in view.current().ranges() {
+            assert_eq!(*range.keys().start(), next);
+            last = *range.keys().end();
+            next = last.wrapping_add(1);
+            for token in [*range.keys().start(), last] {
+                assert_eq!(view.current().range(token), range);
+            }
+        }
+        assert_eq!(last, u64::MAX);
+        let sum: f64 = view.current().ownership().values().sum();
+        assert!((sum - f64::from(members.min(3))).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn owners_are_distinct_and_in_distinct_zones() {
+    let view = View::new(ring_of(9, 3)).unwrap();
+    for range in view.current().ranges() {
+        let zone = |owner: &StoreIndex| view.document().members[&view.store(*owner)].zone.clone();
+        let mut zones: Vec<String> = range.owners.iter().map(zone).collect();
+        zones.sort();
+        assert_eq!(zones, ["a", "b", "c"]);
+    }
+}
+
+#[test]
+fn a_joint_ring_writes_to_old_and_new() {
+    let three = ring_of(3, 3);
+    let view = View::new(three.clone()).unwrap();
+    assert_eq!(view.write_sets(5).len(), 1);
+    let joint = three.change(&Change::join(store(9), member(9, "a"))).unwrap();
+    let view = View::new(joint.clone()).unwrap();
+    let joiner = view.index(store(9)).unwrap();
+    let token =
+        view.current().ranges().find(|range| range.owners.contains(&joiner)).map(|range| *range.keys().end());
+    let sets = view.write_sets(token.unwrap());
+    assert_eq!(sets.len(), 2);
+    assert!(!sets[0].stores.contains(&joiner) && sets[1].stores.contains(&joiner));
+    assert_eq!((sets[0].quorum, sets[1].quorum), (2, 2));
+    let view = View::new(joint.finish().unwrap()).unwrap();
+    assert_eq!(view.write_sets(token.unwrap()).len(), 1);
+    assert_eq!(view.read_sets().len(), 2);
+}
+
+#[test]
+fn accepted_losses_count_as_owners_that_have_nothing() {
+    let lost = ring_of(4, 3).change(&Change::lose(store(0))).unwrap();
+    let quorums = |document: &Document| {
+        let view = View::new(document.clone()).unwrap();
+        let index = view.index(store(0)).unwrap();
+        let range = view.read_sets()[0].ranges().find(|range| range.owners.contains(&index)).unwrap();
+        (range.write_quorum, range.read_quorum)
+    };
+    assert_eq!(quorums(&lost), (2, 2));
+    assert_eq!(quorums(&lost.accept_loss(&[store(0)].into()).unwrap()), (1, 1));
+}
+
+#[test]
+fn indices_and_stores_belong_together() {
+    let view = View::new(ring_of(5, 3)).unwrap();
+    for (index, id) in view.stores() {
+        assert_eq!((view.store(index), view.index(id)), (id, Some(index)));
+    }
+    assert_eq!(view.index(store(77)), None);
+}
