@@ -116,7 +116,7 @@ impl Shard {
         dropped
     }
 
-    /// Forgets head-chunk files in which no chunk is left that a series has; see [`HeadChunks::forget`].
+    /// Forgets head-chunk files in which no chunk is left that a series has; see [`HeadChunks::forget`](super::chunks::HeadChunks::forget).
     pub(crate) fn forget_files(&mut self) -> Vec<u32> {
         let mut used = BTreeSet::new();
         for (_, series) in self.slots.iter() {

@@ -411,6 +411,7 @@ fn a_mark_is_flushed_when_all_that_came_before_it_is_in_blocks() {
     assert!(db.is_flushed(mark));
     let later = db.mark();
     assert!(!db.is_flushed(later));
+    db.commit().unwrap();
     drop((db, tenant));
     let (db, _) = open(&disk);
     assert!(!db.is_flushed(db.mark()), "the head is restored");
