@@ -36,6 +36,15 @@ pub fn catalog(tenant: &TenantId) -> Path {
     own([CATALOG, tenant.as_str()])
 }
 
+/// Whose catalog it is; `None` for what is none.
+pub(super) fn tenant_of_catalog(key: &Path) -> Option<TenantId> {
+    let name = key.filename()?.replace(ENCODED_STAR, "*");
+    TenantId::new(&name).ok().filter(|tenant| catalog(tenant) == *key)
+}
+
+/// The one character of a tenant's name that keys can't hold; they have this for it.
+const ENCODED_STAR: &str = "%2A";
+
 /// What the self-test writes.
 pub(super) fn self_test(nonce: u128) -> Path {
     own([SELF_TEST, &format!("{nonce:032x}")])
@@ -61,6 +70,9 @@ mod tests {
         let tenants = names.map(|name| TenantId::new(name).unwrap());
         let keys: std::collections::BTreeSet<_> = tenants.iter().map(catalog).collect();
         assert_eq!(keys.len(), names.len());
+        let back: Vec<_> =
+            tenants.iter().map(|tenant| tenant_of_catalog(&catalog(tenant)).unwrap()).collect();
+        assert_eq!(back, tenants);
         assert!(keys.iter().all(|key| key.prefix_matches(&catalogs()) && key.parts().count() == 3));
     }
 

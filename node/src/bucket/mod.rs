@@ -2,12 +2,14 @@
 //!
 //! 1. [`Location`] reads the URL, [`ObjectStores`] opens it (the seam for a simulator).
 //! 2. [`Bucket`] is what everybody else uses: each call has a deadline, is tried a bounded number of times, and fails
-//!    with what to do about it. [`swap`] adds compare-and-swap, which the ring document, leases and catalogs rest on.
-//! 3. [`catalog`] says which blocks a tenant has, [`ship`] brings local blocks there, [`remote`] reads them anywhere.
+//!    with what to do about it. [`mod@swap`] adds compare-and-swap, which the ring document, leases and catalogs
+//!    rest on.
+//! 3. [`catalog`] says which blocks a tenant has.
 //!
 //! While the bucket is away nothing here waits for long: callers get [`Error::Unreachable`] and go on with what they
 //! know.
 
+pub mod catalog;
 mod error;
 mod folder;
 pub mod keys;
@@ -287,4 +289,10 @@ async fn document(found: GetResult) -> object_store::Result<(Bytes, Option<Strin
 fn short(got: u64, wanted: u64) -> object_store::Error {
     let source = format!("the answer ended after {got} of {wanted} bytes").into();
     object_store::Error::Generic { store: "bucket", source }
+}
+
+/// The checksum of everything that is ours in the bucket.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
+    u32::try_from(sum).expect("the sum has 32 bits")
 }

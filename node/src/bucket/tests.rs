@@ -29,6 +29,10 @@ pub(super) enum Fault {
     Hangs,
     /// The body ends early.
     Truncated,
+    /// A bit of the body differs.
+    Flipped,
+    /// 404 though it is there.
+    Absent,
     /// 403.
     Denied,
     /// The bucket isn't there.
@@ -82,8 +86,9 @@ async fn fails<T>(fault: Fault, key: &Path) -> Option<object_store::Result<T>> {
         Fault::Before => broken("503 SlowDown"),
         Fault::Hangs | Fault::LandsLate => std::future::pending().await,
         Fault::Denied => object_store::Error::PermissionDenied { path, source: source() },
+        Fault::Absent => object_store::Error::NotFound { path, source: source() },
         Fault::NoBucket => object_store::Error::NotFound { path, source: "<Code>NoSuchBucket</Code>".into() },
-        Fault::None | Fault::After | Fault::Truncated => return None,
+        Fault::None | Fault::After | Fault::Truncated | Fault::Flipped => return None,
     }))
 }
 
@@ -125,12 +130,15 @@ impl ObjectStore for Faulty {
             return failed;
         }
         let mut found = self.inner.get_opts(key, options).await?;
-        if fault == Fault::Truncated {
+        if matches!(fault, Fault::Truncated | Fault::Flipped) {
             let (meta, range, attributes) =
                 (found.meta.clone(), found.range.clone(), found.attributes.clone());
-            let mut bytes = found.bytes().await?;
-            bytes.truncate(bytes.len() / 2);
-            let body = futures_util::stream::once(async move { Ok(bytes) }).boxed();
+            let mut bytes = found.bytes().await?.to_vec();
+            match fault {
+                Fault::Truncated => bytes.truncate(bytes.len() / 2),
+                _ => bytes.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1),
+            }
+            let body = futures_util::stream::once(async move { Ok(Bytes::from(bytes)) }).boxed();
             let payload = object_store::GetResultPayload::Stream(body);
             found = GetResult { payload, meta, range, attributes, extensions: Default::default() };
         }
