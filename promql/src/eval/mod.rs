@@ -14,6 +14,7 @@ mod binary;
 mod context;
 mod format;
 mod histograms;
+mod info;
 mod join;
 mod keys;
 mod labels;
@@ -194,6 +195,7 @@ impl<'c> Evaluator<'c, '_> {
                     Question::Fraction { lower: self.scalar(lower, grid)?, upper: self.scalar(upper, grid)? };
                 histograms::evaluate(self.context, &question, self.rows(input, grid)?, *span)
             }
+            VectorNode::Info(node) => self.info(node, grid),
             VectorNode::Select(_)
             | VectorNode::SampleTimes(_)
             | VectorNode::Window(_)

@@ -17,8 +17,8 @@ use crate::error::Error;
 use crate::parse::ast::Expr;
 pub use grid::QueryRange;
 pub(crate) use node::{
-    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, LabelEdit, Leaf, Map, RangeSource, Root,
-    ScalarBinary, ScalarNode, SetOp, Sort, VectorNode, Window,
+    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, Info, LabelEdit, Leaf, Map, RangeSource,
+    Root, ScalarBinary, ScalarNode, SetOp, Sort, VectorNode, Window,
 };
 
 /// How queries are evaluated, beyond their text.

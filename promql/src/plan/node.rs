@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tsdb::model::Matcher;
+
 use crate::functions::instant::FloatFunction;
 use crate::functions::window::WindowFunction;
 use crate::parse::Span;
@@ -93,6 +95,8 @@ pub(crate) enum VectorNode {
         upper: ScalarNode,
         span: Span,
     },
+    /// `info`
+    Info(Info),
     /// Evaluated at the first step alone, and repeated.
     Once(Box<VectorNode>),
 }
@@ -111,6 +115,18 @@ pub(crate) struct Leaf {
     pub view: View,
     /// Whether histograms keep the hint that a counter was reset before them.
     pub tells_resets: bool,
+}
+
+/// `info`: a vector whose series get the labels of info metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    pub input: Box<VectorNode>,
+    /// The info metrics.
+    pub info: Leaf,
+    /// What was asked of their names; series that have such a name stay as they are. Empty where nothing was.
+    pub names: Vec<Matcher>,
+    /// What was asked of other labels, by name: if anything, only these are taken over.
+    pub data: Vec<Matcher>,
 }
 
 /// Where a range vector's samples come from.

@@ -95,6 +95,7 @@ impl Builder<'_> {
                 input: Box::new(self.vector(&args[2], grid)?),
                 span: args[2].span,
             }),
+            Function::Info => self.info(args, grid),
             other => Err(not_evaluated(other)),
         }
     }

@@ -1,6 +1,6 @@
 //! Selectors and subqueries: the times that they look at, and what has to be fetched for that.
 
-use tsdb::model::Matcher;
+use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 use tsdb::select::Select;
 
 use super::{Builder, Wants};
@@ -8,7 +8,10 @@ use crate::error::Error;
 use crate::parse::ast::{self, At, Expr, Node};
 use crate::parse::length::Length;
 use crate::plan::grid::{Grid, View};
-use crate::plan::node::{Leaf, RangeSource, Subquery};
+use crate::plan::node::{Info, Leaf, RangeSource, Subquery, VectorNode};
+
+/// The info metric that `info` looks for where no other is named.
+const TARGET_INFO: &str = "target_info";
 
 impl Builder<'_> {
     /// The source of a range vector and its length in milliseconds.
@@ -39,6 +42,32 @@ impl Builder<'_> {
             }
             _ => unreachable!("the parser's type check lets only range vectors stand here"),
         }
+    }
+
+    /// `info`: info metrics are looked at from the step itself, wherever the vector looks from.
+    pub(super) fn info(&mut self, args: &[Expr], grid: &Grid) -> Result<VectorNode, Error> {
+        let input = Box::new(self.vector(&args[0], grid)?);
+        let target_info = || vec![Matcher::equal(METRIC_NAME, TARGET_INFO)];
+        let (names, data, wanted) = match args.get(1).map(|selector| &selector.node) {
+            Some(Node::Vector(selector)) => {
+                let (names, data): (Vec<_>, Vec<_>) =
+                    selector.matchers.iter().cloned().partition(|m| m.name() == METRIC_NAME);
+                let wanted = if names.is_empty() { target_info() } else { names.clone() };
+                (names, data, wanted)
+            }
+            Some(_) => unreachable!("the parser lets only a selector stand here"),
+            None => (target_info(), Vec::new(), target_info()),
+        };
+        let mut wanted = wanted;
+        wanted.extend(data.iter().cloned());
+        if wanted.iter().all(|m| m.matches("")) {
+            let named = Matcher::new(MatchOp::NotEqual, METRIC_NAME, "");
+            wanted.push(named.expect("without a regular expression nothing can be wrong"));
+        }
+        let view = View { at_ms: None, offset_ms: 0 };
+        let from = grid.start_ms.saturating_sub(self.range.lookback_ms).saturating_add(1);
+        let select = self.select(&wanted, from, grid.last_ms());
+        Ok(VectorNode::Info(Info { input, info: self.leaf(select, view), names, data }))
     }
 
     pub(super) fn leaf(&self, select: usize, view: View) -> Leaf {
