@@ -7,7 +7,7 @@ use super::pipeline::Pipeline;
 use super::row::{ABSENT, Row, is_absent};
 use super::stage::Stage;
 use crate::error::Result;
-use crate::functions::window::{WindowFunction, Windows};
+use crate::functions::window::WindowFunction;
 use crate::parse::Span;
 use crate::plan::grid::Grid;
 use crate::plan::{Absent, AbsentOver, RangeSource};
@@ -21,7 +21,7 @@ impl<'c> Evaluator<'c, '_> {
     pub(super) fn absent_over(&self, node: &AbsentOver, grid: &Grid) -> Result<Rows<'c>> {
         let op = |view| WindowOp {
             function: WindowFunction::Present,
-            windows: Windows { grid: *grid, view, range_ms: node.range_ms },
+            windows: self.windows(*grid, view, node.range_ms),
             params: Vec::new(),
             span: Span::default(),
         };

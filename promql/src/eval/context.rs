@@ -13,7 +13,7 @@ use super::notes::Notes;
 use super::row::Row;
 use crate::annotations::{Annotations, Level};
 use crate::error::Result;
-use crate::functions::window::KernelScratch;
+use crate::functions::window::{FloatRun, HistogramRun, KernelScratch};
 use crate::parse::Span;
 use crate::plan::QueryRange;
 
@@ -118,20 +118,49 @@ pub(crate) struct Scratch {
     pub(crate) columns: Columns,
     pub(crate) float_timestamps: Vec<i64>,
     pub(crate) float_values: Vec<f64>,
+    /// Empty where no start time is known, as in [`Columns`].
+    pub(crate) float_starts: Vec<i64>,
     pub(crate) histogram_timestamps: Vec<i64>,
     pub(crate) histogram_values: Vec<std::sync::Arc<FloatHistogram>>,
+    pub(crate) histogram_starts: Vec<i64>,
     pub(crate) kernel: KernelScratch,
     /// Values of a row that nobody needs any more.
     pub(crate) spare: Vec<f64>,
 }
 
 impl Scratch {
+    /// The runs of floats and of histograms.
+    pub(crate) fn runs(&self) -> (FloatRun<'_>, HistogramRun<'_>) {
+        let floats = FloatRun {
+            timestamps: &self.float_timestamps,
+            values: &self.float_values,
+            starts: &self.float_starts,
+        };
+        let histograms = HistogramRun {
+            timestamps: &self.histogram_timestamps,
+            values: &self.histogram_values,
+            starts: &self.histogram_starts,
+        };
+        (floats, histograms)
+    }
+
+    /// Forgets both runs.
+    pub(crate) fn clear_runs(&mut self) {
+        self.float_timestamps.clear();
+        self.float_values.clear();
+        self.float_starts.clear();
+        self.histogram_timestamps.clear();
+        self.histogram_values.clear();
+        self.histogram_starts.clear();
+    }
+
     /// Bytes held, as far as they grow with the data.
     pub(crate) fn size_bytes(&self) -> usize {
         let c = &self.columns;
         (c.timestamps.capacity() + c.values.capacity() + c.starts.capacity()) * 8
             + c.histograms.capacity() * size_of::<usize>()
             + (self.float_timestamps.capacity() + self.float_values.capacity()) * 8
+            + (self.float_starts.capacity() + self.histogram_starts.capacity()) * 8
             + (self.histogram_timestamps.capacity() + self.histogram_values.capacity()) * 8
     }
 }

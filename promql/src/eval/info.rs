@@ -12,7 +12,7 @@ use tsdb::model::{Labels, METRIC_NAME};
 
 use super::Evaluator;
 use super::context::Rows;
-use super::leaf::LeafOp;
+use super::leaf::Wanted;
 use super::row::Row;
 use super::same;
 use crate::error::{Error, Result};
@@ -32,18 +32,14 @@ fn identity(labels: &Labels) -> Identity<'_> {
 impl<'c> Evaluator<'c, '_> {
     pub(super) fn info(&self, node: &Info, grid: &Grid) -> Result<Rows<'c>> {
         let base = self.rows(&node.input, grid)?;
-        let lookback_ms = self.context.range.lookback_ms;
-        let look = |times| {
-            let op = LeafOp::Instant { grid: *grid, view: node.info.view, lookback_ms, times };
-            self.source(&node.info, op).collect(self.context)
-        };
+        let look = |wanted| self.instant(&node.info, wanted, grid).collect(self.context);
         let stays = |labels: &Labels| {
             let name = labels.metric_name();
             !node.names.is_empty() && node.names.iter().all(|m| m.matches(name))
         };
         let (stay, enriched): (Vec<Row>, Vec<Row>) =
             base.into_rows().into_iter().partition(|row| stays(&row.labels));
-        let (samples, times) = (look(false)?, look(true)?);
+        let (samples, times) = (look(Wanted::Samples)?, look(Wanted::Times)?);
         let infos = Infos::new(&samples.rows, &times.rows, &enriched, grid.count)?;
         let mut out = stay;
         for row in &enriched {

@@ -8,18 +8,32 @@ use tsdb::select::Series;
 use super::context::{Context, Scratch};
 use super::notes::{Note, Notes};
 use super::row::Row;
+use super::smooth;
 use crate::error::Result;
-use crate::functions::window::{self, FloatRun, HistogramRun, StepValues, Task, WindowFunction, Windows};
+use crate::functions::window::{self, StepValues, Task, WindowFunction, Windows};
 use crate::parse::Span;
 use crate::plan::grid::{Grid, View};
 
 /// What is done with the samples of a selector.
 #[derive(Debug)]
 pub(crate) enum LeafOp {
-    /// The last sample not older than the look-back; its time in seconds instead of its value if `times`.
-    Instant { grid: Grid, view: View, lookback_ms: i64, times: bool },
+    /// The last sample not older than the look-back.
+    Instant { grid: Grid, view: View, lookback_ms: i64, wanted: Wanted },
+    /// The value at the step, interpolated between the samples on either side.
+    Smoothed { grid: Grid, view: View, lookback_ms: i64, span: Span },
     /// A function over windows.
     Window(WindowOp),
+}
+
+/// What is wanted of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Itself.
+    Samples,
+    /// Its time, in seconds.
+    Times,
+    /// When its counter started, in seconds; 0 where that isn't known.
+    StartTimes,
 }
 
 /// A function over windows, ready to run.
@@ -53,6 +67,10 @@ impl LeafSource {
                 let (first, last) = view.span_ms(grid);
                 (first.saturating_sub(*lookback_ms).saturating_add(1), last)
             }
+            LeafOp::Smoothed { grid, view, lookback_ms, .. } => {
+                let (first, last) = view.span_ms(grid);
+                (first.saturating_sub(*lookback_ms).saturating_add(1), last.saturating_add(*lookback_ms))
+            }
             LeafOp::Window(op) => op.windows.span_ms(),
         };
         scratch.columns.clear();
@@ -65,10 +83,20 @@ impl LeafSource {
             forget_resets(&mut scratch.columns.histograms);
         }
         let row = match &self.op {
-            LeafOp::Instant { grid, view, lookback_ms, times } => {
+            LeafOp::Instant { grid, view, lookback_ms, wanted } => {
                 let mut row = blank(series, grid.count, scratch);
-                look_back(grid, view, *lookback_ms, *times, scratch, &mut row);
-                row.drop_name = *times;
+                look_back(grid, view, *lookback_ms, *wanted, scratch, &mut row);
+                row.drop_name = *wanted != Wanted::Samples;
+                row
+            }
+            LeafOp::Smoothed { grid, view, lookback_ms, span } => {
+                let mut row = blank(series, grid.count, scratch);
+                separate(scratch);
+                let notes = smooth::fill(grid, view, *lookback_ms, scratch, &mut row);
+                context.tell(notes, row.labels.metric_name(), *span);
+                if !self.tells_resets {
+                    forget_resets(&mut row.histograms);
+                }
                 row
             }
             LeafOp::Window(op) => {
@@ -87,6 +115,8 @@ impl LeafOp {
         use WindowFunction as F;
         match self {
             Self::Instant { .. } => true,
+            // Interpolating needs them too; they are forgotten behind it.
+            Self::Smoothed { .. } => false,
             Self::Window(op) => matches!(op.function, F::Sum | F::Avg | F::Last | F::First),
         }
     }
@@ -114,7 +144,7 @@ pub(crate) fn kept(row: Row, scratch: &mut Scratch) -> Option<Row> {
     None
 }
 
-fn look_back(grid: &Grid, view: &View, lookback_ms: i64, times: bool, scratch: &Scratch, row: &mut Row) {
+fn look_back(grid: &Grid, view: &View, lookback_ms: i64, wanted: Wanted, scratch: &Scratch, row: &mut Row) {
     let columns = &scratch.columns;
     let (timestamps, values) = (columns.timestamps.as_slice(), columns.values.as_slice());
     let mut next = 0;
@@ -127,8 +157,10 @@ fn look_back(grid: &Grid, view: &View, lookback_ms: i64, times: bool, scratch: &
         if timestamps[at] <= time_ms.saturating_sub(lookback_ms) || is_stale(values[at]) {
             continue;
         }
-        if times {
+        if wanted == Wanted::Times {
             row.values[step] = timestamps[at] as f64 / 1000.0;
+        } else if wanted == Wanted::StartTimes {
+            row.values[step] = columns.starts.get(at).copied().unwrap_or(0) as f64 / 1000.0;
         } else if let Some(Some(histogram)) = columns.histograms.get(at) {
             row.set_histogram(step, Arc::clone(histogram));
         } else {
@@ -140,27 +172,27 @@ fn look_back(grid: &Grid, view: &View, lookback_ms: i64, times: bool, scratch: &
 /// Leaves stale markers out, and puts floats and histograms into runs of their own. A series of floats without stale
 /// markers, the common case, stays where it is: runs are then read from the columns.
 fn separate(scratch: &mut Scratch) {
-    let Scratch { columns, float_timestamps, float_values, histogram_timestamps, histogram_values, .. } =
-        scratch;
-    float_timestamps.clear();
-    float_values.clear();
-    histogram_timestamps.clear();
-    histogram_values.clear();
+    scratch.clear_runs();
+    let Scratch { columns, .. } = scratch;
     if columns.histograms.is_empty() && !columns.values.iter().any(|v| is_stale(*v)) {
-        std::mem::swap(&mut columns.timestamps, float_timestamps);
-        std::mem::swap(&mut columns.values, float_values);
+        std::mem::swap(&mut columns.timestamps, &mut scratch.float_timestamps);
+        std::mem::swap(&mut columns.values, &mut scratch.float_values);
+        std::mem::swap(&mut columns.starts, &mut scratch.float_starts);
         return;
     }
     for (i, (timestamp, value)) in columns.timestamps.iter().zip(&columns.values).enumerate() {
         if is_stale(*value) {
             continue;
         }
+        let start_ms = columns.starts.get(i).copied();
         if let Some(Some(histogram)) = columns.histograms.get(i) {
-            histogram_timestamps.push(*timestamp);
-            histogram_values.push(Arc::clone(histogram));
+            scratch.histogram_timestamps.push(*timestamp);
+            scratch.histogram_values.push(Arc::clone(histogram));
+            scratch.histogram_starts.extend(start_ms);
         } else {
-            float_timestamps.push(*timestamp);
-            float_values.push(*value);
+            scratch.float_timestamps.push(*timestamp);
+            scratch.float_values.push(*value);
+            scratch.float_starts.extend(start_ms);
         }
     }
 }
@@ -171,9 +203,8 @@ const COUNTER_SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
 impl WindowOp {
     /// Fills `row`, all of whose steps are absent, from the runs in `scratch`.
     pub(crate) fn fill(&self, context: &Context<'_>, mut row: Row, scratch: &mut Scratch) -> Row {
-        let floats = FloatRun { timestamps: &scratch.float_timestamps, values: &scratch.float_values };
-        let histograms =
-            HistogramRun { timestamps: &scratch.histogram_timestamps, values: &scratch.histogram_values };
+        let mut kernel = std::mem::take(&mut scratch.kernel);
+        let (floats, histograms) = scratch.runs();
         let mut notes = Notes::default();
         let task = Task {
             function: self.function,
@@ -182,7 +213,8 @@ impl WindowOp {
             floats,
             histograms,
         };
-        window::evaluate(task, &mut scratch.kernel, &mut row, &mut notes);
+        window::evaluate(task, &mut kernel, &mut row, &mut notes);
+        scratch.kernel = kernel;
         row.drop_name |= !self.function.keeps_name();
         if self.function.wants_counter() {
             let name = row.labels.metric_name();

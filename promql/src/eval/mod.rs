@@ -26,6 +26,7 @@ mod output;
 mod pipeline;
 pub(crate) mod row;
 mod same;
+mod smooth;
 mod stage;
 
 use tsdb::select::Series;
@@ -34,7 +35,7 @@ use binary::ElementOp;
 pub(crate) use binary::scalar_binary;
 use context::{Context, Rows};
 use histograms::Question;
-use leaf::{LeafOp, LeafSource, WindowOp};
+use leaf::{LeafOp, LeafSource, Wanted, WindowOp};
 pub use limits::Limits;
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
@@ -46,7 +47,8 @@ use crate::error::{Error, Result};
 use crate::functions::histogram;
 use crate::functions::window::{StepValues, WindowFunction, Windows};
 use crate::parse::Span;
-use crate::plan::grid::Grid;
+use crate::parse::ast::Edges;
+use crate::plan::grid::{Grid, View};
 use crate::plan::{Leaf, Map, Plan, RangeSource, Root, ScalarNode, Sort, VectorNode, Window};
 use crate::value::{Output, Stats, Value};
 
@@ -198,6 +200,7 @@ impl<'c> Evaluator<'c, '_> {
             VectorNode::Info(node) => self.info(node, grid),
             VectorNode::Select(_)
             | VectorNode::SampleTimes(_)
+            | VectorNode::StartTimes(_)
             | VectorNode::Window(_)
             | VectorNode::Map { .. }
             | VectorNode::ScalarOp(_)
@@ -208,12 +211,9 @@ impl<'c> Evaluator<'c, '_> {
     /// A node as a pipeline, whose breaking parts have been evaluated.
     fn pipeline(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
         match node {
-            VectorNode::Select(leaf) | VectorNode::SampleTimes(leaf) => {
-                let times = matches!(node, VectorNode::SampleTimes(_));
-                let lookback_ms = self.context.range.lookback_ms;
-                let op = LeafOp::Instant { grid: *grid, view: leaf.view, lookback_ms, times };
-                Ok(self.source(leaf, op))
-            }
+            VectorNode::Select(leaf) => Ok(self.instant(leaf, Wanted::Samples, grid)),
+            VectorNode::SampleTimes(leaf) => Ok(self.instant(leaf, Wanted::Times, grid)),
+            VectorNode::StartTimes(leaf) => Ok(self.instant(leaf, Wanted::StartTimes, grid)),
             VectorNode::Window(window) => self.window(window, grid),
             VectorNode::Map { map, input } => {
                 let map = self.map(map, grid)?;
@@ -234,6 +234,16 @@ impl<'c> Evaluator<'c, '_> {
         }
     }
 
+    fn instant(&self, leaf: &Leaf, wanted: Wanted, grid: &Grid) -> Pipeline<'c> {
+        let lookback_ms = self.context.range.lookback_ms;
+        let op = if leaf.edges == Edges::Smoothed && wanted == Wanted::Samples {
+            LeafOp::Smoothed { grid: *grid, view: leaf.view, lookback_ms, span: leaf.span }
+        } else {
+            LeafOp::Instant { grid: *grid, view: leaf.view, lookback_ms, wanted }
+        };
+        self.source(leaf, op)
+    }
+
     fn source(&self, leaf: &Leaf, op: LeafOp) -> Pipeline<'c> {
         let series = &self.context.inputs[leaf.select];
         let leaf = LeafSource { op, tells_resets: leaf.tells_resets };
@@ -245,18 +255,18 @@ impl<'c> Evaluator<'c, '_> {
         for (param, _) in &window.params {
             params.push(self.scalar(param, grid)?);
         }
-        let op = |view| WindowOp {
+        let op = |view, edges| WindowOp {
             function: window.function,
-            windows: Windows { grid: *grid, view, range_ms: window.range_ms },
+            windows: Windows { edges, ..self.windows(*grid, view, window.range_ms) },
             params: params.clone(),
             span: window.span,
         };
         let pipeline = match &window.source {
-            RangeSource::Select(leaf) => self.source(leaf, LeafOp::Window(op(leaf.view))),
+            RangeSource::Select(leaf) => self.source(leaf, LeafOp::Window(op(leaf.view, leaf.edges))),
             RangeSource::Subquery(subquery) => {
                 let inner = self.subquery_grid(&subquery.view, subquery.step_ms, window.range_ms, grid);
                 self.check_steps(&inner)?;
-                let stage = Stage::Window { op: op(subquery.view), inner };
+                let stage = Stage::Window { op: op(subquery.view, Edges::Plain), inner };
                 self.pipeline(&subquery.input, &inner)?.then(stage)
             }
         };
@@ -264,6 +274,10 @@ impl<'c> Evaluator<'c, '_> {
             self.check_window_params(window, &params)?;
         }
         Ok(pipeline)
+    }
+
+    pub(super) fn windows(&self, grid: Grid, view: View, range_ms: i64) -> Windows {
+        Windows { grid, view, range_ms, edges: Edges::Plain, lookback_ms: self.context.range.lookback_ms }
     }
 
     fn check_window_params(&self, window: &Window, params: &[StepValues]) -> Result<()> {

@@ -32,10 +32,12 @@ pub enum Note {
     CounterResetsSubtraction,
     /// The same in an aggregation.
     CounterResetsAggregation,
+    /// A sample says that its counter started before the sample before it was taken.
+    StartTimesOverlap,
 }
 
 impl Note {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::MixedFloatsHistograms,
         Self::IgnoredHistograms,
         Self::NotCounter,
@@ -48,6 +50,7 @@ impl Note {
         Self::CounterResetsAddition,
         Self::CounterResetsSubtraction,
         Self::CounterResetsAggregation,
+        Self::StartTimesOverlap,
     ];
 
     fn text(self, metric: &str) -> (Level, String) {
@@ -85,6 +88,13 @@ impl Note {
             Self::CounterResetsAddition => (Warning, conflicting("addition")),
             Self::CounterResetsSubtraction => (Warning, conflicting("subtraction")),
             Self::CounterResetsAggregation => (Warning, conflicting("aggregation")),
+            Self::StartTimesOverlap => (
+                Warning,
+                format!(
+                    "sample has start time that overlaps with previous sample timestamp for metric {}",
+                    quoted(metric)
+                ),
+            ),
         }
     }
 }

@@ -75,10 +75,8 @@ impl Stage {
 }
 
 fn window_over(op: &WindowOp, inner: &Grid, context: &Context<'_>, row: Row, scratch: &mut Scratch) -> Row {
-    scratch.float_timestamps.clear();
-    scratch.float_values.clear();
-    scratch.histogram_timestamps.clear();
-    scratch.histogram_values.clear();
+    // Whatever a subquery gives, its samples have no start times.
+    scratch.clear_runs();
     for step in 0..row.values.len() {
         match row.cell(step) {
             Cell::Absent => {}

@@ -1,6 +1,6 @@
 //! The times at which an expression is evaluated.
 
-use crate::parse::ast::At;
+use crate::parse::ast::{At, Edges};
 
 /// The question's range: the steps of the outermost expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,17 @@ impl Grid {
     /// The last time; the first of an empty grid.
     pub fn last_ms(&self) -> i64 {
         self.time_ms(self.count.saturating_sub(1))
+    }
+}
+
+impl Edges {
+    /// How many milliseconds before and behind a range samples are looked at.
+    pub fn reach_ms(self, lookback_ms: i64) -> (i64, i64) {
+        match self {
+            Self::Plain => (0, 0),
+            Self::Anchored => (lookback_ms, 0),
+            Self::Smoothed => (lookback_ms, lookback_ms),
+        }
     }
 }
 

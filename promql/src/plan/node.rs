@@ -7,7 +7,7 @@ use tsdb::model::Matcher;
 use crate::functions::instant::FloatFunction;
 use crate::functions::window::WindowFunction;
 use crate::parse::Span;
-use crate::parse::ast::{AggregateOp, BinaryOp, VectorMatching};
+use crate::parse::ast::{AggregateOp, BinaryOp, Edges, VectorMatching};
 use crate::plan::grid::View;
 
 /// What is asked for.
@@ -60,6 +60,8 @@ pub(crate) enum VectorNode {
     Select(Leaf),
     /// `timestamp(selector)`: the time of the sample itself.
     SampleTimes(Leaf),
+    /// `start_timestamp(selector)`: the time at which the sample's counter started.
+    StartTimes(Leaf),
     Window(Window),
     Map {
         map: Map,
@@ -115,6 +117,10 @@ pub(crate) struct Leaf {
     pub view: View,
     /// Whether histograms keep the hint that a counter was reset before them.
     pub tells_resets: bool,
+    /// Whether it reaches beyond the borders of what it looks at.
+    pub edges: Edges,
+    /// Where it stands.
+    pub span: Span,
 }
 
 /// `info`: a vector whose series get the labels of info metrics.

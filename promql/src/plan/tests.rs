@@ -23,6 +23,14 @@ fn selects_cover_look_back_range_offset_and_at() {
 }
 
 #[test]
+fn selects_cover_what_anchored_and_smoothed_look_at_beyond_their_ends() {
+    assert_eq!(ranges("rate(m[1m] anchored)"), [(640_001, 2_000_000)]);
+    assert_eq!(ranges("rate(m[1m] smoothed)"), [(640_001, 2_300_000)]);
+    assert_eq!(ranges("m smoothed offset 1m"), [(640_001, 2_240_000)]);
+    assert_eq!(ranges("m anchored"), [(700_001, 2_000_000)]);
+}
+
+#[test]
 fn equal_selectors_share_a_select_where_their_ranges_touch() {
     assert_eq!(ranges("rate(m[1m]) / rate(m[10m])"), [(400_001, 2_000_000)]);
     assert_eq!(ranges("m{a=\"1\"} + m").len(), 2);

@@ -167,6 +167,11 @@ impl Total {
         self.0.fold()
     }
 
+    /// Multiplies it.
+    pub fn scale(&mut self, factor: f64) {
+        self.0.scale(|v| v * factor);
+    }
+
     /// The sum, multiplied.
     pub fn scaled(mut self, factor: f64) -> FloatHistogram {
         self.0.scale(|v| v * factor);

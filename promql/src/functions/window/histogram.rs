@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tsdb::model::{CounterReset, FloatHistogram};
 
 use super::rate::Extrapolation;
-use super::{Window, WindowFunction};
+use super::{HistogramRun, Window, WindowFunction, starts};
 use crate::eval::notes::{Note, Notes};
-use crate::functions::histogram::{Incompatible, Total, divided, is_reset, subtract};
+use crate::functions::histogram::{Incompatible, Total, divided, subtract};
 
 /// `sum_over_time`
 pub fn sum(inside: &[Arc<FloatHistogram>], notes: &mut Notes) -> Option<FloatHistogram> {
@@ -59,11 +59,38 @@ pub fn extrapolated(
     function: WindowFunction,
     window: &Window,
     range_ms: i64,
-    timestamps: &[i64],
-    inside: &[Arc<FloatHistogram>],
+    run: HistogramRun<'_>,
     notes: &mut Notes,
 ) -> Option<FloatHistogram> {
-    let [first, second, ..] = inside else { return None };
+    let counter = function != WindowFunction::Delta;
+    let (first, first_ms, last_ms) = (run.values.first()?, *run.timestamps.first()?, *run.timestamps.last()?);
+    if let Some(start_ms) = starts::inside(run.stamp(0), window).filter(|_| counter) {
+        // It was 0 then, so what it counted up to the first sample counts too.
+        let mut total = Total::of(first);
+        if run.values.len() > 1 {
+            total = difference(function, run, notes)?;
+            if total.combine(first, 1.0, Note::ReconciledAddition, notes).is_err() {
+                notes.add(Note::MixedSchemas);
+                return None;
+            }
+        }
+        let factor = Extrapolation::factor_since(function, range_ms, window, start_ms, first_ms, last_ms);
+        return Some(total.scaled(factor));
+    }
+    let total = difference(function, run, notes)?;
+    let extrapolation = Extrapolation::new(function, range_ms, window, first_ms, last_ms);
+    let factor = if counter {
+        extrapolation.counter_factor(first.count, total.count())
+    } else {
+        extrapolation.factor()
+    };
+    Some(total.scaled(factor))
+}
+
+/// Last less first, corrected for resets; none below two samples.
+fn difference(function: WindowFunction, run: HistogramRun<'_>, notes: &mut Notes) -> Option<Total> {
+    let inside = run.values;
+    let [first, _, ..] = inside else { return None };
     let last = inside.last()?;
     let counter = function != WindowFunction::Delta;
     let is_gauge = |h: &FloatHistogram| h.counter_reset == CounterReset::Gauge;
@@ -74,7 +101,7 @@ pub fn extrapolated(
         notes.add(Note::NotGauge);
     }
     // After a reset the first sample tells nothing, not even by its layout.
-    let reset_at_once = counter && is_reset(second, first);
+    let reset_at_once = counter && run.is_reset_at(1);
     let relevant = if reset_at_once {
         &inside[1..]
     } else if counter {
@@ -96,26 +123,23 @@ pub fn extrapolated(
     }
     if counter {
         let from = usize::from(reset_at_once);
-        for pair in inside[from..].windows(2) {
-            if is_reset(&pair[1], &pair[0]) {
-                add(&mut total, &pair[0], 1.0, Note::ReconciledAddition);
+        for at in from + 1..inside.len() {
+            if run.is_reset_at(at) {
+                add(&mut total, &inside[at - 1], 1.0, Note::ReconciledAddition);
             }
+        }
+        if (1..inside.len()).any(|at| starts::overlap(run.stamp(at - 1), run.stamp(at))) {
+            notes.add(Note::StartTimesOverlap);
         }
     }
     total.set_counter_reset(CounterReset::Gauge);
-    let (first_ms, last_ms) = (*timestamps.first()?, *timestamps.last()?);
-    let extrapolation = Extrapolation::new(function, range_ms, window, first_ms, last_ms);
-    let factor = if counter {
-        extrapolation.counter_factor(first.count, total.count())
-    } else {
-        extrapolation.factor()
-    };
-    Some(total.scaled(factor))
+    Some(total)
 }
 
-/// `irate` and `idelta`, of the last two samples.
+/// `irate` and `idelta`, of the last two samples, before the last of which there may have been a `reset`.
 pub fn instant(
     irate: bool,
+    reset: bool,
     previous: &FloatHistogram,
     last: &FloatHistogram,
     seconds: f64,
@@ -128,7 +152,7 @@ pub fn instant(
     if !irate && gauges.contains(&false) {
         notes.add(Note::NotGauge);
     }
-    let mut result = if irate && is_reset(last, previous) {
+    let mut result = if reset {
         last.clone()
     } else {
         // Resets have just been dealt with: hints that contradict each other are no news.

@@ -4,16 +4,20 @@
 //! know floats leave histograms out (and say so where floats stand beside them), functions that count or pick a sample
 //! take both kinds, and arithmetic over both kinds at once has no result.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tsdb::model::FloatHistogram;
 
+use super::starts::{self, Stamp};
 use super::{
-    FloatRun, KernelScratch, StepValues, Window, WindowFunction, Windows, evaluate_floats, histogram,
+    FloatRun, KernelScratch, StepValues, Window, WindowFunction, Windows, evaluate_floats, extended,
+    histogram,
 };
 use crate::eval::notes::{Note, Notes};
 use crate::eval::row::{ABSENT, Row};
 use crate::functions::histogram::{equal, is_reset};
+use crate::parse::ast::Edges;
 
 /// A series' histogram samples: in order of time, without stale markers, both slices of one length.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +26,8 @@ pub struct HistogramRun<'a> {
     pub timestamps: &'a [i64],
     /// The histograms.
     pub values: &'a [Arc<FloatHistogram>],
+    /// As for floats.
+    pub starts: &'a [i64],
 }
 
 /// A window function over a series.
@@ -42,7 +48,10 @@ pub struct Task<'a> {
 /// Fills `row`, whose steps are all absent, with the function's values.
 pub fn evaluate(task: Task<'_>, scratch: &mut KernelScratch, row: &mut Row, notes: &mut Notes) {
     let Task { function, windows, params, floats, histograms } = task;
-    evaluate_floats(function, windows, floats, params, scratch, &mut row.values);
+    if windows.edges != Edges::Plain {
+        return extended::evaluate(task, row, notes);
+    }
+    evaluate_floats(function, windows, floats, params, scratch, notes, &mut row.values);
     if histograms.values.is_empty() {
         return;
     }
@@ -88,18 +97,12 @@ impl Pair<'_> {
             F::Count => row.values[step] = (self.of_floats.len() + self.window.len()) as f64,
             F::Present => row.values[step] = 1.0,
             F::Changes => {
-                row.values[step] = self.count_pairs(|previous, current| match (previous, current) {
-                    (Cell::Float(a), Cell::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
-                    (Cell::Histogram(a), Cell::Histogram(b)) => !equal(a, b),
-                    _ => true,
-                });
+                row.values[step] =
+                    count_pairs(self.backwards(), |previous, current| previous.is_change(current));
             }
             F::Resets => {
-                row.values[step] = self.count_pairs(|previous, current| match (previous, current) {
-                    (Cell::Float(a), Cell::Float(b)) => b < a,
-                    (Cell::Histogram(a), Cell::Histogram(b)) => is_reset(b, a),
-                    _ => true,
-                });
+                row.values[step] =
+                    count_pairs(self.backwards(), |previous, current| previous.is_reset(current));
             }
             F::Last | F::TsOfLast => {
                 self.pick(function, !both || self.last_is_histogram(), self.window.hi - 1, row);
@@ -114,19 +117,11 @@ impl Pair<'_> {
                     notes.add(Note::MixedFloatsHistograms);
                     return;
                 }
-                let inside = &self.histograms.values[self.window.lo..self.window.hi];
-                let times = &self.histograms.timestamps[self.window.lo..self.window.hi];
+                let run = self.histograms.part(self.window.lo..self.window.hi);
                 let result = match function {
-                    F::Sum => histogram::sum(inside, notes),
-                    F::Avg => histogram::mean(inside, notes),
-                    _ => histogram::extrapolated(
-                        function,
-                        &self.window,
-                        windows.range_ms,
-                        times,
-                        inside,
-                        notes,
-                    ),
+                    F::Sum => histogram::sum(run.values, notes),
+                    F::Avg => histogram::mean(run.values, notes),
+                    _ => histogram::extrapolated(function, &self.window, windows.range_ms, run, notes),
                 };
                 if let Some(result) = result {
                     row.set_histogram(step, Arc::new(result));
@@ -159,17 +154,18 @@ impl Pair<'_> {
     fn last_two(&self, function: WindowFunction, row: &mut Row, notes: &mut Notes) {
         let step = self.window.step;
         row.values[step] = ABSENT;
-        let cells: Vec<_> = self.cells_backwards().take(2).collect();
-        let [(last_ms, last), (previous_ms, previous)] = cells[..] else { return };
+        let samples: Vec<Sample<'_>> = self.backwards().take(2).collect();
+        let [last, previous] = samples[..] else { return };
         let irate = function == WindowFunction::Irate;
-        let seconds = (last_ms - previous_ms) as f64 / 1000.0;
-        match (previous, last) {
-            (Cell::Float(previous), Cell::Float(last)) => {
-                let difference = if irate && last < previous { last } else { last - previous };
+        let seconds = (last.stamp.time_ms - previous.stamp.time_ms) as f64 / 1000.0;
+        match (previous.cell, last.cell) {
+            (Cell::Float(before), Cell::Float(value)) => {
+                let difference = if irate && previous.is_reset(last) { value } else { value - before };
                 row.values[step] = if irate { difference / seconds } else { difference };
             }
-            (Cell::Histogram(previous), Cell::Histogram(last)) => {
-                if let Some(result) = histogram::instant(irate, previous, last, seconds, notes) {
+            (Cell::Histogram(before), Cell::Histogram(value)) => {
+                let reset = irate && previous.is_reset(last);
+                if let Some(result) = histogram::instant(irate, reset, before, value, seconds, notes) {
                     row.set_histogram(step, Arc::new(result));
                 }
             }
@@ -178,41 +174,107 @@ impl Pair<'_> {
     }
 
     /// Samples of both kinds from the window's end on.
-    fn cells_backwards(&self) -> impl Iterator<Item = (i64, Cell<'_>)> {
-        let (mut float, mut histogram) = (self.of_floats.hi, self.window.hi);
-        std::iter::from_fn(move || {
-            let float_ms = (float > self.of_floats.lo).then(|| self.floats.timestamps[float - 1]);
-            let histogram_ms =
-                (histogram > self.window.lo).then(|| self.histograms.timestamps[histogram - 1]);
-            match (float_ms, histogram_ms) {
-                (None, None) => None,
-                (Some(time_ms), other) if other.is_none_or(|h| h < time_ms) => {
-                    float -= 1;
-                    Some((time_ms, Cell::Float(self.floats.values[float])))
-                }
-                (_, other) => {
-                    histogram -= 1;
-                    Some((other?, Cell::Histogram(&self.histograms.values[histogram])))
-                }
-            }
-        })
-    }
-
-    fn count_pairs(&self, counts: impl Fn(Cell<'_>, Cell<'_>) -> bool) -> f64 {
-        let mut total = 0u32;
-        let mut later: Option<Cell<'_>> = None;
-        for (_, cell) in self.cells_backwards() {
-            if later.is_some_and(|later| counts(cell, later)) {
-                total += 1;
-            }
-            later = Some(cell);
-        }
-        f64::from(total)
+    fn backwards(&self) -> impl Iterator<Item = Sample<'_>> {
+        let of_floats = self.of_floats.lo..self.of_floats.hi;
+        backwards(self.floats, of_floats, self.histograms, self.window.lo..self.window.hi)
     }
 }
 
+impl HistogramRun<'_> {
+    /// Some of its samples.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        Self {
+            timestamps: &self.timestamps[range.clone()],
+            values: &self.values[range.clone()],
+            starts: if self.starts.is_empty() { &[] } else { &self.starts[range] },
+        }
+    }
+
+    /// When a sample was taken, and when its counter started.
+    pub fn stamp(&self, at: usize) -> Stamp {
+        Stamp { time_ms: self.timestamps[at], start_ms: self.starts.get(at).copied().unwrap_or(0) }
+    }
+
+    /// Whether hints, numbers or start times tell of a counter reset before a sample, which isn't the first.
+    pub fn is_reset_at(&self, at: usize) -> bool {
+        starts::is_reset(self.stamp(at - 1), self.stamp(at))
+            || is_reset(&self.values[at], &self.values[at - 1])
+    }
+}
+
+/// A sample of either kind.
 #[derive(Clone, Copy)]
-enum Cell<'a> {
+pub(super) struct Sample<'a> {
+    pub stamp: Stamp,
+    pub cell: Cell<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Cell<'a> {
     Float(f64),
     Histogram(&'a FloatHistogram),
+}
+
+impl Sample<'_> {
+    /// Whether `later` differs; NaN equals NaN.
+    pub(super) fn is_change(self, later: Sample<'_>) -> bool {
+        match (self.cell, later.cell) {
+            (Cell::Float(a), Cell::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
+            (Cell::Histogram(a), Cell::Histogram(b)) => !equal(a, b),
+            _ => true,
+        }
+    }
+
+    /// Whether a counter was reset before `later`.
+    pub(super) fn is_reset(self, later: Sample<'_>) -> bool {
+        match (self.cell, later.cell) {
+            (Cell::Float(a), Cell::Float(b)) => b < a || starts::is_reset(self.stamp, later.stamp),
+            (Cell::Histogram(a), Cell::Histogram(b)) => {
+                starts::is_reset(self.stamp, later.stamp) || is_reset(b, a)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Samples of both kinds by descending time.
+pub(super) fn backwards<'a>(
+    floats: FloatRun<'a>,
+    of_floats: Range<usize>,
+    histograms: HistogramRun<'a>,
+    of_histograms: Range<usize>,
+) -> impl Iterator<Item = Sample<'a>> {
+    let (mut float, mut histogram) = (of_floats.end, of_histograms.end);
+    std::iter::from_fn(move || {
+        let float_ms = (float > of_floats.start).then(|| floats.timestamps[float - 1]);
+        let histogram_ms = (histogram > of_histograms.start).then(|| histograms.timestamps[histogram - 1]);
+        match (float_ms, histogram_ms) {
+            (None, None) => None,
+            (Some(time_ms), other) if other.is_none_or(|h| h < time_ms) => {
+                float -= 1;
+                let start_ms = floats.starts.get(float).copied().unwrap_or(0);
+                let cell = Cell::Float(floats.values[float]);
+                Some(Sample { stamp: Stamp { time_ms, start_ms }, cell })
+            }
+            _ => {
+                histogram -= 1;
+                let cell = Cell::Histogram(&histograms.values[histogram]);
+                Some(Sample { stamp: histograms.stamp(histogram), cell })
+            }
+        }
+    })
+}
+
+/// How many neighbours `counts`, given earlier and later sample.
+pub(super) fn count_pairs<'a>(
+    backwards: impl Iterator<Item = Sample<'a>>,
+    counts: impl Fn(Sample<'a>, Sample<'a>) -> bool,
+) -> f64 {
+    let mut total = 0u32;
+    let mut later: Option<Sample<'_>> = None;
+    for sample in backwards {
+        total += u32::from(later.is_some_and(|later| counts(sample, later)));
+        later = Some(sample);
+    }
+    f64::from(total)
 }

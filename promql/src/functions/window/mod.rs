@@ -7,6 +7,7 @@
 //! Floats and native histograms of a series come as separate runs. Float kernels see floats alone; what a window that
 //! holds both (or histograms alone) gives is settled in [`mixed`].
 
+pub mod extended;
 mod extremes;
 mod fold;
 mod histogram;
@@ -15,10 +16,13 @@ mod pairs;
 mod rate;
 mod regression;
 mod single;
+mod starts;
 
 pub use mixed::{HistogramRun, Task, evaluate};
 
+use crate::eval::notes::Notes;
 use crate::functions::Function;
+use crate::parse::ast::Edges;
 use crate::plan::grid::{Grid, View};
 
 /// A series' float samples: in order of time, without stale markers, both slices of one length.
@@ -28,6 +32,8 @@ pub struct FloatRun<'a> {
     pub timestamps: &'a [i64],
     /// Their values.
     pub values: &'a [f64],
+    /// When their counters started, in milliseconds since the Unix epoch, 0 = unknown; empty where none is known.
+    pub starts: &'a [i64],
 }
 
 /// Which samples each step sees.
@@ -39,6 +45,10 @@ pub struct Windows {
     pub view: View,
     /// Their length in milliseconds, above 0; the left end is excluded.
     pub range_ms: i64,
+    /// Whether samples beyond the ends count too.
+    pub edges: Edges,
+    /// How far beyond.
+    pub lookback_ms: i64,
 }
 
 /// One step's window: samples `lo..hi`.
@@ -95,7 +105,9 @@ impl Windows {
     /// First and last moment that any window sees; the first is included.
     pub fn span_ms(&self) -> (i64, i64) {
         let (first, last) = self.view.span_ms(&self.grid);
-        (first.saturating_sub(self.range_ms).saturating_add(1), last)
+        let (before_ms, behind_ms) = self.edges.reach_ms(self.lookback_ms);
+        let from = first.saturating_sub(self.range_ms).saturating_sub(before_ms).saturating_add(1);
+        (from, last.saturating_add(behind_ms))
     }
 }
 
@@ -248,10 +260,15 @@ pub fn evaluate_floats(
     run: FloatRun<'_>,
     params: &[StepValues],
     scratch: &mut KernelScratch,
+    notes: &mut Notes,
     out: &mut [f64],
 ) {
     use WindowFunction as F;
     match function {
+        F::Rate | F::Increase if !run.starts.is_empty() => {
+            starts::extrapolated(function, windows, run, notes, out);
+        }
+        F::Resets if !run.starts.is_empty() => starts::resets(windows, run, scratch, out),
         F::Rate | F::Increase | F::Delta => rate::extrapolated(function, windows, run, scratch, out),
         F::Irate => rate::instant(windows, run, true, out),
         F::Idelta => rate::instant(windows, run, false, out),

@@ -22,14 +22,26 @@ fn count(
     out: &mut [f64],
     counts: impl Fn(f64, f64) -> bool,
 ) {
+    count_at(windows, run, scratch, out, |at| counts(run.values[at - 1], run.values[at]));
+}
+
+/// Counts the samples that `counts` and that aren't their window's first.
+#[inline]
+pub(super) fn count_at(
+    windows: &Windows,
+    run: FloatRun<'_>,
+    scratch: &mut KernelScratch,
+    out: &mut [f64],
+    counts: impl Fn(usize) -> bool,
+) {
     // before[i] is the number of counted pairs that end at or before sample i.
     let before = &mut scratch.indices;
     before.clear();
     before.reserve(run.values.len());
     before.push(0);
     let mut total = 0;
-    for pair in run.values.windows(2) {
-        total += u32::from(counts(pair[0], pair[1]));
+    for at in 1..run.values.len() {
+        total += u32::from(counts(at));
         before.push(total);
     }
     windows.each(run.timestamps, |window| {

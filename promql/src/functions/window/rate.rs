@@ -1,7 +1,7 @@
 //! `rate`, `increase`, `delta`: difference of a window's ends, corrected for counter resets and extrapolated to the
 //! window's borders; `irate` and `idelta`: difference of its last two samples.
 
-use super::{FloatRun, KernelScratch, Window, WindowFunction, Windows};
+use super::{FloatRun, KernelScratch, Window, WindowFunction, Windows, starts};
 
 /// A gap to the border this much longer than the mean distance of samples is taken for the series' own end.
 const EXTRAPOLATION_THRESHOLD: f64 = 1.1;
@@ -42,13 +42,29 @@ impl Extrapolation {
         Self::of(Layout::of(window, first_ms, last_ms), divisor_s(function, range_ms))
     }
 
+    /// By what the difference is multiplied in a window whose counter was 0 at `start_ms`, inside of it: nothing is
+    /// extrapolated to the left.
+    pub fn factor_since(
+        function: WindowFunction,
+        range_ms: i64,
+        window: &Window,
+        start_ms: i64,
+        first_ms: i64,
+        last_ms: i64,
+    ) -> f64 {
+        let sampled_s = seconds(last_ms - start_ms);
+        // A single sample has no distance to another, and so reaches no further than itself.
+        let mean_distance_s = seconds(last_ms - first_ms) / (window.len() - 1).max(1) as f64;
+        let to_end_s = reach_s(seconds(window.end_ms - last_ms), mean_distance_s);
+        (sampled_s + to_end_s) / sampled_s / divisor_s(function, range_ms)
+    }
+
     #[inline(never)]
     fn of(layout: Layout, per_s: f64) -> Self {
         let sampled_s = seconds(layout.sampled_ms);
         let mean_distance_s = sampled_s / (layout.samples - 1) as f64;
-        let threshold_s = mean_distance_s * EXTRAPOLATION_THRESHOLD;
-        let reach = |gap_s: f64| if gap_s >= threshold_s { mean_distance_s / 2.0 } else { gap_s };
-        let (to_start_s, to_end_s) = (reach(seconds(layout.to_start_ms)), reach(seconds(layout.to_end_ms)));
+        let to_start_s = reach_s(seconds(layout.to_start_ms), mean_distance_s);
+        let to_end_s = reach_s(seconds(layout.to_end_ms), mean_distance_s);
         let factor = (sampled_s + to_start_s + to_end_s) / sampled_s / per_s;
         Self { layout, sampled_s, to_start_s, to_end_s, per_s, factor }
     }
@@ -72,6 +88,11 @@ impl Extrapolation {
     fn factor_from_zero(&self, intervals: f64) -> f64 {
         (self.sampled_s + self.sampled_s * intervals + self.to_end_s) / self.sampled_s / self.per_s
     }
+}
+
+/// How far a slope goes on into a gap at the border.
+fn reach_s(gap_s: f64, mean_distance_s: f64) -> f64 {
+    if gap_s >= mean_distance_s * EXTRAPOLATION_THRESHOLD { mean_distance_s / 2.0 } else { gap_s }
 }
 
 impl Layout {
@@ -104,7 +125,7 @@ pub fn extrapolated(
     out: &mut [f64],
 ) {
     let counter = function != WindowFunction::Delta;
-    let FloatRun { timestamps, values } = run;
+    let FloatRun { timestamps, values, .. } = run;
     let resets = &mut scratch.indices;
     resets.clear();
     if counter {
@@ -144,7 +165,7 @@ pub fn extrapolated(
 const RESET_BLOCK: usize = 64;
 
 /// Indices of samples that are below their predecessor. Most blocks have none, which is found without branches.
-fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
+pub(super) fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
     let Some((_, currents)) = values.split_first() else { return };
     let previous = values.chunks(RESET_BLOCK);
     for (block, (current, previous)) in currents.chunks(RESET_BLOCK).zip(previous).enumerate() {
@@ -161,14 +182,14 @@ fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
 
 /// `irate` (of a counter, per second) and `idelta`.
 pub fn instant(windows: &Windows, run: FloatRun<'_>, counter: bool, out: &mut [f64]) {
-    let FloatRun { timestamps, values } = run;
+    let FloatRun { timestamps, values, .. } = run;
     windows.each(timestamps, |window| {
         if window.len() < 2 {
             return;
         }
         let (previous, last) = (window.hi - 2, window.hi - 1);
         let interval_ms = timestamps[last] - timestamps[previous];
-        let reset = counter && values[last] < values[previous];
+        let reset = counter && starts::is_reset_at(run, last);
         let difference = if reset { values[last] } else { values[last] - values[previous] };
         out[window.step] = if counter { difference / (interval_ms as f64 / 1000.0) } else { difference };
     });

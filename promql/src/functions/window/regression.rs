@@ -50,7 +50,11 @@ fn each_pair_or_more<'a>(windows: &Windows, run: FloatRun<'a>, mut visit: impl F
             let inside = window.lo..window.hi;
             visit(
                 window,
-                FloatRun { timestamps: &run.timestamps[inside.clone()], values: &run.values[inside] },
+                FloatRun {
+                    timestamps: &run.timestamps[inside.clone()],
+                    values: &run.values[inside],
+                    starts: &[],
+                },
             );
         }
     });

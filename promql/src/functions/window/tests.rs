@@ -4,7 +4,9 @@ use super::*;
 use crate::eval::row::{ABSENT, is_absent};
 
 fn windows(start_ms: i64, step_ms: i64, count: usize, range_ms: i64) -> Windows {
-    Windows { grid: Grid { start_ms, step_ms, count }, view: View { at_ms: None, offset_ms: 0 }, range_ms }
+    let grid = Grid { start_ms, step_ms, count };
+    let view = View { at_ms: None, offset_ms: 0 };
+    Windows { grid, view, range_ms, edges: Edges::Plain, lookback_ms: 300_000 }
 }
 
 fn run(
@@ -16,8 +18,9 @@ fn run(
 ) -> Vec<f64> {
     let params: Vec<_> = params.iter().map(|p| StepValues::Constant(*p)).collect();
     let mut out = vec![ABSENT; windows.grid.count];
-    let floats = FloatRun { timestamps, values };
-    evaluate_floats(function, windows, floats, &params, &mut KernelScratch::default(), &mut out);
+    let floats = FloatRun { timestamps, values, starts: &[] };
+    let (mut scratch, mut notes) = (KernelScratch::default(), Notes::default());
+    evaluate_floats(function, windows, floats, &params, &mut scratch, &mut notes, &mut out);
     out
 }
 

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::functions::Function;
 use crate::functions::instant::{self, FloatFunction};
 use crate::functions::window::WindowFunction;
-use crate::parse::ast::{self, Expr, Node, ValueType};
+use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
 use crate::parse::string::StringLiteral;
 use crate::plan::Date;
 use crate::plan::grid::Grid;
@@ -31,6 +31,7 @@ impl Builder<'_> {
     pub(super) fn call_inside(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
         let args = &call.args;
         if let Some(function) = WindowFunction::from_function(call.function) {
+            args.iter().try_for_each(|arg| refuse_edges(call.function, arg))?;
             return self.window(function, args, grid);
         }
         if let Some(function) = FloatFunction::from_function(call.function) {
@@ -58,8 +59,17 @@ impl Builder<'_> {
                 self.map(Map::Round(nearest), &args[0], grid)
             }
             Function::Timestamp => match &args[0].unwrap_parens().node {
-                Node::Vector(selector) => Ok(VectorNode::SampleTimes(self.instant_leaf(selector, grid)?)),
+                Node::Vector(selector) => {
+                    Ok(VectorNode::SampleTimes(self.instant_leaf(selector, args[0].span, grid)?))
+                }
                 _ => self.map(Map::StepTimes, &args[0], grid),
+            },
+            Function::StartTimestamp => match &args[0].unwrap_parens().node {
+                Node::Vector(selector) => {
+                    Ok(VectorNode::StartTimes(self.instant_leaf(selector, args[0].span, grid)?))
+                }
+                // An expression's samples have no start times. Its operands are planned all the same, to be checked.
+                _ => self.vector(&args[0], grid).map(|_| VectorNode::Nothing),
             },
             Function::VectorOf => Ok(VectorNode::OfScalar(Box::new(self.scalar(&args[0], grid)?))),
             Function::Absent => Ok(VectorNode::Absent(Absent {
@@ -67,6 +77,7 @@ impl Builder<'_> {
                 labels: absent_labels(&args[0]),
             })),
             Function::AbsentOverTime => {
+                refuse_edges(call.function, &args[0])?;
                 let (source, range_ms) = self.range_source(&args[0], grid)?;
                 Ok(VectorNode::AbsentOver(AbsentOver { source, range_ms, labels: absent_labels(&args[0]) }))
             }
@@ -158,4 +169,29 @@ impl Builder<'_> {
         let input = Box::new(self.vector(&args[0], grid)?);
         Ok(VectorNode::HistogramQuantile { input, quantiles, label, span: args[0].span })
     }
+}
+
+/// Functions for which `anchored` and `smoothed` mean something, by their names.
+fn fitting(edges: Edges) -> &'static [Function] {
+    use Function::{Changes, Delta, Increase, Rate, Resets};
+    match edges {
+        Edges::Plain => Function::ALL,
+        Edges::Anchored => &[Changes, Delta, Increase, Rate, Resets],
+        Edges::Smoothed => &[Delta, Increase, Rate],
+    }
+}
+
+fn refuse_edges(function: Function, arg: &Expr) -> Result<(), Error> {
+    let Node::Matrix(matrix) = &arg.unwrap_parens().node else { return Ok(()) };
+    let edges = matrix.selector.edges;
+    if fitting(edges).contains(&function) {
+        return Ok(());
+    }
+    Err(Error::Execution(format!("{} - not with {}", only_with(edges), function.signature().name)))
+}
+
+/// What `anchored` and `smoothed` can be used with.
+pub(super) fn only_with(edges: Edges) -> String {
+    let names: Vec<&str> = fitting(edges).iter().map(|function| function.signature().name).collect();
+    format!("{} modifier can only be used with: {}", edges.keyword(), names.join(", "))
 }

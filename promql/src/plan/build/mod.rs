@@ -21,7 +21,7 @@ use super::grid::{Grid, QueryRange};
 use super::node::{Aggregate, AggregateParam, Binary, Map, Root, ScalarOp, SetOp, VectorNode};
 use crate::error::Error;
 use crate::functions::Function;
-use crate::parse::ast::{self, Expr, Node, ValueType};
+use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
 use invariant::is_invariant;
 use labels::{label_name, string};
 
@@ -43,6 +43,11 @@ pub(super) fn build(
             )));
         }
         ValueType::Matrix => {
+            if let Node::Matrix(matrix) = &expr.unwrap_parens().node
+                && matrix.selector.edges != Edges::Plain
+            {
+                return Err(Error::Execution(call::only_with(matrix.selector.edges)));
+            }
             let (source, range_ms) = builder.range_source(expr, &grid)?;
             Root::Matrix { source, range_ms }
         }
@@ -84,7 +89,7 @@ impl Builder<'_> {
     fn vector_at(&mut self, expr: &Expr, grid: &Grid) -> Result<VectorNode, Error> {
         Ok(match &expr.node {
             Node::Paren(inner) => self.vector(inner, grid)?,
-            Node::Vector(selector) => VectorNode::Select(self.instant_leaf(selector, grid)?),
+            Node::Vector(selector) => VectorNode::Select(self.instant_leaf(selector, expr.span, grid)?),
             Node::Unary(unary) => {
                 let input = Box::new(self.vector(&unary.operand, grid)?);
                 if unary.negative { VectorNode::Map { map: Map::Negate, input } } else { *input }

@@ -5,7 +5,8 @@ use tsdb::select::Select;
 
 use super::{Builder, Wants};
 use crate::error::Error;
-use crate::parse::ast::{self, At, Expr, Node};
+use crate::parse::Span;
+use crate::parse::ast::{self, At, Edges, Expr, Node};
 use crate::parse::length::Length;
 use crate::plan::grid::{Grid, View};
 use crate::plan::node::{Info, Leaf, RangeSource, Subquery, VectorNode};
@@ -21,9 +22,12 @@ impl Builder<'_> {
                 let range_ms = self.positive_ms(&matrix.range)?;
                 let view = self.view(matrix.selector.at, &matrix.selector.offset)?;
                 let (first, last) = view.span_ms(grid);
-                let from = first.saturating_sub(range_ms).saturating_add(1);
-                let select = self.select(&matrix.selector.matchers, from, last);
-                Ok((RangeSource::Select(self.leaf(select, view)), range_ms))
+                let edges = matrix.selector.edges;
+                let (before_ms, behind_ms) = edges.reach_ms(self.range.lookback_ms);
+                let from = first.saturating_sub(range_ms).saturating_sub(before_ms).saturating_add(1);
+                let select = self.select(&matrix.selector.matchers, from, last.saturating_add(behind_ms));
+                let leaf = Leaf { edges, ..self.leaf(select, view, expr.span) };
+                Ok((RangeSource::Select(leaf), range_ms))
             }
             Node::Subquery(subquery) => {
                 let range_ms = self.positive_ms(&subquery.range)?;
@@ -67,23 +71,28 @@ impl Builder<'_> {
         let view = View { at_ms: None, offset_ms: 0 };
         let from = grid.start_ms.saturating_sub(self.range.lookback_ms).saturating_add(1);
         let select = self.select(&wanted, from, grid.last_ms());
-        Ok(VectorNode::Info(Info { input, info: self.leaf(select, view), names, data }))
+        Ok(VectorNode::Info(Info { input, info: self.leaf(select, view, args[0].span), names, data }))
     }
 
-    pub(super) fn leaf(&self, select: usize, view: View) -> Leaf {
-        Leaf { select, view, tells_resets: self.wants == Wants::Totals }
+    fn leaf(&self, select: usize, view: View, span: Span) -> Leaf {
+        let tells_resets = self.wants == Wants::Totals;
+        Leaf { select, view, tells_resets, edges: Edges::Plain, span }
     }
 
     pub(super) fn instant_leaf(
         &mut self,
         selector: &ast::VectorSelector,
+        span: Span,
         grid: &Grid,
     ) -> Result<Leaf, Error> {
         let view = self.view(selector.at, &selector.offset)?;
         let (first, last) = view.span_ms(grid);
+        // Looking back is what an anchor would be, so `anchored` changes nothing here.
+        let edges = if selector.edges == Edges::Smoothed { Edges::Smoothed } else { Edges::Plain };
+        let (_, behind_ms) = edges.reach_ms(self.range.lookback_ms);
         let from = first.saturating_sub(self.range.lookback_ms).saturating_add(1);
-        let select = self.select(&selector.matchers, from, last);
-        Ok(self.leaf(select, view))
+        let select = self.select(&selector.matchers, from, last.saturating_add(behind_ms));
+        Ok(Leaf { edges, ..self.leaf(select, view, span) })
     }
 
     pub(super) fn view(&self, at: Option<At>, offset: &Length) -> Result<View, Error> {
