@@ -9,6 +9,7 @@
 //! | [`grpc`] | the peer port: between nodes |
 //! | [`identity`] | which store this is |
 //! | [`log`] | log lines as logfmt or JSON |
+//! | `query` | answering questions: limits, fetching, replicas |
 //! | [`receive`] | taking samples in |
 //! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
 //! | [`bucket`] | object storage: catalog, shipping blocks, reading them |
@@ -28,6 +29,7 @@ pub mod identity;
 pub mod log;
 mod metrics;
 pub mod node;
+mod query;
 pub mod receive;
 mod storage;
 

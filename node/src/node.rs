@@ -17,6 +17,7 @@ use crate::http;
 use crate::identity::Identity;
 use crate::log::LogControl;
 use crate::metrics::Metrics;
+use crate::query::Queries;
 use crate::receive::batch::SeriesHasher;
 use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
@@ -72,7 +73,7 @@ pub(crate) struct App {
     pub(crate) committer: Committer,
     pub(crate) hasher: SeriesHasher,
     pub(crate) in_flight: Arc<Budget>,
-    pub(crate) turns: http::Turns,
+    pub(crate) queries: Queries,
     pub(crate) uploads: http::Uploads,
     pub(crate) metrics: Metrics,
     ready: AtomicBool,
@@ -179,15 +180,14 @@ impl App {
         let storage = Storage::open(&config, &env).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
+        let queries = Queries::new(&config);
+        metrics.collect(queries.collector());
         Ok(Self {
             storage,
             committer: Committer::new(config.wal_sync == WalSync::Group),
             hasher: SeriesHasher::new(env.seed),
             in_flight: Budget::new(config.http_max_in_flight.as_usize()),
-            turns: http::Turns::new(
-                as_usize(config.query_max_concurrency),
-                as_usize(config.query_max_waiting),
-            ),
+            queries,
             uploads: http::Uploads::default(),
             metrics,
             ready: AtomicBool::new(true),

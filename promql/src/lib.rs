@@ -15,7 +15,7 @@ pub mod value;
 
 pub use annotations::{Annotations, Level};
 pub use error::Error;
-pub use eval::{Inline, Limits, Workers};
+pub use eval::{Inline, Lender, Limits, Workers};
 pub use functions::histogram::{Bucket, buckets};
 pub use parse::{ParseError, Syntax, parse, parse_with};
 pub use plan::{Plan, QueryRange, Settings, plan};

@@ -25,13 +25,14 @@ fn argument(key: String, option: &Declared) -> clap::Arg {
         Kind::DurationOrUnlimited => "DURATION|unlimited",
         Kind::NumberOrUnlimited => "N|unlimited",
         Kind::Addresses => "HOST:PORT",
+        Kind::LabelNames => "LABEL",
         Kind::OneOf(_) => "WORD",
     };
     let argument = clap::Arg::new(key).long(flag).help(help).value_name(value_name).num_args(1);
     match option.kind {
         // `config check` and `run` name all mistakes at once; clap would stop at the first, so it only completes.
         Kind::OneOf(words) => argument.value_parser(clap::builder::PossibleValuesParser::new(words)),
-        Kind::Addresses => argument.action(clap::ArgAction::Append),
+        Kind::Addresses | Kind::LabelNames => argument.action(clap::ArgAction::Append),
         Kind::Text => argument.value_hint(clap::ValueHint::AnyPath),
         _ => argument,
     }
@@ -163,6 +164,7 @@ fn takes(kind: Kind) -> String {
         Kind::DurationOrUnlimited => "a duration or `unlimited`".to_owned(),
         Kind::NumberOrUnlimited => "a whole number or `unlimited`".to_owned(),
         Kind::Addresses => "addresses".to_owned(),
+        Kind::LabelNames => "names of labels".to_owned(),
         Kind::OneOf(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "),
     }
 }
@@ -203,7 +205,9 @@ fn property((option, default): &(Declared, String)) -> Value {
         Kind::NumberOrUnlimited => {
             json!({"anyOf": [{"const": "unlimited"}, {"type": "integer", "minimum": 0}]})
         }
-        Kind::Addresses => json!({"type": ["string", "array"], "items": {"type": "string"}}),
+        Kind::Addresses | Kind::LabelNames => {
+            json!({"type": ["string", "array"], "items": {"type": "string"}})
+        }
         Kind::OneOf(words) => json!({"enum": words}),
     };
     property["description"] = json!(one_line(option.help));

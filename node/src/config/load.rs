@@ -119,7 +119,11 @@ pub(super) fn all_keys() -> impl Iterator<Item = String> {
 }
 
 fn takes_lists(key: &str) -> bool {
-    Config::DECLARED.iter().any(|o| o.key == key && o.kind == Kind::Addresses)
+    let declared = match key.strip_prefix("limits.") {
+        Some(key) => Limits::DECLARED.iter().find(|o| o.key == key),
+        None => Config::DECLARED.iter().find(|o| o.key == key),
+    };
+    declared.is_some_and(|o| matches!(o.kind, Kind::Addresses | Kind::LabelNames))
 }
 
 trait Settable {

@@ -32,6 +32,8 @@ pub enum Kind {
     NumberOrUnlimited,
     /// `host:port`, any number of them.
     Addresses,
+    /// Names of labels, any number of them.
+    LabelNames,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -312,6 +314,28 @@ impl Setting for Addresses {
     }
 }
 
+/// Any number of labels' names: a list in the file, several flags, or commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelNames(pub Vec<String>);
+
+impl fmt::Display for LabelNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+impl Setting for LabelNames {
+    const KIND: Kind = Kind::LabelNames;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let names: Vec<_> = text.split(',').map(str::trim).filter(|n| !n.is_empty()).collect();
+        if names.contains(&tsdb::model::METRIC_NAME) {
+            return Err("a metric's name isn't a label by which replicas differ".to_owned());
+        }
+        Ok(Self(names.into_iter().map(str::to_owned).collect()))
+    }
+}
+
 /// An address, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionalAddress(pub Option<Address>);
@@ -446,6 +470,13 @@ mod tests {
         let several = Addresses::parse("a:1, b:2,").unwrap();
         assert_eq!((several.0.len(), several.to_string().as_str()), (2, "a:1,b:2"));
         assert!(Addresses::parse("").unwrap().0.is_empty() && Addresses::parse("a:1,b").is_err());
+    }
+
+    #[test]
+    fn label_names_come_with_commas_between_them() {
+        let names = LabelNames::parse("replica, prometheus_replica,").unwrap();
+        assert_eq!((names.0.len(), names.to_string().as_str()), (2, "replica,prometheus_replica"));
+        assert!(LabelNames::parse("").unwrap().0.is_empty() && LabelNames::parse("__name__").is_err());
     }
 
     proptest! {

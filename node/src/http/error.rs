@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::json::push_string;
+use crate::query;
 
 /// Seconds after which a client that met a limit may try again.
 pub const RETRY_AFTER_S: u64 = 5;
@@ -110,6 +111,18 @@ impl From<promql::Error> for ApiError {
             promql::Error::Cancelled => Self::new(Kind::Canceled, error.to_string()),
             promql::Error::Storage(error) => error.into(),
         }
+    }
+}
+
+impl From<query::Error> for ApiError {
+    fn from(error: query::Error) -> Self {
+        let kind = match error {
+            query::Error::Busy => Kind::Unavailable,
+            query::Error::Late(_) => Kind::Timeout,
+            query::Error::Query(error) => return error.into(),
+            query::Error::Storage(error) => return error.into(),
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

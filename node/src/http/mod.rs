@@ -22,7 +22,6 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
-pub(crate) use api::Turns;
 pub(crate) use server::{Http2, ServerSettings, serve};
 pub(crate) use upload::Uploads;
 

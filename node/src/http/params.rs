@@ -7,11 +7,13 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
-use tsdb::model::TenantId;
+use tsdb::model::{METRIC_NAME, TenantId};
 
 use super::error::{ApiError, Kind};
 use super::time::{parse_step_ms, parse_time_ms};
+use crate::config::Config;
 use crate::node::App;
+use crate::query::dedup::Replicas;
 
 /// Headers that name a tenant: Mimir's and Thanos's.
 const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
@@ -115,6 +117,33 @@ impl Params {
                 .ok_or_else(|| ApiError::parameter(name, format!("{text:?} isn't seconds or a duration")))
         };
         self.get(name).map(parse).transpose()
+    }
+
+    /// A switch, if given.
+    pub fn switch(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        let parse = |text: &str| match text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(ApiError::parameter(name, format!("{text:?} is neither true nor false"))),
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    /// The labels by which replicas of a scraper differ: `replicaLabels[]`, or the tenant's setting; none where
+    /// `dedup=false`.
+    pub fn replicas(&self, config: &Config, tenant: &TenantId) -> Result<Replicas, ApiError> {
+        if self.switch("dedup")? == Some(false) {
+            return Ok(Replicas::default());
+        }
+        let mut named = self.all("replicaLabels[]").chain(self.all("replicaLabels")).peekable();
+        if named.peek().is_none() {
+            return Ok(Replicas::new(config.limits_of(tenant.as_str()).replica_labels.0.iter().cloned()));
+        }
+        let named: Vec<_> = named.map(str::to_owned).collect();
+        if named.iter().any(|name| name == METRIC_NAME) {
+            return Err(ApiError::parameter("replicaLabels[]", "replicas don't differ in a metric's name"));
+        }
+        Ok(Replicas::new(named))
     }
 
     /// How many results are wanted; 0 = all.

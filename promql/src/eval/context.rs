@@ -41,7 +41,7 @@ impl<'a> Context<'a> {
             range,
             limits,
             workers,
-            budget: Budget::new(limits.bytes_max),
+            budget: Budget::new(limits),
             annotations: Mutex::default(),
             scratches: Mutex::default(),
             samples: AtomicU64::new(0),

@@ -1,15 +1,33 @@
 //! What a query may use: memory, and time until its caller has enough of it.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+
+/// Memory that several queries share.
+pub trait Lender: fmt::Debug + Send + Sync {
+    /// Takes more bytes for this query.
+    ///
+    /// # Errors
+    /// Which limit doesn't allow it, in words for whoever asked.
+    fn borrow(&self, bytes: usize) -> Result<(), String>;
+
+    /// Gives bytes back.
+    fn give_back(&self, bytes: usize);
+}
+
+/// Bytes are borrowed in steps of this size, so that queries seldom meet at the lender.
+const BORROWED_STEP_BYTES: usize = 1 << 20;
 
 /// A query's limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes that results, intermediate rows and decoded samples may take at any one time.
     pub bytes_max: usize,
+    /// Where the bytes come from, if they are shared with others.
+    pub lender: Option<Arc<dyn Lender>>,
     /// Set by the caller to end the query early: at a timeout, or when nobody waits any more.
     pub cancelled: Arc<AtomicBool>,
 }
@@ -17,7 +35,7 @@ pub struct Limits {
 impl Limits {
     /// A byte budget, and nobody to cancel.
     pub fn bytes(bytes_max: usize) -> Self {
-        Self { bytes_max, cancelled: Arc::default() }
+        Self { bytes_max, lender: None, cancelled: Arc::default() }
     }
 
     /// [`Error::Cancelled`] once the caller asked for an end.
@@ -32,11 +50,32 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     peak: AtomicUsize,
     limit: usize,
+    lender: Option<Arc<dyn Lender>>,
+    /// What the lender gave; it gets all of it back at the end.
+    borrowed: Mutex<usize>,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { used: AtomicUsize::new(0), peak: AtomicUsize::new(0), limit }
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            limit: limits.bytes_max,
+            lender: limits.lender.clone(),
+            borrowed: Mutex::new(0),
+        }
+    }
+
+    /// Borrows until `used` bytes are covered.
+    fn borrow(&self, used: usize) -> Result<()> {
+        let Some(lender) = &self.lender else { return Ok(()) };
+        let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if used > *borrowed {
+            let more = (used - *borrowed).next_multiple_of(BORROWED_STEP_BYTES);
+            lender.borrow(more).map_err(Error::Limit)?;
+            *borrowed += more;
+        }
+        Ok(())
     }
 
     /// Takes `bytes` for `what` ("rows", "groups"), until the charge is dropped.
@@ -65,7 +104,7 @@ impl Charge<'_> {
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
         let used = self.budget.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         self.bytes += bytes;
-        self.budget.peak.fetch_max(used, Ordering::Relaxed);
+        let is_peak = self.budget.peak.fetch_max(used, Ordering::Relaxed) < used;
         if used > self.budget.limit {
             return Err(Error::Limit(format!(
                 "the query needs more memory than its limit of {} bytes: it holds {} bytes, {} of them in {}; \
@@ -73,7 +112,8 @@ impl Charge<'_> {
                 self.budget.limit, used, self.bytes, self.what
             )));
         }
-        Ok(())
+        // What was borrowed once stays until the end, so only a new peak needs more.
+        if is_peak { self.budget.borrow(used) } else { Ok(()) }
     }
 
     /// Takes up to `bytes` in all.
@@ -88,13 +128,51 @@ impl Drop for Charge<'_> {
     }
 }
 
+impl Drop for Budget {
+    fn drop(&mut self) {
+        let borrowed = *self.borrowed.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lender) = self.lender.as_ref().filter(|_| borrowed > 0) {
+            lender.give_back(borrowed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
+    struct Purse(AtomicUsize);
+
+    impl Lender for Purse {
+        fn borrow(&self, bytes: usize) -> Result<(), String> {
+            let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
+            left.map(|left| self.0.store(left, Ordering::Relaxed)).ok_or_else(|| "all are poor".to_owned())
+        }
+
+        fn give_back(&self, bytes: usize) {
+            self.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_is_borrowed_is_given_back_at_the_end() {
+        const PURSE_BYTES: usize = 2 * BORROWED_STEP_BYTES;
+        let purse = Arc::new(Purse(AtomicUsize::new(PURSE_BYTES)));
+        let left = || purse.0.load(Ordering::Relaxed);
+        let budget = Budget::new(&Limits { lender: Some(purse.clone()), ..Limits::bytes(usize::MAX) });
+        drop(budget.charge(10, "rows").unwrap());
+        drop(budget.charge(20, "rows").unwrap());
+        assert_eq!(left(), PURSE_BYTES - BORROWED_STEP_BYTES);
+        let refused = budget.charge(PURSE_BYTES + 1, "rows").unwrap_err().to_string();
+        assert_eq!(refused, "all are poor");
+        drop(budget);
+        assert_eq!(left(), PURSE_BYTES);
+    }
+
     #[test]
     fn charges_are_given_back() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(&Limits::bytes(100));
         let held = budget.charge(80, "rows").unwrap();
         let refused = budget.charge(30, "groups").unwrap_err().to_string();
         assert!(refused.contains("limit of 100 bytes") && refused.contains("groups"), "{refused}");

@@ -36,7 +36,7 @@ pub(crate) use binary::scalar_binary;
 use context::{Context, Rows};
 use histograms::Question;
 use leaf::{LeafOp, LeafSource, Wanted, WindowOp};
-pub use limits::Limits;
+pub use limits::{Lender, Limits};
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
 use stage::{MapOp, Stage};

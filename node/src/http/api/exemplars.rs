@@ -1,7 +1,7 @@
 //! `query_exemplars`: the exemplars of the series that a query's selectors match.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,15 +9,16 @@ use axum::response::Response;
 use axum::routing::get;
 use promql::Syntax;
 use promql::parse::ast::{Expr, Node};
-use tsdb::db::SeriesExemplars;
-use tsdb::model::Matcher;
+use tsdb::db::{Exemplar, SeriesExemplars};
+use tsdb::model::{Labels, Matcher};
 
-use super::evaluate::in_turn;
 use super::success;
 use crate::http::error::ApiError;
 use crate::http::json::{push_float, push_labels, push_timestamp};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
+use crate::query::dedup::Replicas;
+use crate::query::names::{Found, Question, Scope, ask};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/api/v1/query_exemplars", get(query).post(query))
@@ -39,23 +40,28 @@ async fn query(
         .map_err(|e| ApiError::parameter("query", e))?;
     let mut selectors = Vec::new();
     gather_selectors(&expr, &mut selectors);
-    let own = app.clone();
-    let work = move |cancelled: Arc<std::sync::atomic::AtomicBool>| {
-        let mut found = Vec::new();
-        let Some(tenant) = own.storage.existing(&tenant) else { return Ok(found) };
-        for matchers in &selectors {
-            if cancelled.load(Ordering::Relaxed) {
-                return Err(promql::Error::Cancelled.into());
-            }
-            found.extend(tenant.exemplars(matchers, start_ms..=end_ms)?);
-        }
-        // Two selectors may match one series.
-        found.sort_by(|a, b| a.labels.cmp(&b.labels));
-        found.dedup_by(|a, b| a.labels == b.labels);
-        Ok(found)
-    };
-    let found = in_turn(&app, config.query_timeout.to_std(), work).await?;
+    let replicas = params.replicas(&config, &tenant)?;
+    let question = Question::Exemplars(Scope { selectors, range_ms: start_ms..=end_ms });
+    let found = ask(&app, tenant, question, config.query_timeout.to_std()).await?;
+    let Found::Exemplars(mut found) = found else { unreachable!("exemplars were asked for") };
+    if !replicas.is_empty() {
+        found = merged(found, &replicas);
+    }
     Ok(success(&data(&found), &[]))
+}
+
+/// Exemplars of series that differ in replica labels alone, together: by time, nothing twice.
+fn merged(found: Vec<SeriesExemplars>, replicas: &Replicas) -> Vec<SeriesExemplars> {
+    let mut by_labels: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+    for series in found {
+        by_labels.entry(replicas.strip(&series.labels)).or_default().extend(series.exemplars);
+    }
+    let tidy = |(labels, mut exemplars): (Labels, Vec<Exemplar>)| {
+        exemplars.sort_by(|a, b| (a.timestamp_ms, &a.labels).cmp(&(b.timestamp_ms, &b.labels)));
+        exemplars.dedup();
+        SeriesExemplars { labels, exemplars }
+    };
+    by_labels.into_iter().map(tidy).collect()
 }
 
 fn gather_selectors(expr: &Expr, selectors: &mut Vec<Vec<Matcher>>) {

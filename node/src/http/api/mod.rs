@@ -1,6 +1,5 @@
 //! Prometheus's query API.
 
-mod evaluate;
 mod exemplars;
 mod names;
 mod query;
@@ -11,8 +10,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-
-pub(crate) use evaluate::Turns;
 
 use super::json::push_string;
 use crate::node::App;

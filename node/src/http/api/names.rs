@@ -1,9 +1,6 @@
 //! What there is: `series`, `labels`, `label/<name>/values`, `metadata`.
 
-use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -11,15 +8,15 @@ use axum::response::Response;
 use axum::routing::get;
 use promql::Syntax;
 use promql::parse::ast::Node;
-use tsdb::db;
 use tsdb::model::{Matcher, TenantId};
 
-use super::evaluate::in_turn;
 use super::success;
 use crate::http::error::ApiError;
 use crate::http::json::{push_labels, push_string};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
+use crate::query::dedup::Replicas;
+use crate::query::names::{Found, Question, Scope, ask};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -30,61 +27,54 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 /// What these questions have in common.
-struct Question {
+struct Asked {
     tenant: TenantId,
-    /// Each `match[]`; none = everything.
-    selectors: Vec<Vec<Matcher>>,
-    range_ms: RangeInclusive<i64>,
+    scope: Scope,
     /// Results wanted; 0 = all.
     limit: usize,
+    replicas: Replicas,
 }
 
-impl Question {
+impl Asked {
     fn from_params(app: &App, tenant: TenantId, params: &Params) -> Result<Self, ApiError> {
         let start_ms = params.time_ms("start")?.unwrap_or(i64::MIN);
         let end_ms = params.time_ms("end")?.unwrap_or(i64::MAX);
         if end_ms < start_ms {
             return Err(ApiError::parameter("end", "the end lies before the start"));
         }
-        let syntax = Syntax { experimental: app.config.load().query_experimental };
+        let config = app.config.load();
+        let syntax = Syntax { experimental: config.query_experimental };
         let selectors = params.all("match[]").map(|text| selector(text, syntax)).collect::<Result<_, _>>()?;
-        Ok(Self { tenant, selectors, range_ms: start_ms..=end_ms, limit: params.limit("limit")? })
+        Ok(Self {
+            scope: Scope { selectors, range_ms: start_ms..=end_ms },
+            limit: params.limit("limit")?,
+            replicas: params.replicas(&config, &tenant)?,
+            tenant,
+        })
     }
 
-    /// Asks for each selector in turn (or once for everything) and gathers what `ask` finds, sorted, at most one more
-    /// than the limit.
-    async fn gather<T: Ord + Send + 'static>(
-        self,
-        app: &Arc<App>,
-        ask: impl Fn(&db::Tenant, &[Matcher], RangeInclusive<i64>, usize) -> tsdb::Result<Vec<T>> + Send + 'static,
-    ) -> Result<(Vec<T>, Vec<String>), ApiError> {
-        let limit = self.limit;
-        // One more than wanted tells whether something is left out.
-        let ask_for = if limit == 0 { 0 } else { limit + 1 };
-        let own = app.clone();
-        let work = move |cancelled: Arc<AtomicBool>| {
-            let Some(tenant) = own.storage.existing(&self.tenant) else { return Ok(Vec::new()) };
-            if self.selectors.len() < 2 {
-                let matchers = self.selectors.first().map_or(&[][..], Vec::as_slice);
-                return Ok(ask(&tenant, matchers, self.range_ms, ask_for)?);
-            }
-            let mut all = BTreeSet::new();
-            for matchers in &self.selectors {
-                if cancelled.load(Ordering::Relaxed) {
-                    return Err(promql::Error::Cancelled.into());
-                }
-                all.extend(ask(&tenant, matchers, self.range_ms.clone(), ask_for)?);
-            }
-            Ok(all.into_iter().collect())
-        };
-        let timeout = app.config.load().query_timeout.to_std();
-        let mut found = in_turn(app, timeout, work).await?;
-        let mut warnings = Vec::new();
-        if limit > 0 && found.len() > limit {
-            found.truncate(limit);
-            warnings.push(format!("the result was cut to {limit} entries (limit)"));
+    /// How many to ask for: one more than wanted tells whether something is left out, and where replicas are merged
+    /// nobody knows how many entries become one.
+    fn ask_for(&self) -> usize {
+        if self.limit == 0 || !self.replicas.is_empty() { 0 } else { self.limit + 1 }
+    }
+
+    /// Cuts to the limit, with a warning.
+    fn cut<T>(&self, found: &mut Vec<T>) -> Vec<String> {
+        if self.limit == 0 || found.len() <= self.limit {
+            return Vec::new();
         }
-        Ok((found, warnings))
+        found.truncate(self.limit);
+        vec![format!("the result was cut to {} entries (limit)", self.limit)]
+    }
+
+    async fn texts(self, app: &Arc<App>, question: Question) -> Result<Response, ApiError> {
+        let timeout = app.config.load().query_timeout.to_std();
+        let found = ask(app, self.tenant.clone(), question, timeout).await?;
+        let Found::Texts(mut texts) = found else { unreachable!("texts were asked for") };
+        texts.retain(|text| !self.replicas.contains(text));
+        let warnings = self.cut(&mut texts);
+        Ok(success(&list(&texts, |out, text| push_string(out, text)), &warnings))
     }
 }
 
@@ -102,12 +92,21 @@ async fn series(
     Tenant(tenant): Tenant,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let question = Question::from_params(&app, tenant, &params)?;
-    if question.selectors.is_empty() {
+    let asked = Asked::from_params(&app, tenant, &params)?;
+    if asked.scope.selectors.is_empty() {
         return Err(ApiError::parameter("match[]", "at least one selector is needed"));
     }
-    let (found, warnings) = question.gather(&app, db::Tenant::series).await?;
-    Ok(success(&list(&found, push_labels), &warnings))
+    let timeout = app.config.load().query_timeout.to_std();
+    let question = Question::Series(asked.scope.clone(), asked.ask_for());
+    let found = ask(&app, asked.tenant.clone(), question, timeout).await?;
+    let Found::Series(mut series) = found else { unreachable!("series were asked for") };
+    if !asked.replicas.is_empty() {
+        series = series.iter().map(|labels| asked.replicas.strip(labels)).collect();
+        series.sort_unstable();
+        series.dedup();
+    }
+    let warnings = asked.cut(&mut series);
+    Ok(success(&list(&series, push_labels), &warnings))
 }
 
 async fn labels(
@@ -115,11 +114,12 @@ async fn labels(
     Tenant(tenant): Tenant,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let question = Question::from_params(&app, tenant, &params)?;
-    let (found, warnings) = question.gather(&app, db::Tenant::label_names).await?;
-    Ok(success(&list(&found, |out, name| push_string(out, name)), &warnings))
+    let asked = Asked::from_params(&app, tenant, &params)?;
+    let question = Question::Names(asked.scope.clone(), asked.ask_for());
+    asked.texts(&app, question).await
 }
 
+/// Values of replica labels are listed too: who asks for them wants to know which replicas there are.
 async fn values(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -130,12 +130,9 @@ async fn values(
     if name.is_empty() {
         return Err(ApiError::parameter("name", "a label's name is needed"));
     }
-    let question = Question::from_params(&app, tenant, &params)?;
-    let ask = move |tenant: &db::Tenant, matchers: &[Matcher], range, limit| {
-        tenant.label_values(&name, matchers, range, limit)
-    };
-    let (found, warnings) = question.gather(&app, ask).await?;
-    Ok(success(&list(&found, |out, value| push_string(out, value)), &warnings))
+    let asked = Asked { replicas: Replicas::default(), ..Asked::from_params(&app, tenant, &params)? };
+    let question = Question::Values(name, asked.scope.clone(), asked.ask_for());
+    asked.texts(&app, question).await
 }
 
 /// Names outside of `[a-zA-Z0-9_]` come as `U__` with `_2e_` for a dot and `__` for an underscore, so that they fit a
@@ -166,9 +163,10 @@ async fn metadata(
     Tenant(tenant): Tenant,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.limit("limit")?;
-    let found =
-        app.storage.existing(&tenant).map_or_else(Vec::new, |t| t.metadata(params.get("metric"), limit));
+    let family = params.get("metric").map(str::to_owned);
+    let timeout = app.config.load().query_timeout.to_std();
+    let found = ask(&app, tenant, Question::Metadata(family, params.limit("limit")?), timeout).await?;
+    let Found::Metadata(found) = found else { unreachable!("metadata was asked for") };
     let mut data = vec![b'{'];
     for (i, metadata) in found.iter().enumerate() {
         if i > 0 {

@@ -11,14 +11,16 @@ use axum::routing::get;
 use promql::parse::ast::Expr;
 use promql::value::{Output, Value};
 use promql::{Level, QueryRange, Syntax};
+use tsdb::model::TenantId;
 
-use super::evaluate::evaluate;
 use super::{ANNOTATIONS_MAX, push_texts, success};
 use crate::config::Config;
 use crate::http::error::{ApiError, Kind};
 use crate::http::json::{ResultBody, push_string};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
+use crate::query::answer::{self, answer};
+use crate::query::dedup::Replicas;
 
 /// Most steps of a range query.
 const STEPS_MAX: i64 = 11_000;
@@ -37,7 +39,7 @@ async fn instant(
     params: Params,
 ) -> Result<Response, ApiError> {
     let config = app.config.load_full();
-    let query = Question::from_params(&config, &params)?;
+    let query = Question::from_params(&config, &tenant, &params)?;
     let time_ms = params.time_ms("time")?.unwrap_or_else(|| app.env.clock.now_ms());
     let range = QueryRange::instant(time_ms, query.lookback_ms);
     query.answer(&app, tenant, range).await
@@ -63,7 +65,7 @@ async fn range(
         let message = "the query has more than 11,000 steps: make `step` longer, or the range shorter";
         return Err(ApiError::new(Kind::BadData, message));
     }
-    let query = Question::from_params(&config, &params)?;
+    let query = Question::from_params(&config, &tenant, &params)?;
     let range = QueryRange { start_ms, end_ms, step_ms, lookback_ms: query.lookback_ms };
     query.answer(&app, tenant, range).await
 }
@@ -77,10 +79,11 @@ struct Question {
     /// Series wanted; 0 = all.
     limit: usize,
     stats: bool,
+    replicas: Replicas,
 }
 
 impl Question {
-    fn from_params(config: &Config, params: &Params) -> Result<Self, ApiError> {
+    fn from_params(config: &Config, tenant: &TenantId, params: &Params) -> Result<Self, ApiError> {
         let text = params.get("query").unwrap_or_default().to_owned();
         let expr = parse(config, &text)?;
         let lookback_ms = params.duration_ms("lookback_delta")?.unwrap_or(config.query_lookback.ms);
@@ -96,17 +99,14 @@ impl Question {
             timeout: Duration::from_millis(timeout_ms.unsigned_abs()),
             limit: params.limit("limit")?,
             stats: params.get("stats").is_some(),
+            replicas: params.replicas(config, tenant)?,
         })
     }
 
-    async fn answer(
-        self,
-        app: &Arc<App>,
-        tenant: tsdb::model::TenantId,
-        range: QueryRange,
-    ) -> Result<Response, ApiError> {
+    async fn answer(self, app: &Arc<App>, tenant: TenantId, range: QueryRange) -> Result<Response, ApiError> {
         let began = tokio::time::Instant::now();
-        let mut output = evaluate(app, tenant, self.expr, range, self.timeout).await?;
+        let Self { expr, timeout, replicas, .. } = self;
+        let mut output = answer(app, answer::Question { tenant, expr, range, timeout, replicas }).await?;
         app.metrics.queried(&output.stats);
         let mut warnings = output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX);
         let infos = output.annotations.render(Level::Info, &self.text, ANNOTATIONS_MAX);

@@ -101,7 +101,7 @@ async fn tsdb(
     };
     let timeout = app.config.load().query_timeout.to_std();
     let own = app.clone();
-    let asked = super::evaluate::in_turn(&app, timeout, move |_| {
+    let asked = crate::query::in_turn(&app, timeout, move |_| {
         let tenant = own.storage.existing(&tenant);
         Ok(tenant.map_or_else(Default::default, |t| (t.stats(), t.cardinality(limit))))
     });

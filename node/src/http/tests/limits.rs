@@ -1,4 +1,4 @@
-//! Turns and memory of queries.
+//! Memory of queries.
 
 use axum::http::StatusCode;
 
@@ -16,13 +16,20 @@ async fn a_query_over_its_memory_ends_with_a_clear_error() {
 }
 
 #[tokio::test]
-async fn a_queue_of_queries_is_bounded() {
-    let turns = crate::http::Turns::new(1, 1);
-    let running = turns.take().await.unwrap();
-    let mut waiting = std::pin::pin!(turns.take());
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(10), &mut waiting).await.is_err());
-    assert_eq!(turns.take().await.unwrap_err().kind, crate::http::error::Kind::Unavailable);
-    drop(running);
-    assert!(waiting.await.is_ok());
-    assert!(turns.take().await.is_ok(), "places are given back");
+async fn queries_together_are_bounded_by_tenant_and_by_node() {
+    for (yaml, option) in [
+        ("query: {max_total_memory: 64kB}\n", "query.max_total_memory"),
+        ("limits: {max_query_memory: 64kB}\n", "limits.max_query_memory"),
+        ("tenants: {default: {max_query_memory: 64kB}}\n", "limits.max_query_memory"),
+    ] {
+        let node = TestNode::with(yaml).await;
+        assert_eq!(
+            node.write(vec![series(&[("__name__", "m")], &[(NOW_MS, 1.0)])]).await.status,
+            StatusCode::NO_CONTENT
+        );
+        let (status, kind, message) = node.get("/api/v1/query?query=m%20%2B%20m").await.error();
+        assert_eq!((status, kind.as_str()), (422, "execution"));
+        assert!(message.contains(option), "{message}");
+        assert!(node.get("/metrics").await.text().contains("carillon_query_memory_bytes 0"));
+    }
 }

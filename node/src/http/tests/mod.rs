@@ -3,6 +3,7 @@
 mod limits;
 mod names;
 mod query;
+mod replicas;
 mod status;
 mod upload;
 mod write;
