@@ -89,7 +89,7 @@ options! {
         /// How long blocks are kept on this node, counted from the newest sample in them.
         "storage.retention" retention: Bound<Duration> = Bound::Unlimited, reload;
         /// Time between rounds of cutting blocks, checkpoints and retention.
-        "storage.maintenance_interval" maintenance_interval: Duration = Duration::from_s(5), reload;
+        "storage.maintenance_interval" maintenance_interval: Duration = Duration::from_s(1), reload;
 
         /// Threads that evaluate queries; 0 = as many as there are cores.
         "query.threads" query_threads: u64 = 0, restart;

@@ -27,7 +27,7 @@ impl Default for DbSettings {
     fn default() -> Self {
         Self {
             shards: 8,
-            checkpoint_bytes: 64 << 20,
+            checkpoint_bytes: 32 << 20,
             exemplars_max: 100_000,
             metadata_max: 20_000,
             wal: WalSettings::default(),
