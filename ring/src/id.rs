@@ -47,7 +47,7 @@ macro_rules! id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                hex(deserializer).map(Self)
+                hex128::deserialize(deserializer).map(Self)
             }
         }
     };
@@ -69,10 +69,18 @@ fn parse(text: &str) -> Result<u128, ParseIdError> {
     number.ok_or_else(|| ParseIdError { found: text.chars().take(40).collect() })
 }
 
-/// Reads 128 bits written as 32 hex digits.
-pub(crate) fn hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).map_err(serde::de::Error::custom)
+/// 128 bits in JSON, as 32 hex digits.
+pub(crate) mod hex128 {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{number:032x}"))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::parse(&text).map_err(serde::de::Error::custom)
+    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,17 @@
 //!    stores that keep it, computed once a document ([`placement`]).
 //! 3. Members, tokens and open placements stand in the ring document, which changes by two-step transitions
 //!    ([`epoch`]); what they wait for is decided here too, from what stores report ([`rules`]).
+//! 4. What only one may do is leased by compare-and-swap ([`lease`], [`swap`]).
 //!
 //! Nothing here does input or output, reads a clock or draws a random number: those are arguments.
 
 pub mod epoch;
 pub mod hash;
 mod id;
+pub mod lease;
 pub mod placement;
 pub mod rules;
+pub mod swap;
 pub mod token;
 
 pub use epoch::{Document, Epoch};

@@ -14,7 +14,7 @@
 //! one. Earlier ones stay open, and are asked by every read, until what was acknowledged under them is in blocks.
 //! While a *transition* is under way (the document is *joint*), writes need a quorum in the last two placements.
 //!
-//! Documents are values: [`transition`](self::transition) makes the next from one, and nothing changes in place.
+//! Documents are values: [`transition`] makes the next from one, and nothing changes in place.
 
 mod refusal;
 mod transition;
@@ -74,7 +74,7 @@ pub struct Document {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub catalog_floors: BTreeMap<String, u64>,
     /// Key of the digests that replicas compare.
-    #[serde(with = "hex128")]
+    #[serde(with = "crate::id::hex128")]
     pub digest_key: u128,
 }
 
@@ -307,17 +307,5 @@ impl Document {
             return wrong("two members hold one token");
         }
         Ok(())
-    }
-}
-
-mod hex128 {
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{number:032x}"))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        crate::id::hex(deserializer)
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! The circle has 2^32 points; a key stands at the upper half of its 64-bit hash. A token owns the points from behind
 //! the token before it up to itself. The owners of a point are found by walking on from it, token by token, and
-//! taking each holder that isn't taken yet, at most [`zone limit`](zone::limit) of a zone, until there are enough.
+//! taking each holder that isn't taken yet, at most [`zone_limit`] of a zone, until there are enough.
 //!
-//! Tokens are laid out ([`plan`]) and then written down, so that how they are laid out may change and the ring stays.
+//! Tokens are laid out ([`plan()`]) and then written down, so that how they are laid out may change and the ring stays.
 
 mod circle;
 mod plan;
