@@ -9,6 +9,7 @@
 //!   checkpoint-00000003 what was only in memory; the last two are kept
 //!   chunks-00000012     finished chunks
 //! uploads/NAME/ULID/   a block that a client is sending; removed at a start
+//! cache/7-ULID/         a block that was fetched from the bucket, with a number; removed at a start
 //! tenants/NAME/         a tenant's blocks
 //!   01J9.../            a block, named by its ULID
 //! ```
@@ -24,6 +25,9 @@ pub const LOCK: &str = "LOCK";
 
 /// Blocks that clients are sending, by tenant.
 pub const UPLOADS_DIR: &str = "uploads";
+
+/// Blocks that were fetched from the bucket.
+pub const CACHE_DIR: &str = "cache";
 
 /// The folder of the write-ahead log.
 pub const WAL_DIR: &str = "wal";

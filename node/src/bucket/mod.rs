@@ -4,19 +4,23 @@
 //! 2. [`Bucket`] is what everybody else uses: each call has a deadline, is tried a bounded number of times, and fails
 //!    with what to do about it. [`mod@swap`] adds compare-and-swap, which the ring document, leases and catalogs
 //!    rest on.
-//! 3. [`catalog`] says which blocks a tenant has.
+//! 3. [`catalog`] says which blocks a tenant has, [`ship`] brings local blocks there, [`remote`] reads them anywhere.
 //!
 //! While the bucket is away nothing here waits for long: callers get [`Error::Unreachable`] and go on with what they
 //! know.
 
+mod blocks;
 pub mod catalog;
 mod error;
 mod folder;
 pub mod keys;
 mod location;
+pub mod remote;
+pub mod ship;
 pub mod swap;
 #[cfg(test)]
 mod tests;
+mod thanos;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +34,7 @@ use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutP
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+pub use blocks::Blocks;
 pub use error::{Error, Result};
 pub use location::{ByUrl, Handed, Location, ObjectStores, Opened};
 pub use swap::{Swapped, Tag};
@@ -291,8 +296,25 @@ fn short(got: u64, wanted: u64) -> object_store::Error {
     object_store::Error::Generic { store: "bucket", source }
 }
 
-/// The checksum of everything that is ours in the bucket.
+/// The checksum of everything that is ours in the bucket: CRC32C, over bytes that come in pieces.
+struct Checksum(crc_fast::Digest);
+
+impl Checksum {
+    fn new() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u32 {
+        u32::try_from(self.0.finalize()).expect("the sum has 32 bits")
+    }
+}
+
 fn crc32c(bytes: &[u8]) -> u32 {
-    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
-    u32::try_from(sum).expect("the sum has 32 bits")
+    let mut sum = Checksum::new();
+    sum.update(bytes);
+    sum.finish()
 }

@@ -11,26 +11,13 @@
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{PutMode, PutOptions, UpdateVersion};
+use ring::swap::{Boxed, Failed, SelfTest, Swap};
 
 use super::error::{Error, Failure, Result};
 use super::{Bucket, CALL_DEADLINE, folder, keys};
 use crate::env::on_disk;
 
-/// Stands for the bytes that an object had when it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag {
-    pub(super) e_tag: Option<String>,
-    pub(super) version: Option<String>,
-}
-
-/// How a conditional write ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Swapped {
-    /// The object holds the new bytes.
-    Won(Tag),
-    /// It holds something else: read it again.
-    Lost,
-}
+pub use ring::swap::{Swapped, Tag};
 
 impl Bucket {
     /// Writes an object where there is none.
@@ -139,8 +126,9 @@ impl Bucket {
     /// [`Error::NoConditions`]: nothing that needs one writer may rely on this store. The others say what keeps the
     /// bucket from being used.
     pub async fn self_test(&self, nonce: u128) -> Result<()> {
-        let key = keys::self_test(nonce);
-        let tested = self.test_conditions(&key).await;
+        let name = keys::self_test(nonce);
+        let key = keys::own(name.split('/'));
+        let tested = self.test_conditions(&key, &name).await;
         // A leftover harms nobody, and what the test found matters more.
         if let Err(error) = self.delete(&key).await {
             tracing::debug!(%key, %error, "the self-test's object stays");
@@ -148,25 +136,40 @@ impl Bucket {
         tested
     }
 
-    async fn test_conditions(&self, key: &Path) -> Result<()> {
-        let [first, second, third, fourth] =
-            [b"1st", b"2nd", b"3rd", b"4th"].map(|s: &[u8; 3]| Bytes::from_static(s));
-        let seen = |seen| Error::NoConditions { bucket: self.location.to_string(), seen };
-        let Swapped::Won(tag) = self.put_if_absent(key, &first).await? else {
-            return Err(seen("a new object was refused"));
-        };
-        if self.put_if_absent(key, &second).await? != Swapped::Lost {
-            return Err(seen("an object was created twice"));
-        }
-        let Swapped::Won(newer) = self.swap(key, &tag, &third).await? else {
-            return Err(seen("an object that hadn't changed couldn't be replaced"));
-        };
-        if self.swap(key, &tag, &fourth).await? != Swapped::Lost {
-            return Err(seen("an object was replaced though it had changed"));
-        }
-        match self.get(key).await? {
-            Some((bytes, tag)) if bytes == third && tag == newer => Ok(()),
-            _ => Err(seen("an object isn't read as it was written")),
+    async fn test_conditions(&self, key: &Path, name: &str) -> Result<()> {
+        // What keeps the bucket from being used at all is told better by plain calls.
+        self.put(key, Bytes::from_static(b"0")).await?;
+        self.get(key).await?;
+        self.delete(key).await?;
+        match ring::swap::self_test(self, name).await {
+            Ok(()) => Ok(()),
+            Err(SelfTest::Broken(seen)) => {
+                Err(Error::NoConditions { bucket: self.location.to_string(), seen })
+            }
+            Err(SelfTest::Failed(Failed(detail))) => {
+                let (bucket, what) = (self.location.to_string(), "be tested".to_owned());
+                Err(Error::Unreachable { bucket, what, attempts: 1, detail })
+            }
         }
     }
+}
+
+/// What the ring keeps in the bucket, below the folder of everything that is ours.
+impl Swap for Bucket {
+    fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<(Bytes, Tag)>, Failed>> {
+        Box::pin(async { self.get(&keys::own(key.split('/'))).await.map_err(failed) })
+    }
+
+    fn put_if_absent<'a>(&'a self, key: &'a str, bytes: Bytes) -> Boxed<'a, Result<Swapped, Failed>> {
+        Box::pin(async move { self.put_if_absent(&keys::own(key.split('/')), &bytes).await.map_err(failed) })
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, seen: &'a Tag, bytes: Bytes) -> Boxed<'a, Result<Swapped, Failed>> {
+        Box::pin(async move { self.swap(&keys::own(key.split('/')), seen, &bytes).await.map_err(failed) })
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it maps errors")]
+fn failed(error: Error) -> Failed {
+    Failed(error.to_string())
 }

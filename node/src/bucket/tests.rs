@@ -65,6 +65,12 @@ impl Faulty {
         self.reads.lock().extend(faults);
     }
 
+    /// Lets everything go well from now on.
+    pub(super) fn forget(&self) {
+        self.writes.lock().clear();
+        self.reads.lock().clear();
+    }
+
     /// Lets the writes land that were on their way.
     pub(super) async fn land(&self) -> Vec<bool> {
         let late = std::mem::take(&mut *self.late.lock());

@@ -88,6 +88,9 @@ options! {
 
         /// How long blocks are kept on this node, counted from the newest sample in them.
         "storage.retention" retention: Bound<Duration> = Bound::Unlimited, reload;
+        /// Room in the data folder for blocks that were fetched from the bucket to answer questions; those that weren't
+        /// asked for longest make way. A block that is larger can't be read.
+        "storage.bucket_cache" bucket_cache: Size = Size::mib(10 << 10), restart;
         /// Time between rounds of cutting blocks, checkpoints and retention.
         "storage.maintenance_interval" maintenance_interval: Duration = Duration::from_s(1), reload;
 
