@@ -135,7 +135,8 @@ impl Lease {
         let Some((bytes, tag)) = swap.get(&self.key).await? else {
             return self.write(swap, now_ms, fresh(1), None).await;
         };
-        let record = Record::decode(&bytes).map_err(|e| Failed(format!("lease {} can't be read: {e}", self.key)))?;
+        let record =
+            Record::decode(&bytes).map_err(|e| Failed(format!("lease {} can't be read: {e}", self.key)))?;
         let since_ms = match &self.watched {
             Some(watched) if watched.tag == tag => watched.since_ms,
             _ => now_ms,
@@ -149,7 +150,11 @@ impl Lease {
 
     /// Writes a record that makes us the holder.
     async fn write(
-        &mut self, swap: &dyn Swap, now_ms: u64, record: Record, seen: Option<&Tag>,
+        &mut self,
+        swap: &dyn Swap,
+        now_ms: u64,
+        record: Record,
+        seen: Option<&Tag>,
     ) -> Result<(), Failed> {
         let written = match seen {
             None => swap.put_if_absent(&self.key, record.encode()).await?,

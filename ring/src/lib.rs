@@ -7,12 +7,17 @@
 //!    ([`epoch`]); what they wait for is decided here too, from what stores report ([`rules`]).
 //! 4. What only one may do is leased by compare-and-swap ([`lease`], [`swap`]).
 //!
-//! Nothing here does input or output, reads a clock or draws a random number: those are arguments.
+//! 5. Who is alive is found out by gossip ([`gossip`], [`member`]), which owns nothing.
+//!
+//! Nothing here does input or output, reads a wall clock or draws a random number: those are arguments. Gossip alone
+//! runs by itself, on tokio's time, and what it stands on draws randomness from the system.
 
 pub mod epoch;
+pub mod gossip;
 pub mod hash;
 mod id;
 pub mod lease;
+pub mod member;
 pub mod placement;
 pub mod rules;
 pub mod swap;

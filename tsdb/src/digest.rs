@@ -28,7 +28,7 @@ pub struct DigestKey(u128);
 
 impl DigestKey {
     /// From random bits.
-    pub fn new(bits: u128) -> Self {
+    pub const fn new(bits: u128) -> Self {
         Self(bits)
     }
 }
@@ -113,6 +113,11 @@ impl SeriesDigester {
     pub fn new(key: DigestKey, labels: &Labels) -> Self {
         let series = xxh3_128_with_seed(labels.as_bytes(), key.0 as u64);
         Self { series, seed: (key.0 >> 64) as u64, words: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// The series alone, as its samples' digests name it: the same wherever the key is.
+    pub fn fingerprint(&self) -> u128 {
+        self.series
     }
 
     /// The digest of one sample.

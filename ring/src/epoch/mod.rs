@@ -14,7 +14,7 @@
 //! one. Earlier ones stay open, and are asked by every read, until what was acknowledged under them is in blocks.
 //! While a *transition* is under way (the document is *joint*), writes need a quorum in the last two placements.
 //!
-//! Documents are values: [`transition`] makes the next from one, and nothing changes in place.
+//! Documents are values: [`Document::change`] and its like make the next from one, and nothing changes in place.
 
 mod refusal;
 mod transition;

@@ -68,9 +68,22 @@ impl Block {
     /// [`Error::Corrupt`] when something that is read for that is damaged; [`Error::Invalid`] when a chunk's encoding
     /// isn't known.
     pub fn select(&self, select: &Select) -> Result<Vec<Series>> {
+        self.select_wanted(select, &mut |_| true)
+    }
+
+    /// As [`Block::select`], of the series of which `wanted` accepts the labels. Without matchers, of all.
+    ///
+    /// # Errors
+    /// Those of [`Block::select`].
+    pub(crate) fn select_wanted(
+        &self,
+        select: &Select,
+        wanted: &mut dyn FnMut(&Labels) -> bool,
+    ) -> Result<Vec<Series>> {
         let mut found = Vec::new();
         self.for_each(&select.matchers, Some(&select.range_ms), |parts, id, labels, entry| {
-            if select.shard.is_some_and(|shard| labels.hash64() % shard.count != shard.index) {
+            let is_here = select.shard.is_none_or(|shard| labels.hash64() % shard.count == shard.index);
+            if !is_here || !wanted(&labels) {
                 return Ok(());
             }
             let mut chunks = Vec::with_capacity(entry.chunks.len());

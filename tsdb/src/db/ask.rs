@@ -24,7 +24,7 @@ use crate::{Error, Result};
 const SERIES_PER_LOCK: usize = 256;
 
 /// Leaves out none.
-const EVERY_BLOCK: fn(Ulid) -> bool = |_| false;
+pub(super) const EVERY_BLOCK: fn(Ulid) -> bool = |_| false;
 
 /// How far ahead of its visit a series is fetched.
 const PREFETCH_SERIES: usize = 6;
@@ -44,31 +44,52 @@ impl Tenant {
     /// # Errors
     /// Those of [`Tenant::select`].
     pub fn select_without(&self, select: &Select, skip: &dyn Fn(Ulid) -> bool) -> Result<Vec<Series>> {
+        if select.matchers.iter().all(Matcher::matches_empty) {
+            return Err(no_matcher());
+        }
+        let mut sources = vec![self.select_head(select, &mut |_| true)?];
+        for block in self.blocks_in(&select.range_ms, skip) {
+            sources.push(block.select(select)?);
+        }
+        merge_series(sources)
+    }
+
+    /// The head's part of an answer, of the series of which `wanted` accepts the labels. Without matchers, of all.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] as [`Tenant::select`].
+    pub(super) fn select_head(
+        &self,
+        select: &Select,
+        wanted: &mut dyn FnMut(&Labels) -> bool,
+    ) -> Result<Vec<Series>> {
         let mut series = Vec::new();
         let mut scratch = Vec::new();
         let mut damaged = None;
         self.visit(&select.matchers, &mut |shard, own| {
             let Some(found) = shard.get(own) else { return };
-            if select.shard.is_some_and(|s| found.hash % s.count != s.index) {
+            let is_here = select.shard.is_none_or(|s| found.hash % s.count == s.index);
+            if !is_here || !found.may_overlap(&select.range_ms) {
+                return;
+            }
+            let labels = shard.labels.labels(found.labels, &mut scratch);
+            if !wanted(&labels) {
                 return;
             }
             let mut chunks = Vec::new();
             damaged =
                 shard.collect(found, &select.range_ms, LatePart::All, &mut chunks).pop().or(damaged.take());
             if !chunks.is_empty() {
-                let labels = shard.labels.labels(found.labels, &mut scratch);
                 series.push(Series { labels, chunks, deleted_ms: Vec::new() });
             }
         })?;
-        if let Some(error) = damaged {
-            self.core.suspect.store(true, Ordering::Release);
-            return Err(error);
+        match damaged {
+            None => Ok(sorted(series)),
+            Some(error) => {
+                self.core.suspect.store(true, Ordering::Release);
+                Err(error)
+            }
         }
-        let mut sources = vec![sorted(series)];
-        for block in self.blocks_in(&select.range_ms, skip) {
-            sources.push(block.select(select)?);
-        }
-        merge_series(sources)
     }
 
     /// Label names, sorted, of the series that match, or of all without matchers. Blocks and the head count as a
@@ -178,6 +199,9 @@ impl Tenant {
         limit: usize,
         skip: &dyn Fn(Ulid) -> bool,
     ) -> Result<Vec<Labels>> {
+        if matchers.iter().all(Matcher::matches_empty) {
+            return Err(no_matcher());
+        }
         let mut all = BTreeSet::new();
         let mut scratch = Vec::new();
         self.visit(matchers, &mut |shard, own| {
@@ -241,11 +265,9 @@ impl Tenant {
         found
     }
 
-    /// Calls `visit` with every series of the head that matches, while its shard's lock is held.
+    /// Calls `visit` with every series of the head that matches, while its shard's lock is held. Without matchers, with
+    /// all.
     fn visit(&self, matchers: &[Matcher], visit: &mut dyn FnMut(&Shard, SeriesRef)) -> Result<()> {
-        if matchers.iter().all(Matcher::matches_empty) {
-            return Err(Error::Invalid("at least one matcher has to refuse the empty string".to_owned()));
-        }
         // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
         let generation = self.core.generation.load(Ordering::Acquire);
         let ids = find(&*self.postings.read(), matchers)?;
@@ -303,11 +325,19 @@ impl Tenant {
         self.blocks.load().iter().find(|block| block.meta().ulid == ulid).cloned()
     }
 
-    fn blocks_in(&self, range_ms: &RangeInclusive<i64>, skip: &dyn Fn(Ulid) -> bool) -> Vec<Block> {
+    pub(super) fn blocks_in(
+        &self,
+        range_ms: &RangeInclusive<i64>,
+        skip: &dyn Fn(Ulid) -> bool,
+    ) -> Vec<Block> {
         let blocks = self.blocks.load();
         let overlaps = |b: &&Block| b.meta().min_ms <= *range_ms.end() && *range_ms.start() < b.meta().max_ms;
         blocks.iter().filter(overlaps).filter(|b| !skip(b.meta().ulid)).cloned().collect()
     }
+}
+
+fn no_matcher() -> Error {
+    Error::Invalid("at least one matcher has to refuse the empty string".to_owned())
 }
 
 /// By labels; series that have the same become one. (A series that was collected, and made again while a replay still

@@ -62,12 +62,14 @@ impl Core {
     }
 
     /// # Errors
-    /// [`Error::NoSpace`] while something that was taken into memory isn't safe on the disk.
+    /// [`Error::NoSpace`] while something that was taken into memory isn't safe on the disk; [`Error::Stopped`] where it
+    /// never will be.
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(Error::Stopped("a head-chunk file couldn't be synced".to_owned()));
         }
         if self.unlogged.load(Ordering::Acquire) != self.made_good.load(Ordering::Acquire) {
+            self.wal.check_running()?;
             return Err(Error::NoSpace("samples in memory wait to be written down".to_owned()));
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Tenant {
     fn begin_cut(&self, start_ms: i64) -> Option<RangeState> {
         let mut ranges = self.ranges.lock();
         let state = ranges.remove(&start_ms);
-        *self.cutting.lock() = state.map(|state| state.marks);
+        *self.cutting.lock() = state.map(|state| (start_ms, state.marks));
         state
     }
 
@@ -67,12 +67,16 @@ impl Tenant {
             state.marks = state.marks.min(left.marks);
         }
         *self.cutting.lock() = None;
+        drop(ranges);
+        if left.is_none() {
+            self.changed.lock().forget(start_ms..start_ms + RANGE_MS);
+        }
     }
 
     /// Whether the head holds nothing that was appended before the mark of this number.
     pub(super) fn is_flushed(&self, mark: u64) -> bool {
         let ranges = self.ranges.lock();
-        let cutting = *self.cutting.lock();
+        let cutting = self.cutting.lock().map(|(_, marks)| marks);
         ranges.values().map(|state| state.marks).chain(cutting).all(|marks| marks > mark)
     }
 

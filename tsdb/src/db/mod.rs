@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tenant` | look-up, interning, appending |
 //! | `ask` | selecting, label names and values, series, exemplars, metadata |
+//! | `contents` | what there is by time, for comparing it with other nodes |
 //! | `order` | series by labels, kept for questions that want nearly all of them |
 //! | `core` | what tenants share: shards, keys, WAL |
 //! | `restore` | opening: blocks, checkpoints, replay of the WAL |
@@ -14,9 +15,10 @@
 //! both have one order and a duplicate is never told before its original is in the buffer. What is told to the client
 //! waits for [`Db::commit`].
 //!
-//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges, cutting.
+//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges, cutting; changed.
 
 mod ask;
+mod contents;
 mod core;
 mod cut;
 mod keys;
@@ -36,6 +38,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, RwLock};
 
+pub use self::contents::{ContentStamp, WINDOW_MS};
 use self::core::Core;
 use self::maintain::Housekeeping;
 pub use self::maintain::{Maintenance, Problem};

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
+use super::contents::{CELL_MS, Changes, cell_start_ms};
 use super::core::Core;
 use super::log::Buffers;
 use super::order::OrderCache;
@@ -17,7 +18,7 @@ use super::types::{Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_M
 use crate::block::Block;
 use crate::head::SeriesRef;
 use crate::head::append::{Log, Terms};
-use crate::head::rule::{RANGE_MS, range_start_ms};
+use crate::head::rule::range_start_ms;
 use crate::index::memory::MemoryPostings;
 use crate::model::{Labels, TenantId};
 use crate::wal::WalPosition;
@@ -42,8 +43,10 @@ pub struct Tenant {
     pub(super) cut_until_ms: AtomicI64,
     /// Aligned ranges, by their start, that have samples in the head.
     pub(super) ranges: Mutex<BTreeMap<i64, RangeState>>,
-    /// Marks, likewise, of the range that is being cut: it isn't among `ranges`, and not in a block yet.
-    pub(super) cutting: Mutex<Option<u64>>,
+    /// Start and marks, likewise, of the range that is being cut: it isn't among `ranges`, and not in a block yet.
+    pub(super) cutting: Mutex<Option<(i64, u64)>>,
+    /// When, by the count of changes, the head's samples of a cell changed last; see [`super::contents`].
+    pub(super) changed: Mutex<Changes>,
     /// Samples stored when maintenance last looked, and since when, by the wall clock, there were no more.
     pub(super) idle: Mutex<(u64, i64)>,
     /// Ids by labels; see [`super::order`].
@@ -91,6 +94,7 @@ impl Tenant {
             cut_until_ms: AtomicI64::new(i64::MIN),
             ranges: Mutex::default(),
             cutting: Mutex::default(),
+            changed: Mutex::default(),
             idle: Mutex::new((u64::MAX, 0)),
             order: Mutex::default(),
             counters: Counters::default(),
@@ -123,6 +127,18 @@ impl Tenant {
     /// # Errors
     /// [`Error::Limit`] when the tenant may have no further series; [`Error::NoSpace`] while the disk is full.
     pub fn intern(&self, key: SeriesKey, labels: &Labels) -> Result<SeriesRef> {
+        self.intern_by(Some(key), labels)
+    }
+
+    /// As [`Tenant::intern`], for whoever has no name for the series.
+    ///
+    /// # Errors
+    /// Those of [`Tenant::intern`].
+    pub fn intern_unnamed(&self, labels: &Labels) -> Result<SeriesRef> {
+        self.intern_by(None, labels)
+    }
+
+    fn intern_by(&self, key: Option<SeriesKey>, labels: &Labels) -> Result<SeriesRef> {
         let hash = labels.hash64();
         let mut shard = self.core.shards[self.core.shard_of(self.hash, hash)].write();
         let own = match shard.find(self.index, hash, labels) {
@@ -139,7 +155,10 @@ impl Tenant {
         };
         let series = shard.get_mut(own).expect("it was found or made under this lock");
         series.is_fresh = true;
-        if series.aliases < SERIES_ALIASES_MAX && self.core.keys.insert(self.salt, key, own) {
+        if let Some(key) = key
+            && series.aliases < SERIES_ALIASES_MAX
+            && self.core.keys.insert(self.salt, key, own)
+        {
             series.aliases += 1;
         }
         Ok(own)
@@ -250,8 +269,10 @@ impl Tenant {
         let mut ranges = self.ranges.lock();
         let new = || RangeState { marks: self.core.marks.load(Ordering::Acquire), ..RangeState::default() };
         for (start_ms, samples) in &counts.counts {
-            ranges.entry(*start_ms).or_insert_with(new).samples += samples;
+            ranges.entry(range_start_ms(*start_ms)).or_insert_with(new).samples += samples;
         }
+        drop(ranges);
+        self.changed.lock().note(counts.counts.iter().map(|(start_ms, _)| *start_ms));
     }
 
     /// Keeps exemplars of series, which `lookup` or `intern` gave; those of unknown series are left out. They are
@@ -312,10 +333,10 @@ impl Tenant {
     }
 }
 
-/// Samples by aligned range, of one append.
+/// Samples by cell of time, of one append.
 #[derive(Default)]
 pub(super) struct RangeCounts {
-    /// Start of the range and samples in it; the last one is where the next sample probably falls.
+    /// Start of the cell and samples in it; the last one is where the next sample probably falls.
     counts: SmallVec<[(i64, u64); 2]>,
     newest_ms: i64,
 }
@@ -326,19 +347,19 @@ impl RangeCounts {
         self.add_many(timestamp_ms, 1);
     }
 
-    /// Notes `samples` in the range of `timestamp_ms`.
+    /// Notes `samples` in the cell of `timestamp_ms`.
     #[inline]
     pub(super) fn add_many(&mut self, timestamp_ms: i64, samples: u64) {
         if self.counts.is_empty() || timestamp_ms > self.newest_ms {
             self.newest_ms = timestamp_ms;
         }
         if let Some((start_ms, count)) = self.counts.last_mut()
-            && (0..RANGE_MS).contains(&timestamp_ms.wrapping_sub(*start_ms))
+            && (0..CELL_MS).contains(&timestamp_ms.wrapping_sub(*start_ms))
         {
             *count += samples;
             return;
         }
-        let start_ms = range_start_ms(timestamp_ms);
+        let start_ms = cell_start_ms(timestamp_ms);
         match self.counts.iter().position(|(start, _)| *start == start_ms) {
             Some(at) => {
                 self.counts[at].1 += samples;

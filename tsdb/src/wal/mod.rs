@@ -377,7 +377,9 @@ impl Wal {
         self.spares.store(spares, Ordering::Relaxed);
     }
 
-    fn check_running(&self) -> Result<()> {
+    /// # Errors
+    /// [`Error::Stopped`], with the reason, once nothing can be written any more.
+    pub(crate) fn check_running(&self) -> Result<()> {
         if self.stopped.lock().is_some() { Err(self.stop_reason()) } else { Ok(()) }
     }
 

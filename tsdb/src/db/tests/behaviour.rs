@@ -442,3 +442,26 @@ fn blocks_can_be_left_out_of_an_answer() {
         assert_eq!(tenant.label_names_without(&[], ALL_TIMES, 0, &skip).unwrap(), ["__name__", "i"]);
     }
 }
+
+#[test]
+fn every_series_is_handed_out_once_however_many_there_are() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let samples: Vec<_> = (0..40_000).map(|i| float(i, BASE_MS, 1.0)).collect();
+    append(&tenant, &samples).unwrap();
+    db.flush(BASE_MS).unwrap();
+    // Half of them again, late and in order.
+    let again: Vec<_> =
+        (0..20_000).map(|i| float(i, BASE_MS + if i % 2 == 0 { 1 } else { 2 * HOUR_MS }, 1.0)).collect();
+    append(&tenant, &again).unwrap();
+    let mut seen = BTreeMap::new();
+    let mut take = |series: crate::select::Series| {
+        let samples = series.samples().unwrap().len();
+        assert!(seen.insert(series.labels.value("i").to_owned(), samples).is_none());
+        Ok(())
+    };
+    let times_ms = BASE_MS..=BASE_MS + WINDOW_MS - 1;
+    tenant.each_series(&times_ms, &mut |labels| labels.value("i") != "7", &mut take).unwrap();
+    assert_eq!(seen.len(), 39_999);
+    assert_eq!((seen["2"], seen["3"]), (2, 1));
+}

@@ -7,7 +7,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
+use crate::chunk::Columns;
+use crate::digest::{Digest, DigestKey, SeriesDigester};
+use crate::head::rule::range_start_ms;
 use crate::model::{Value, prefer_float};
+
+const KEY: DigestKey = DigestKey::new(5);
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -55,12 +60,46 @@ fn stored(tenant: &Tenant) -> Samples {
     found
 }
 
+/// What windows were found to hold, as long as their stamps are the same.
+type Windows = BTreeMap<i64, (ContentStamp, Digest)>;
+
+/// Looks at all windows as replicas do.
+fn compare(tenant: &Tenant, all: &Samples, windows: &mut Windows) {
+    let mut digests: BTreeMap<i64, Digest> = BTreeMap::new();
+    for ((series, timestamp_ms), value) in all {
+        let digester = SeriesDigester::new(KEY, &labels(*series));
+        *digests.entry(range_start_ms(*timestamp_ms)).or_default() +=
+            digester.float(*timestamp_ms, 0, *value);
+    }
+    let starts = tenant.windows_ms();
+    assert!(digests.keys().all(|start_ms| starts.contains(start_ms)));
+    for start_ms in starts {
+        let times_ms = start_ms..=start_ms + WINDOW_MS - 1;
+        let stamp = tenant.content_stamp(&times_ms);
+        let expected = digests.get(&start_ms).copied().unwrap_or_default();
+        let known = windows.insert(start_ms, (stamp, expected));
+        assert!(
+            known.is_none_or(|(s, d)| s != stamp || d == expected),
+            "a stamp stayed, and samples changed"
+        );
+        let (mut found, mut seen) = (Digest::default(), std::collections::BTreeSet::new());
+        let mut take = |series: crate::select::Series| {
+            assert!(seen.insert(series.labels.clone()));
+            found += series.digest(KEY, times_ms.clone(), &mut Columns::default())?;
+            Ok(())
+        };
+        tenant.each_series(&times_ms, &mut |_| true, &mut take).unwrap();
+        assert_eq!(found, expected);
+    }
+}
+
 fn run(operations: Vec<Operation>) {
     let disk = Arc::new(MemoryDisk::new());
     let (mut db, _) = open(&disk);
     let mut tenant = db.tenant(&id()).unwrap();
     let mut safe = Samples::new();
     let mut all = Samples::new();
+    let mut windows = Windows::new();
     let mut now_ms = BASE_MS + 12 * HOUR_MS;
     for operation in operations {
         now_ms += 60_000;
@@ -96,6 +135,7 @@ fn run(operations: Vec<Operation>) {
                 assert!(recovery.damage.is_empty() && recovery.wal.damage.is_empty(), "{recovery:?}");
                 db = opened;
                 tenant = db.tenant(&id()).unwrap();
+                windows.clear();
             }
             Operation::Crash(seed) => {
                 drop((db, tenant));
@@ -116,10 +156,12 @@ fn run(operations: Vec<Operation>) {
                     assert!(known, "{at:?} = {value} was never written");
                 }
                 (safe, all) = (found.clone(), found);
+                windows.clear();
             }
         }
         let found = stored(&tenant);
         assert!(found == all, "lost or made up: {:?}", differences(&found, &all));
+        compare(&tenant, &all, &mut windows);
     }
     // A part of the time has the same part of the samples.
     let part = BASE_MS + 100 * 60_000..=BASE_MS + 200 * 60_000;

@@ -106,6 +106,11 @@ impl MemoryDisk {
         self.state.lock().capacity_pages = bytes.unwrap_or(UNLIMITED_BYTES) / PAGE_BYTES;
     }
 
+    /// Room taken, in bytes, in whole pages of 4,096.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().tree.used_pages() * PAGE_BYTES
+    }
+
     /// Operations so far, failed ones included: how far a [`Fault`]'s `after` can reach.
     pub fn operations(&self) -> u64 {
         self.state.lock().faults.operations()

@@ -1,0 +1,7 @@
+//! A scenario: machines, load, and a list of operations with times, all of it from one seed, all of it printable.
+
+mod operation;
+mod plan;
+
+pub use operation::Operation;
+pub use plan::Scenario;

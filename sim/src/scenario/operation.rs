@@ -1,0 +1,77 @@
+//! What can be done to the machines of a scenario.
+
+use std::fmt;
+
+/// One thing that happens. Machines go by their index; `node-1` is 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The process is killed; its system lives on.
+    Kill(usize),
+    /// The disk fails for good after so many more operations: the power is about to go, amid I/O.
+    PowerFails(usize, u64),
+    /// The power goes: what wasn't synced is lost in part, and peers hear nothing more.
+    PowerCut(usize),
+    /// The disk of a machine that is off is replaced by an empty one.
+    ReplaceDisk(usize),
+    /// The process is started.
+    Start(usize),
+    /// The process is asked to end, and started again once it has.
+    Restart(usize),
+    /// Packets from these machines to those are dropped.
+    Drop(Vec<usize>, Vec<usize>),
+    /// Packets between these machines and those are held back, and all arrive later.
+    Hold(Vec<usize>, Vec<usize>),
+    /// The network is whole again; what was held arrives.
+    Reconnect,
+    /// Packets between two machines take so long, in milliseconds.
+    SlowLink(usize, usize, u64),
+    /// The disk has room for so many more bytes.
+    Full(usize, u64),
+    /// The disk has room again.
+    Room(usize),
+    /// One sync fails after so many more that succeed.
+    FailSync(usize, u64),
+    /// One operation of the disk fails after so many more that succeed.
+    FailIo(usize, u64),
+    /// The disk takes up to so many milliseconds for each job.
+    SlowDisk(usize, u64),
+    /// The disk is as fast as ever.
+    FastDisk(usize),
+    /// The clock is ahead by so many milliseconds; behind, if negative.
+    Clock(usize, i64),
+    /// Whatever is still broken is mended, and all that should run is started.
+    MendAll,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |node: &usize| format!("node-{}", node + 1);
+        let names = |nodes: &[usize]| nodes.iter().map(name).collect::<Vec<_>>().join(",");
+        match self {
+            Self::Kill(node) => write!(f, "kill {}", name(node)),
+            Self::PowerFails(node, after) => {
+                write!(f, "the power of {} fails after {after} disk operations", name(node))
+            }
+            Self::PowerCut(node) => write!(f, "cut the power of {}", name(node)),
+            Self::ReplaceDisk(node) => write!(f, "replace the disk of {} by an empty one", name(node)),
+            Self::Start(node) => write!(f, "start {}", name(node)),
+            Self::Restart(node) => write!(f, "restart {} in order", name(node)),
+            Self::Drop(from, to) => write!(f, "drop packets from {} to {}", names(from), names(to)),
+            Self::Hold(one, other) => write!(f, "hold packets between {} and {}", names(one), names(other)),
+            Self::Reconnect => f.write_str("mend the network"),
+            Self::SlowLink(one, other, ms) => {
+                write!(f, "packets between {} and {} take {ms} ms", name(one), name(other))
+            }
+            Self::Full(node, bytes) => write!(f, "the disk of {} has {bytes} bytes left", name(node)),
+            Self::Room(node) => write!(f, "the disk of {} has room", name(node)),
+            Self::FailSync(node, after) => write!(f, "a sync of {} fails after {after}", name(node)),
+            Self::FailIo(node, after) => {
+                write!(f, "a disk operation of {} fails after {after}", name(node))
+            }
+            Self::SlowDisk(node, ms) => write!(f, "the disk of {} takes up to {ms} ms", name(node)),
+            Self::FastDisk(node) => write!(f, "the disk of {} is fast", name(node)),
+            Self::Clock(node, ms) => write!(f, "the clock of {} is ahead by {ms} ms", name(node)),
+            Self::MendAll => f.write_str("mend everything"),
+        }
+    }
+}

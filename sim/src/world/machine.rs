@@ -1,0 +1,183 @@
+//! A machine, and the process that is started on it again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use node::bucket::Handed;
+use node::config::{Address, Bound, Duration, Limits};
+use node::env::{DiskLedger, Process, Usage};
+use node::{Config, Env, Node};
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio_util::sync::CancellationToken;
+use tsdb::disk::{Fault, MemoryDisk};
+
+use super::{HostClock, Links, SimNet, SimPool, WallTime};
+use crate::trace::Trace;
+
+/// Where every node serves HTTP.
+pub const PORT: u16 = 9480;
+/// How long an ordinary disk takes for a job, at most, in milliseconds.
+const DISK_WAIT_MS: u64 = 4;
+
+/// What all machines share.
+#[derive(Clone)]
+pub struct Around {
+    /// Where everything is noted.
+    pub trace: Arc<Trace>,
+    /// Which packets are dropped.
+    pub links: Links,
+    /// The object store.
+    pub bucket: Arc<dyn ObjectStore>,
+    /// How wall time goes.
+    pub wall: WallTime,
+}
+
+/// What outlives a process.
+pub struct Machine {
+    /// The host's name.
+    pub name: String,
+    /// The zone that it stands in.
+    pub zone: String,
+    trace: Arc<Trace>,
+    links: Links,
+    wall: WallTime,
+    bucket: Arc<dyn ObjectStore>,
+    disk: Mutex<MemoryDisk>,
+    disk_wait_ms: Arc<AtomicU64>,
+    ahead_ms: Arc<AtomicI64>,
+    rng: Arc<Mutex<StdRng>>,
+    stop: Mutex<CancellationToken>,
+}
+
+impl Machine {
+    /// A new machine with an empty disk; all its randomness comes from `seed`.
+    pub fn new(name: String, zone: String, seed: u64, around: &Around) -> Arc<Self> {
+        let Around { trace, links, bucket, wall } = around.clone();
+        Arc::new(Self {
+            name,
+            zone,
+            trace,
+            links,
+            wall,
+            bucket,
+            disk: Mutex::new(MemoryDisk::new()),
+            disk_wait_ms: Arc::new(AtomicU64::new(DISK_WAIT_MS)),
+            ahead_ms: Arc::new(AtomicI64::new(0)),
+            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            stop: Mutex::default(),
+        })
+    }
+
+    /// Runs a node until it is asked to stop. A node that can't start, or fails to stop, is noted, not an error: the
+    /// supervisor starts it again.
+    pub async fn run(self: Arc<Self>) {
+        let stop = CancellationToken::new();
+        *self.stop.lock() = stop.clone();
+        let started = match self.env() {
+            Ok(env) => Node::start(self.config(), env).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let node = match started {
+            Ok(node) => node,
+            Err(error) => return self.trace.note(&self.name, &format!("can't start: {error}")),
+        };
+        stop.cancelled().await;
+        match node.stop().await {
+            Ok(()) => self.trace.note(&self.name, "ended in order"),
+            Err(error) => self.trace.note(&self.name, &format!("ended, not sealed: {error}")),
+        }
+    }
+
+    /// Asks the process to end in order.
+    pub fn ask_to_stop(&self) {
+        self.stop.lock().cancel();
+    }
+
+    /// The process was killed: its system and what that has cached live on.
+    pub fn killed(&self) {
+        self.disk.lock().kill();
+    }
+
+    /// The power went: an arbitrary part of what wasn't synced is lost.
+    pub fn lost_power(&self) {
+        self.disk.lock().crash(&mut *self.rng.lock());
+    }
+
+    /// The disk was replaced by an empty one.
+    pub fn replace_disk(&self) {
+        *self.disk.lock() = MemoryDisk::new();
+    }
+
+    /// Lets something go wrong on the disk.
+    pub fn inject(&self, fault: Fault) {
+        self.disk.lock().inject(fault);
+    }
+
+    /// Sets how many bytes more find room, or lifts the limit.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        let disk = self.disk.lock();
+        disk.set_capacity(bytes.map(|bytes| disk.used_bytes() + bytes));
+    }
+
+    /// Sets the longest wait for the disk, or makes it an ordinary disk again.
+    pub fn set_disk_wait(&self, wait_ms: Option<u64>) {
+        self.disk_wait_ms.store(wait_ms.unwrap_or(DISK_WAIT_MS), Ordering::Relaxed);
+    }
+
+    /// Nothing more goes wrong on the disk; it has room and is fast.
+    pub fn mend_disk(&self) {
+        self.disk.lock().clear_faults();
+        self.set_room(None);
+        self.set_disk_wait(None);
+    }
+
+    /// Sets by how much the clock is ahead.
+    pub fn set_clock(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
+    fn env(&self) -> tsdb::Result<Env> {
+        let disk = Arc::new(self.disk.lock().clone());
+        Ok(Env {
+            clock: Arc::new(HostClock { wall: self.wall, ahead_ms: self.ahead_ms.clone() }),
+            ledger: Arc::new(DiskLedger::open(disk.clone())?),
+            disk,
+            lock: None,
+            net: Arc::new(SimNet {
+                host: self.name.clone(),
+                links: self.links.clone(),
+                trace: self.trace.clone(),
+            }),
+            bucket: Arc::new(Handed(self.bucket.clone())),
+            pool: Arc::new(SimPool { wait_ms_max: self.disk_wait_ms.clone(), rng: self.rng.clone() }),
+            process: Arc::new(NoProcess),
+            seed: self.rng.lock().random(),
+        })
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            name: self.name.clone(),
+            zone: self.zone.clone(),
+            http_address: Address(format!("0.0.0.0:{PORT}")),
+            limits: Limits {
+                // So that blocks are cut within a scenario's hours.
+                out_of_order_window: Bound::Max(Duration::from_min(10)),
+                ..Limits::default()
+            },
+            ..Config::default()
+        }
+    }
+}
+
+/// Many nodes share the simulator's process: what it uses says nothing about one of them.
+struct NoProcess;
+
+impl Process for NoProcess {
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}

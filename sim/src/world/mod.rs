@@ -1,0 +1,14 @@
+//! The world that a simulated node lives in: every seam of `node::env`, on simulated time, network and disk.
+//!
+//! A [`Machine`] is what outlives the process that runs on it: the disk, the clock, the supervisor's wish that the
+//! process stops. Each start of the process gets a fresh [`Env`] over them.
+
+mod clock;
+mod machine;
+mod net;
+mod pool;
+
+pub use clock::{HostClock, WallTime};
+pub use machine::{Around, Machine, PORT};
+pub use net::{Links, SimNet};
+pub use pool::SimPool;

@@ -1,0 +1,173 @@
+//! TCP between simulated hosts.
+//!
+//! turmoil delivers, delays and drops; what is added here are three things that it leaves out: a name for each end in
+//! the trace, a connect that hangs where packets are dropped (turmoil's is refused at once), and an address to bind
+//! that is the host's own.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use node::env::{BoxFuture, Connection, Listener, Net};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use turmoil::net::{TcpListener, TcpStream};
+
+use crate::trace::Trace;
+
+/// How long a connect tries where nothing comes back: Linux's six SYNs.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+
+/// Which packets are dropped: pairs of host names, from and to.
+#[derive(Clone, Default)]
+pub struct Links(Arc<Mutex<BTreeSet<(String, String)>>>);
+
+impl Links {
+    /// From now on packets between these two are dropped in this direction, or aren't any more.
+    pub fn set(&self, from: &str, to: &str, dropped: bool) {
+        let pair = (from.to_owned(), to.to_owned());
+        let mut links = self.0.lock();
+        let _ = if dropped { links.insert(pair) } else { links.remove(&pair) };
+    }
+
+    /// Whether packets in this direction are dropped.
+    pub fn drops(&self, from: &str, to: &str) -> bool {
+        self.0.lock().contains(&(from.to_owned(), to.to_owned()))
+    }
+
+    /// All directions in which packets are dropped.
+    pub fn dropped(&self) -> Vec<(String, String)> {
+        self.0.lock().iter().cloned().collect()
+    }
+
+    /// Whether a handshake between these two can't end.
+    fn is_cut(&self, one: &str, other: &str) -> bool {
+        self.drops(one, other) || self.drops(other, one)
+    }
+}
+
+/// The network as one host sees it.
+pub struct SimNet {
+    /// The host's name.
+    pub host: String,
+    /// Which packets are dropped.
+    pub links: Links,
+    /// Where bytes are noted.
+    pub trace: Arc<Trace>,
+}
+
+impl SimNet {
+    fn traced(&self, stream: TcpStream, other: &str) -> Traced {
+        Traced {
+            stream,
+            host: self.host.clone(),
+            to: format!("-> {other}"),
+            from: format!("<- {other}"),
+            trace: self.trace.clone(),
+        }
+    }
+}
+
+impl Net for SimNet {
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let (_, port) = split(address)?;
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
+            let net = Self { host: self.host.clone(), links: self.links.clone(), trace: self.trace.clone() };
+            Ok(Box::new(SimListener { listener, net }) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>> {
+        Box::pin(async move {
+            let (host, port) = split(address)?;
+            let is_loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            let name = if is_loopback { self.host.as_str() } else { host };
+            if name != self.host && self.links.is_cut(&self.host, name) {
+                tokio::time::sleep(CONNECT_TIMEOUT).await;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let stream = TcpStream::connect((name.to_owned(), port)).await?;
+            Ok(Box::new(self.traced(stream, name)) as Box<dyn Connection>)
+        })
+    }
+}
+
+fn split(address: &str) -> io::Result<(&str, u16)> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{address:?} isn't host:port"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    Ok((host, port.parse().map_err(|_| wrong())?))
+}
+
+struct SimListener {
+    listener: TcpListener,
+    net: SimNet,
+}
+
+impl Listener for SimListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Connection>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, peer) = self.listener.accept().await?;
+            let name = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| peer.ip().to_string());
+            Ok((Box::new(self.net.traced(stream, &name)) as Box<dyn Connection>, peer))
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that notes its bytes.
+struct Traced {
+    stream: TcpStream,
+    host: String,
+    to: String,
+    from: String,
+    trace: Arc<Trace>,
+}
+
+impl AsyncRead for Traced {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match &polled {
+            Poll::Ready(Ok(())) => self.trace.network(&self.host, &self.from, &buffer.filled()[before..]),
+            Poll::Ready(Err(e)) => self.trace.network(&self.host, &self.from, e.to_string().as_bytes()),
+            Poll::Pending => {}
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Traced {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        match &polled {
+            Poll::Ready(Ok(written)) => self.trace.network(&self.host, &self.to, &bytes[..*written]),
+            Poll::Ready(Err(e)) => self.trace.network(&self.host, &self.to, e.to_string().as_bytes()),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

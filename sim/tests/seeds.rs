@@ -1,0 +1,27 @@
+//! The simulator itself: a few seeds pass, and a seed is one trace (I17).
+
+use std::process::Command;
+
+/// Runs the simulator; whether it ended well, and what it printed.
+fn simulator(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_carillon-sim")).args(arguments).output();
+    let output = output.expect("cargo has built it");
+    let [text, errors] = [&output.stdout, &output.stderr].map(|b| String::from_utf8_lossy(b).into_owned());
+    (output.status.success(), text + &errors)
+}
+
+#[test]
+fn seeds_pass_and_two_processes_of_one_seed_leave_the_same_trace() {
+    let (good, text) = simulator(&["run", "--seeds", "4", "--twice"]);
+    assert!(good, "{text}");
+    assert!(text.contains("4 seeds passed, 0 failed"), "{text}");
+}
+
+#[test]
+fn a_replay_prints_operations_and_answers_with_times_and_names() {
+    let (good, text) = simulator(&["replay", "--seed", "0"]);
+    assert!(good, "{text}");
+    for part in [" sim      ", " node-1   ", " writer-1 write to node-1: 204", "mend everything", "passed"] {
+        assert!(text.contains(part), "{part:?} isn't in\n{text}");
+    }
+}
