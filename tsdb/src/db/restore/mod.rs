@@ -203,7 +203,12 @@ impl Restoring {
                 }
                 let Some(ulid) = files::block_ulid(&name) else { continue };
                 self.tenants[index].ulids.insert(ulid);
-                match Block::open(&**disk, &path) {
+                // An I/O error may pass, and a block that is left out is missing until the next start.
+                let opened = match Block::open(&**disk, &path) {
+                    Err(Error::Io { .. }) => Block::open(&**disk, &path),
+                    other => other,
+                };
+                match opened {
                     Ok(block) => {
                         let tenant = &mut self.tenants[index];
                         tenant.ulids.extend(&block.meta().compaction.sources);

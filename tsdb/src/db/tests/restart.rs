@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::disk::Fault;
 use crate::model::{IntHistogram, Value};
 use crate::workers::Workers;
 
@@ -91,4 +92,22 @@ fn a_restart_gives_the_same_on_any_number_of_threads() {
     assert_eq!(names.len(), 42);
     assert!(outcomes[0] == outcomes[1]);
     assert!(outcomes[0] == outcomes[2]);
+}
+
+#[test]
+fn a_passing_error_of_the_disk_costs_a_start_no_block() {
+    let disk = Arc::new(MemoryDisk::new());
+    lived_in(&disk);
+    let whole = disk.fork();
+    let begun = whole.operations();
+    drop(open(&Arc::new(whole.clone())));
+    let operations = whole.operations() - begun;
+    for after in 0..operations {
+        let disk = Arc::new(disk.fork());
+        disk.inject(Fault::Io { after });
+        // A start that fails is tried again by whoever asked for it; one that succeeds has everything.
+        if let Ok((_, recovery)) = Db::open(disk, settings(), BASE_MS, 7, &Inline) {
+            assert!(!recovery.is_loss(), "operation {after}: {recovery:?}");
+        }
+    }
 }
