@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tracing_subscriber::filter::LevelFilter;
@@ -23,7 +22,7 @@ use crate::interpose;
 use crate::scenario::{Operation, Scenario};
 use crate::trace::{LogLayer, Print, Trace};
 use crate::verdict::{Verdict, Violation};
-use crate::world::{Around, Links, Machine};
+use crate::world::{Around, Links, Machine, Mood, Store};
 
 /// The unit in which turmoil gives each host its turn, and packets arrive.
 const TICK: Duration = Duration::from_millis(1);
@@ -52,10 +51,13 @@ pub fn run(seed: u64, print: Print) -> Verdict {
     let scenario = Scenario::of(seed);
     let mut world = Running::new(&scenario, trace.clone());
     let failure = world.run();
-    let shared = world.shared.clone();
+    let (shared, bucket) = (world.shared.clone(), world.bucket.clone());
     drop(world);
     if let Some(failure) = failure {
         shared.violated("I15", &failure);
+    }
+    for text in bucket.wrong_epochs() {
+        shared.violated("I7", &text);
     }
     for panic in panics.lock().iter() {
         shared.violated("panic", panic);
@@ -100,6 +102,7 @@ struct Running<'a> {
     /// Since when a wanted machine doesn't run.
     down_since: Vec<Option<Duration>>,
     links: Links,
+    bucket: Store,
     held: Vec<(Vec<usize>, Vec<usize>)>,
     slow: Vec<(usize, usize)>,
     trace: Arc<Trace>,
@@ -120,10 +123,11 @@ impl<'a> Running<'a> {
             .enable_random_order()
             .build();
         let links = Links::default();
+        let bucket = Store::new(rng.random(), trace.clone());
         let around = Around {
             trace: trace.clone(),
             links: links.clone(),
-            bucket: Arc::new(InMemory::new()),
+            bucket: bucket.clone(),
             wall: scenario.wall,
         };
         let machines = (0..scenario.machines).map(|index| {
@@ -148,6 +152,7 @@ impl<'a> Running<'a> {
             down_since: vec![None; machines.len()],
             machines,
             links,
+            bucket,
             held: Vec::new(),
             slow: Vec::new(),
             trace,
@@ -288,6 +293,9 @@ impl<'a> Running<'a> {
             Operation::SlowDisk(node, ms) => self.machines[*node].set_disk_wait(Some(*ms)),
             Operation::FastDisk(node) => self.machines[*node].set_disk_wait(None),
             Operation::Clock(node, ahead_ms) => self.machines[*node].set_clock(*ahead_ms),
+            Operation::BucketAway => self.bucket.set_mood(Mood::Away),
+            Operation::BucketMoody => self.bucket.set_mood(Mood::Moody),
+            Operation::BucketGood => self.bucket.set_mood(Mood::Good),
             Operation::MendAll => self.mend_all(),
         }
     }
@@ -337,6 +345,7 @@ impl<'a> Running<'a> {
 
     fn mend_all(&mut self) {
         self.reconnect();
+        self.bucket.set_mood(Mood::Good);
         for index in 0..self.machines.len() {
             let machine = self.machines[index].clone();
             machine.mend_disk();

@@ -39,6 +39,12 @@ pub enum Operation {
     FastDisk(usize),
     /// The clock is ahead by so many milliseconds; behind, if negative.
     Clock(usize, i64),
+    /// No request to the object store succeeds.
+    BucketAway,
+    /// Some requests to the object store fail, some of these after they did what they should.
+    BucketMoody,
+    /// The object store answers.
+    BucketGood,
     /// Whatever is still broken is mended, and all that should run is started.
     MendAll,
 }
@@ -71,6 +77,9 @@ impl fmt::Display for Operation {
             Self::SlowDisk(node, ms) => write!(f, "the disk of {} takes up to {ms} ms", name(node)),
             Self::FastDisk(node) => write!(f, "the disk of {} is fast", name(node)),
             Self::Clock(node, ms) => write!(f, "the clock of {} is ahead by {ms} ms", name(node)),
+            Self::BucketAway => f.write_str("the bucket is away"),
+            Self::BucketMoody => f.write_str("the bucket is moody"),
+            Self::BucketGood => f.write_str("the bucket is good"),
             Self::MendAll => f.write_str("mend everything"),
         }
     }

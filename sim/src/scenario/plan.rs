@@ -111,6 +111,8 @@ struct Plan {
     busy_until_ms: Vec<u64>,
     /// When the network's episode ends, in milliseconds.
     network_until_ms: u64,
+    /// When the bucket's episode ends, in milliseconds.
+    bucket_until_ms: u64,
     /// How many disks more may be replaced.
     replacements: usize,
 }
@@ -122,6 +124,7 @@ impl Plan {
             operations: Vec::new(),
             busy_until_ms: vec![0; machines],
             network_until_ms: 0,
+            bucket_until_ms: 0,
             replacements: usize::from(machines >= REPLICATION_FACTOR),
         }
     }
@@ -135,9 +138,16 @@ impl Plan {
         let machines = self.busy_until_ms.len();
         let end_ms = (at_ms + self.rng.random_range(200..20_000)).min(last_ms);
         let free: Vec<usize> = (0..machines).filter(|n| self.busy_until_ms[*n] <= at_ms).collect();
-        match self.rng.random_range(0..10u8) {
-            0..3 if machines > 1 && self.network_until_ms <= at_ms => self.network(at_ms, end_ms),
-            3 if machines > 1 && free.len() == machines => self.everybody(at_ms, end_ms),
+        match self.rng.random_range(0..12u8) {
+            0 if machines > 1 && self.bucket_until_ms <= at_ms => {
+                let mood = [Operation::BucketAway, Operation::BucketMoody];
+                let mood = mood.choose(&mut self.rng).expect("there are two").clone();
+                self.at(at_ms, mood);
+                self.at(end_ms, Operation::BucketGood);
+                self.bucket_until_ms = end_ms + 1;
+            }
+            1..4 if machines > 1 && self.network_until_ms <= at_ms => self.network(at_ms, end_ms),
+            4 if machines > 1 && free.len() == machines => self.everybody(at_ms, end_ms),
             _ => {
                 if let Some(node) = free.choose(&mut self.rng).copied() {
                     self.machine(node, at_ms, end_ms);

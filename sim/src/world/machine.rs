@@ -7,14 +7,13 @@ use node::bucket::Handed;
 use node::config::{Address, Bound, Duration, Limits};
 use node::env::{DiskLedger, Process, Usage};
 use node::{Config, Env, Node};
-use object_store::ObjectStore;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 use tsdb::disk::{Fault, MemoryDisk};
 
-use super::{HostClock, Links, SimNet, SimPool, WallTime};
+use super::{HostClock, Links, SimNet, SimPool, Store, WallTime};
 use crate::trace::Trace;
 
 /// Where every node serves HTTP.
@@ -30,7 +29,7 @@ pub struct Around {
     /// Which packets are dropped.
     pub links: Links,
     /// The object store.
-    pub bucket: Arc<dyn ObjectStore>,
+    pub bucket: Store,
     /// How wall time goes.
     pub wall: WallTime,
 }
@@ -44,7 +43,7 @@ pub struct Machine {
     trace: Arc<Trace>,
     links: Links,
     wall: WallTime,
-    bucket: Arc<dyn ObjectStore>,
+    bucket: Store,
     disk: Mutex<MemoryDisk>,
     disk_wait_ms: Arc<AtomicU64>,
     ahead_ms: Arc<AtomicI64>,
@@ -151,7 +150,7 @@ impl Machine {
                 links: self.links.clone(),
                 trace: self.trace.clone(),
             }),
-            bucket: Arc::new(Handed(self.bucket.clone())),
+            bucket: Arc::new(Handed(self.bucket.of(&self.name))),
             pool: Arc::new(SimPool { wait_ms_max: self.disk_wait_ms.clone(), rng: self.rng.clone() }),
             process: Arc::new(NoProcess),
             seed: self.rng.lock().random(),

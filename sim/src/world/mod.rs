@@ -3,11 +3,13 @@
 //! A [`Machine`] is what outlives the process that runs on it: the disk, the clock, the supervisor's wish that the
 //! process stops. Each start of the process gets a fresh [`Env`] over them.
 
+mod bucket;
 mod clock;
 mod machine;
 mod net;
 mod pool;
 
+pub use bucket::{Mood, Store};
 pub use clock::{HostClock, WallTime};
 pub use machine::{Around, Machine, PORT};
 pub use net::{Links, SimNet};
