@@ -5,7 +5,7 @@
 //! { "format": 1, "cluster": "…32 hex digits…", "epoch": 7, "replication_factor": 3,
 //!   "members": { "<store>": { "name": "a", "zone": "z1", "peer_address": "a:9201", "http_address": "a:9200",
 //!                             "state": "active", "since": 3 } },
-//!   "placements": [ { "id": 3, "rf": 3, "zone_limit": 1, "members": { "<store>": "<8 hex digits a token>" } } ],
+//!   "placements": [ { "id": 3, "rf": 3, "zone_limit": 1, "members": { "<store>": ["<8 hex digits a token>", …] } } ],
 //!   "transition": { "joins": ["<store>"], "leaves": [], "replication_factor_before": 3 },
 //!   "catalog_floors": { "<tenant>": 41 }, "digest_key": "…32 hex digits…" }
 //! ```
@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::token::{Layout, Tokens};
+use crate::token::{Layout, Row, Tokens, rows};
 use crate::{ClusterId, MAX_MEMBERS, MAX_REPLICATION_FACTOR, StoreId};
 
 pub use refusal::{Conflict, Invalid, Refusal};
@@ -288,23 +288,27 @@ impl Document {
         if !(1..=rf_max).contains(&placement.rf) || !(1..=placement.rf).contains(&placement.zone_limit) {
             return wrong("the number of replicas is out of bounds");
         }
-        let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
-        for store in placement.members.keys() {
-            *zones.entry(&self.members[store].zone).or_default() += 1;
+        if placement.members.values().any(|tokens| tokens.count() == 0) {
+            return wrong("a member holds no token");
         }
-        if zones.values().map(|size| (*size).min(placement.zone_limit)).sum::<u32>() < placement.rf {
-            return wrong("the zones don't suffice for the replicas");
-        }
-        let mut tokens: Vec<u32> = Vec::new();
-        for held in placement.members.values() {
-            if held.0.is_empty() {
-                return wrong("a member holds no token");
+        let rows = match rows(&placement.members, placement.rf) {
+            Ok(rows) => rows,
+            Err(what) => return wrong(what),
+        };
+        let zones: Vec<&str> =
+            placement.members.keys().map(|store| self.members[store].zone.as_str()).collect();
+        for Row { holders, .. } in rows {
+            for (at, holder) in holders.iter().enumerate() {
+                let before = &holders[..at];
+                let zone = zones[usize::from(*holder)];
+                let neighbours = before.iter().filter(|other| zones[usize::from(**other)] == zone).count();
+                if before.contains(holder) {
+                    return wrong("a store keeps two copies of one key");
+                }
+                if neighbours as u32 >= placement.zone_limit {
+                    return wrong("too many copies of a key stand in one zone");
+                }
             }
-            tokens.extend(&held.0);
-        }
-        tokens.sort_unstable();
-        if tokens.windows(2).any(|pair| pair[0] == pair[1]) {
-            return wrong("two members hold one token");
         }
         Ok(())
     }

@@ -213,7 +213,7 @@ fn damaged_documents_are_refused() {
         Document::decode(&bad.encode())
     };
     assert_eq!(changed(&|d| d.format = 2), Err(Invalid::Format { found: 2 }));
-    let contradictions: [&dyn Fn(&mut Document); 9] = [
+    let contradictions: [&dyn Fn(&mut Document); 10] = [
         &|d| d.placements.clear(),
         &|d| d.epoch = 0,
         &|d| d.replication_factor = 0,
@@ -223,6 +223,9 @@ fn damaged_documents_are_refused() {
         &|d| drop(d.members.remove(&store(0))),
         &|d| d.members.values_mut().for_each(|m| m.zone = "a".to_owned()),
         &|d| d.placements[0].members.get_mut(&store(0)).unwrap().0.clear(),
+        &|d| {
+            *d.placements[0].members.get_mut(&store(0)).unwrap() = d.placements[0].members[&store(1)].clone();
+        },
     ];
     for (n, change) in contradictions.into_iter().enumerate() {
         assert!(matches!(changed(change), Err(Invalid::Contradiction(_))), "{n}");

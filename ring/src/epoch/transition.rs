@@ -13,7 +13,7 @@ use super::{
     Document, Epoch, FORMAT, MAX_DEPARTED, MAX_OPEN_PLACEMENTS, MAX_TEXT_BYTES, MemberInfo, MemberState,
     Placement, Refusal, Transition,
 };
-use crate::token::{Layout, Seat, plan};
+use crate::token::{Layout, plan};
 use crate::{ClusterId, MAX_MEMBERS, MAX_REPLICATION_FACTOR, StoreId};
 
 /// What is known of a store that comes.
@@ -102,7 +102,7 @@ impl Document {
         if members.len() > MAX_MEMBERS {
             return Err(Refusal::TooManyMembers);
         }
-        let seats = members.iter().map(|(store, member)| (*store, Seat { zone: &member.zone })).collect();
+        let seats = members.iter().map(|(store, member)| (*store, member.zone.as_str())).collect();
         let layout = plan(None, &seats, replication_factor.min(first.len() as u32));
         Ok(Self {
             format: FORMAT,
@@ -187,9 +187,7 @@ impl Document {
         let current = self.current();
         let effective = wanted.min(current.members.len() as u32);
         if effective != current.rf {
-            let mut layout = current.layout();
-            layout.rf = effective;
-            next.open_with(layout, true, effective)?;
+            next.open_with(current.layout(), true, effective)?;
             next.transition = Some(Transition {
                 joins: BTreeSet::new(),
                 leaves: BTreeSet::new(),
@@ -338,8 +336,8 @@ impl Document {
     fn open_with(&mut self, before: Layout, moves: bool, rf: u32) -> Result<(), Refusal> {
         self.refuse_transition()?;
         let active = self.members.iter().filter(|(_, member)| member.state == MemberState::Active);
-        let seats: BTreeMap<StoreId, Seat<'_>> =
-            active.map(|(store, member)| (*store, Seat { zone: &member.zone })).collect();
+        let seats: BTreeMap<StoreId, &str> =
+            active.map(|(store, member)| (*store, member.zone.as_str())).collect();
         if seats.len() > MAX_MEMBERS {
             return Err(Refusal::TooManyMembers);
         }

@@ -63,7 +63,7 @@ impl View {
             document.members.values().map(|member| member.state == MemberState::LossAccepted).collect();
         let mut tables = Vec::with_capacity(document.placements.len());
         for placement in &document.placements {
-            tables.push(PlacementTable::new(placement, &document, &stores, &accepted));
+            tables.push(PlacementTable::new(placement, &stores, &accepted));
         }
         Ok(Self { document, stores, tables })
     }

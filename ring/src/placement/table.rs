@@ -8,8 +8,8 @@ use hashring::HashRing;
 
 use super::{ReplicaSet, StoreIndex};
 use crate::StoreId;
-use crate::epoch::{Document, Epoch, Placement};
-use crate::token::{point, walk};
+use crate::epoch::{Epoch, Placement};
+use crate::token::{point, rows};
 
 /// One placement's owners of every key.
 #[derive(Debug)]
@@ -96,60 +96,45 @@ impl Hasher for Identity {
 }
 
 impl PlacementTable {
-    pub(super) fn new(
-        placement: &Placement,
-        document: &Document,
-        stores: &[StoreId],
-        accepted: &[bool],
-    ) -> Self {
-        let mut names: Vec<&str> = document.members.values().map(|member| member.zone.as_str()).collect();
-        names.sort_unstable();
-        let zone = |store: &StoreId| {
-            names.partition_point(|name| *name < document.members[store].zone.as_str()) as u16
-        };
-        let zones: Vec<u16> = stores.iter().map(zone).collect();
-        let index =
-            |store: &StoreId| stores.binary_search(store).expect("holders of tokens are members") as u16;
-        let mut tokens: Vec<(u32, u16)> = Vec::new();
-        for (store, held) in &placement.members {
-            let holder = index(store);
-            tokens.extend(held.0.iter().map(|token| (*token, holder)));
-        }
-        tokens.sort_unstable();
-        let holders: Vec<u16> = tokens.iter().map(|(_, holder)| *holder).collect();
-
+    pub(super) fn new(placement: &Placement, stores: &[StoreId], accepted: &[bool]) -> Self {
+        let places: Vec<StoreIndex> = placement
+            .members
+            .keys()
+            .map(|store| {
+                StoreIndex(stores.binary_search(store).expect("holders of tokens are members") as u16)
+            })
+            .collect();
+        let rf = placement.rf as usize;
+        let rows = rows(&placement.members, placement.rf).expect("the document was checked");
         let mut table = Self {
             id: placement.id,
             rf: placement.rf,
             ring: HashRing::with_hasher(Identity::default()),
-            rows: Vec::with_capacity(tokens.len() + 1),
-            owners: Vec::with_capacity((tokens.len() + 1) * placement.rf as usize),
-            members: placement.members.keys().map(|store| StoreIndex(index(store))).collect(),
+            rows: Vec::with_capacity(rows.len() * rf),
+            owners: Vec::with_capacity(rows.len() * rf * rf),
+            members: places.clone(),
         };
-        for (gap, (token, _)) in tokens.iter().enumerate() {
-            let owners = walk(&holders, gap, &zones, placement.rf, placement.zone_limit);
-            let owners: Vec<StoreIndex> = owners.as_slice().iter().map(|owner| StoreIndex(*owner)).collect();
-            table.push(u64::from(*token) << 32 | u64::from(u32::MAX), &owners, accepted);
-        }
-        // Behind the last token the circle closes.
-        if table.rows.last().is_some_and(|row| row.end != u64::MAX) {
-            let first = table.owners[..placement.rf as usize].to_vec();
-            table.push(u64::MAX, &first, accepted);
+        let mut start = 0;
+        for row in rows {
+            let mut owners: Vec<StoreIndex> =
+                row.holders.iter().map(|holder| places[usize::from(*holder)]).collect();
+            // Whoever is asked first has most of the work: each owner is, for a part of the range.
+            let parts = (u64::from(row.end) - start + 1).min(rf as u64);
+            let length = (u64::from(row.end) - start + 1) / parts;
+            for part in 1..=parts {
+                let end = if part == parts { u64::from(row.end) } else { start + part * length - 1 };
+                table.push(end << 32 | u64::from(u32::MAX), &owners, accepted);
+                owners.rotate_left(1);
+            }
+            start = u64::from(row.end) + 1;
         }
         let slot = |(row, range): (usize, &Row)| Slot { point: point(range.end), row: row as u32 };
         table.ring.batch_add(table.rows.iter().enumerate().map(slot).collect());
         table
     }
 
-    /// Adds the range up to `end`, or lengthens the last one where the owners are the same.
+    /// Adds the range up to `end`.
     fn push(&mut self, end: u64, owners: &[StoreIndex], accepted: &[bool]) {
-        debug_assert_eq!(owners.len(), self.rf as usize, "the document was checked");
-        if let Some(last) = self.rows.last_mut()
-            && self.owners.ends_with(owners)
-        {
-            last.end = end;
-            return;
-        }
         let accepted = owners.iter().filter(|owner| accepted[usize::from(owner.0)]).count() as u32;
         self.rows.push(Row { end, accepted });
         self.owners.extend_from_slice(owners);

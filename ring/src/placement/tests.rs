@@ -73,3 +73,28 @@ fn indices_and_stores_belong_together() {
     }
     assert_eq!(view.index(store(77)), None);
 }
+
+/// What every node works out once a document.
+#[test]
+fn a_hundred_members_in_one_zone_are_looked_up_in_a_flat_table() {
+    let first = (0..100).map(|i| (store(i), member(i % 250, "a"))).collect();
+    let document = Document::found(crate::ClusterId(1), 2, 3, &first).unwrap();
+    let bytes = document.encode();
+    let begin = tokio::time::Instant::now();
+    let view = View::new(Document::decode(&bytes).unwrap()).unwrap();
+    let took = begin.elapsed();
+    println!(
+        "{} bytes, {} ranges, read and worked out in {took:?}",
+        bytes.len(),
+        view.current().ranges().len()
+    );
+    let shares: Vec<f64> = view.current().ownership().into_values().collect();
+    assert!(shares.iter().all(|share| (share - 0.03).abs() < 0.0005));
+    // Each is asked first for its part of the work.
+    let mut first = [0.0; 100];
+    for range in view.current().ranges() {
+        let keys = (*range.keys().end() - *range.keys().start()) as f64 / 2_f64.powi(64);
+        first[usize::from(range.owners[0].0)] += keys;
+    }
+    assert!(first.iter().all(|share| (share - 0.01).abs() < 0.0005));
+}
