@@ -7,6 +7,7 @@
 //! | [`node`] | start, run, stop |
 //! | [`http`] | what is served: writes, questions, status |
 //! | [`grpc`] | the peer port: between nodes |
+//! | [`cluster`] | this node's part in its cluster |
 //! | [`identity`] | which store this is |
 //! | [`log`] | log lines as logfmt or JSON |
 //! | `query` | answering questions: limits, fetching, replicas |
@@ -21,6 +22,7 @@ pub mod bench;
 pub mod bucket;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod env;
 pub mod grpc;

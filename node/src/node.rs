@@ -1,6 +1,6 @@
 //! A node's life: start, run, reload, stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tsdb::db::Tenant;
 use tsdb::model::TenantId;
 
-use crate::config::{Config, Problems, WalSync};
-use crate::env::{Env, on_disk};
-use crate::http;
-use crate::identity::Identity;
+use crate::cluster::{Addresses, ArriveError, Cluster, Membership};
+use crate::config::{Address, Config, Problems, WalSync};
+use crate::env::{Env, Listener, on_disk};
 use crate::log::LogControl;
 use crate::metrics::Metrics;
 use crate::query::Queries;
@@ -22,9 +22,13 @@ use crate::receive::batch::SeriesHasher;
 use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
 use crate::storage::Storage;
+use crate::{grpc, http};
 
 /// Shortest pause between maintenances, whatever is configured.
 const MAINTENANCE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// An address on no network (RFC 5737): the way to it is the way to everywhere.
+const ANYWHERE: &str = "192.0.2.1:9";
 
 /// Why a node can't start.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,9 @@ pub enum StartError {
     /// The data folder can't be opened.
     #[error(transparent)]
     Storage(#[from] tsdb::Error),
+    /// The cluster can't be entered.
+    #[error(transparent)]
+    Cluster(#[from] ArriveError),
 }
 
 /// Reads the configuration again.
@@ -58,8 +65,10 @@ pub struct Hooks {
 pub struct Node {
     app: Arc<App>,
     address: SocketAddr,
+    peer_address: SocketAddr,
     stop: CancellationToken,
-    server: JoinHandle<()>,
+    /// HTTP and the peer port.
+    servers: [JoinHandle<()>; 2],
     /// Commits and maintenance; they end after the server has.
     background: Vec<JoinHandle<()>>,
     stop_background: CancellationToken,
@@ -69,6 +78,7 @@ pub struct Node {
 pub(crate) struct App {
     pub(crate) config: ArcSwap<Config>,
     pub(crate) env: Env,
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) storage: Storage,
     pub(crate) committer: Committer,
     pub(crate) hasher: SeriesHasher,
@@ -102,37 +112,51 @@ impl Node {
         Self::start_with(config, env, Hooks::default()).await
     }
 
-    /// Starts a node: takes its address, opens its storage, then answers.
+    /// Starts a node: takes its addresses, finds its cluster, opens its storage, then answers.
     ///
     /// # Errors
-    /// When the data folder can't be opened or the address can't be listened on.
+    /// When the data folder can't be opened, an address can't be listened on, or no cluster takes this node.
     pub async fn start_with(config: Config, env: Env, hooks: Hooks) -> Result<Self, StartError> {
-        let wanted = config.http_address.to_string();
-        let listen = |source| StartError::Listen { address: wanted.clone(), source };
         // First, so that a wrong address is told before a long recovery; connections wait meanwhile.
-        let listener = env.net.listen(&wanted).await.map_err(listen)?;
-        let address = listener.local_address().map_err(listen)?;
+        let (listener, address) = listen(&env, &config.http_address).await?;
+        let (peer_listener, peer_address) = listen(&env, &config.peer_address).await?;
+        let at = advertised(&config, &env, address, peer_address).await;
 
-        let app = Arc::new(App::open(config, env, hooks).await?);
+        let app = Arc::new(App::open(config, env, hooks, &at).await?);
         let stop_background = CancellationToken::new();
         let background = app.start_background(&stop_background);
         let config = app.config.load();
+        let stop_timeout = config.http_stop_timeout.to_std();
         let settings = http::ServerSettings {
             max_connections: as_usize(config.http_max_connections),
             header_timeout: config.http_header_timeout.to_std(),
-            stop_timeout: config.http_stop_timeout.to_std(),
+            stop_timeout,
             http2: http::Http2::Beside1,
         };
         drop(config);
         let stop = CancellationToken::new();
-        let server = tokio::spawn(http::serve(listener, http::router(app.clone()), settings, stop.clone()));
-        tracing::info!(%address, "listening");
-        Ok(Self { app, address, stop, server, background, stop_background })
+        let me = app.cluster.peers().me().clone();
+        let servers = [
+            tokio::spawn(http::serve(listener, http::router(app.clone()), settings, stop.clone())),
+            tokio::spawn(grpc::serve(peer_listener, services(&app), me, stop_timeout, stop.clone())),
+        ];
+        tracing::info!(http = %address, peers = %peer_address, "listening");
+        Ok(Self { app, address, peer_address, stop, servers, background, stop_background })
     }
 
     /// Where HTTP is served.
     pub fn http_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where peers are served.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// This node's part in its cluster.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.app.cluster
     }
 
     /// Reads the configuration again and takes what can change; returns the keys that need a restart.
@@ -150,8 +174,10 @@ impl Node {
     pub async fn stop(self) -> tsdb::Result<()> {
         self.app.ready.store(false, Ordering::Relaxed);
         self.stop.cancel();
-        if let Err(error) = self.server.await {
-            tracing::error!(%error, "the server failed while stopping");
+        for server in self.servers {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "a server failed while stopping");
+            }
         }
         // Requests in work needed commits until now.
         self.stop_background.cancel();
@@ -168,21 +194,23 @@ impl Node {
 }
 
 impl App {
-    pub(crate) async fn open(config: Config, env: Env, hooks: Hooks) -> Result<Self, StartError> {
-        let (ledger, disk, fresh_id) = (env.ledger.clone(), env.disk.clone(), env.seed);
-        let identity = on_disk(&*env.pool, move || {
-            http::Uploads::clean(&*disk)?;
-            Identity::begin(&*ledger, fresh_id)
-        });
-        let identity = identity.await?;
-        let store = format!("{:032x}", identity.store_id);
-        tracing::info!(store, incarnation = identity.incarnation, "starting");
+    pub(crate) async fn open(
+        config: Config,
+        env: Env,
+        hooks: Hooks,
+        at: &Addresses,
+    ) -> Result<Self, StartError> {
+        let disk = env.disk.clone();
+        on_disk(&*env.pool, move || http::Uploads::clean(&*disk)).await?;
+        let cluster = Cluster::arrive(&config, &env, at).await?;
         let storage = Storage::open(&config, &env).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
         let queries = Queries::new(&config);
         metrics.collect(queries.collector());
+        metrics.collect(cluster.peers().collector());
         Ok(Self {
+            cluster,
             storage,
             committer: Committer::new(config.wal_sync == WalSync::Group),
             hasher: SeriesHasher::new(env.seed),
@@ -212,11 +240,12 @@ impl App {
             let (clock, pool) = (app.env.clock.clone(), app.env.pool.clone());
             app.storage.maintain(interval, clock, pool, stopped).await;
         };
-        vec![tokio::spawn(commits), tokio::spawn(maintenance)]
+        let membership = self.cluster.clone().run(stop.clone());
+        vec![tokio::spawn(commits), tokio::spawn(maintenance), tokio::spawn(membership)]
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed) && self.cluster.is_member()
     }
 
     /// A tenant to write to.
@@ -249,6 +278,49 @@ impl App {
         tracing::info!(restart = ?restart, "configuration reloaded");
         Ok(restart)
     }
+}
+
+/// What peers can ask of this node.
+fn services(app: &Arc<App>) -> Routes {
+    Routes::default().add_service(Membership::server(app.cluster.clone()))
+}
+
+async fn listen(env: &Env, address: &Address) -> Result<(Box<dyn Listener>, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address: address.to_string(), source };
+    let listener = env.net.listen(&address.0).await.map_err(failed)?;
+    let local = listener.local_address().map_err(failed)?;
+    Ok((listener, local))
+}
+
+/// Where others reach this node: as configured, or guessed from what is bound and from the way to the first seed.
+async fn advertised(config: &Config, env: &Env, http: SocketAddr, peer: SocketAddr) -> Addresses {
+    let with = |host: &str, port: u16| match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    if let Some(address) = &config.advertise_address.0 {
+        let host = address.0.rsplit_once(':').map_or(address.0.as_str(), |(host, _)| host);
+        return Addresses { peer: address.0.clone(), http: with(host, http.port()) };
+    }
+    if !peer.ip().is_unspecified() {
+        let host = if http.ip().is_unspecified() { peer.ip() } else { http.ip() };
+        return Addresses { peer: peer.to_string(), http: SocketAddr::new(host, http.port()).to_string() };
+    }
+    let seeds = config.seeds.0.iter().map(|seed| seed.0.as_str());
+    let mut host = Ipv4Addr::LOCALHOST.into();
+    for toward in seeds.chain([ANYWHERE]) {
+        match env.net.own_address(toward).await {
+            Ok(own) if !own.is_loopback() => {
+                host = own;
+                break;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(toward, %error, "no way to there"),
+        }
+    }
+    let guessed = SocketAddr::new(host, peer.port());
+    tracing::info!(%guessed, "others are told to reach this node there; --advertise-address sets another");
+    Addresses { peer: guessed.to_string(), http: SocketAddr::new(host, http.port()).to_string() }
 }
 
 fn as_usize(number: u64) -> usize {

@@ -15,6 +15,10 @@ pub mod prometheus {
 #[allow(clippy::needless_pass_by_value, clippy::semicolon_if_nothing_returned, reason = "generated")]
 #[rustfmt::skip]
 pub mod peer {
+    /// Who is there, and which ring document holds.
+    pub mod membership {
+        include!("generated/carillon.peer.membership.v1.rs");
+    }
     /// Samples on their way to the nodes that keep them.
     pub mod write {
         include!("generated/carillon.peer.write.v1.rs");

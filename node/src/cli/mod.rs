@@ -8,6 +8,7 @@ mod bench;
 mod blocks;
 mod completion;
 mod config;
+mod dev;
 mod failure;
 mod import;
 mod output;
@@ -39,6 +40,8 @@ struct Cli {
 enum Verb {
     /// Run a node: what the bare binary does
     Run(run::Run),
+    /// Run a cluster on this machine, to try things out
+    Dev(dev::Dev),
     /// Ask a PromQL question
     #[command(subcommand)]
     Query(query::Query),
@@ -89,6 +92,7 @@ impl Verb {
     fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
             Self::Run(verb) => block_on(verb.run(output)),
+            Self::Dev(verb) => block_on(verb.run(output)),
             Self::Query(verb) => block_on(verb.run(output)),
             Self::Series(verb) => block_on(verb.run(output)),
             Self::Labels(verb) => block_on(verb.run(output)),

@@ -117,6 +117,7 @@ impl FromArgMatches for Run {
 
 impl Run {
     pub(super) async fn run(self, output: &Output) -> Result<(), Failure> {
+        super::dev::follow_parent();
         let config = self.settings.load().map_err(|p| wrong_configuration(&p))?;
         let control = log::start(config.log_format, config.log_level, Arc::new(SystemClock));
         let data_dir = config.data_dir.0.clone();
@@ -161,19 +162,21 @@ fn announce(node: &Node, data_dir: &Path, output: &Output) -> Result<(), Failure
     ))
 }
 
-enum Signal {
+/// What a process is told to do.
+pub(super) enum Signal {
     Stop,
     Reload,
 }
 
-struct Signals {
+/// SIGINT and SIGTERM, and SIGHUP.
+pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|e| Failure::failed(format!("can't listen for signals: {e}")));
         Ok(Self {
@@ -183,12 +186,18 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.hang_up.recv() => Signal::Reload,
         }
+    }
+
+    /// Returns at the first signal to stop.
+    pub(super) async fn stop(&mut self) {
+        while let Signal::Reload = self.next().await {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +32,9 @@ pub trait Net: Send + Sync + 'static {
     /// Connects to `host:port`. A name is looked up at each call, since what it stands for may move. The caller
     /// bounds the time.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>>;
+
+    /// This machine's own address as `host:port` would see it; nothing is sent.
+    fn own_address<'a>(&'a self, toward: &'a str) -> BoxFuture<'a, io::Result<IpAddr>>;
 }
 
 /// The system's TCP.
@@ -53,6 +56,26 @@ impl Net for TcpNet {
             // Messages are written whole: waiting for more only delays them.
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Connection>)
+        })
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the seam")]
+    fn own_address<'a>(&'a self, toward: &'a str) -> BoxFuture<'a, io::Result<IpAddr>> {
+        Box::pin(async move {
+            let mut last = io::ErrorKind::NotFound.into();
+            for address in tokio::net::lookup_host(toward).await? {
+                let any: IpAddr = match address {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                // Connecting a UDP socket only looks up the route.
+                let socket = tokio::net::UdpSocket::bind((any, 0)).await?;
+                match socket.connect(address).await.and_then(|()| socket.local_addr()) {
+                    Ok(own) => return Ok(own.ip()),
+                    Err(e) => last = e,
+                }
+            }
+            Err(last)
         })
     }
 }

@@ -95,6 +95,10 @@ impl Net for SimNet {
             Ok(Box::new(self.traced(stream, name)) as Box<dyn Connection>)
         })
     }
+
+    fn own_address<'a>(&'a self, _toward: &'a str) -> BoxFuture<'a, io::Result<IpAddr>> {
+        Box::pin(async move { Ok(turmoil::lookup(self.host.as_str())) })
+    }
 }
 
 fn split(address: &str) -> io::Result<(&str, u16)> {

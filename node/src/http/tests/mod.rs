@@ -14,6 +14,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use object_store::memory::InMemory;
 use prost::Message as _;
 use proto::prometheus as pb;
 use rand::SeedableRng as _;
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tsdb::disk::MemoryDisk;
 
+use crate::bucket::Handed;
+use crate::cluster::Addresses;
 use crate::config::{Config, Sources, load};
 use crate::env::{DiskLedger, Env, Inline, ManualClock, OsProcess, TcpNet};
 use crate::node::{App, Hooks};
@@ -32,6 +35,7 @@ pub(super) const NOW_MS: i64 = 1_767_225_600_000;
 pub(super) struct TestNode {
     pub(super) app: Arc<App>,
     pub(super) disk: MemoryDisk,
+    bucket: Arc<InMemory>,
     router: Router,
     stop: CancellationToken,
 }
@@ -50,10 +54,10 @@ impl TestNode {
 
     /// A node with a configuration file.
     pub(super) async fn with(yaml: &str) -> Self {
-        Self::on(MemoryDisk::new(), yaml).await
+        Self::on(MemoryDisk::new(), Arc::default(), yaml).await
     }
 
-    pub(super) async fn on(disk: MemoryDisk, yaml: &str) -> Self {
+    async fn on(disk: MemoryDisk, bucket: Arc<InMemory>, yaml: &str) -> Self {
         let shared = Arc::new(disk.clone());
         let env = Env {
             clock: Arc::new(ManualClock::new(NOW_MS)),
@@ -62,23 +66,24 @@ impl TestNode {
             ledger: Arc::new(DiskLedger::open(shared).unwrap()),
             net: Arc::new(TcpNet),
             pool: Arc::new(Inline),
-            bucket: Arc::new(crate::bucket::ByUrl),
+            bucket: Arc::new(Handed(bucket.clone())),
             process: Arc::new(OsProcess::new()),
             seed: 42,
         };
         let config: Config = load(&Sources { file: Some(("test", yaml)), ..Sources::default() }).unwrap();
-        let app = Arc::new(App::open(config, env, Hooks::default()).await.unwrap());
+        let at = Addresses { peer: "127.0.0.1:1".to_owned(), http: "127.0.0.1:2".to_owned() };
+        let app = Arc::new(App::open(config, env, Hooks::default(), &at).await.unwrap());
         let stop = CancellationToken::new();
         app.start_background(&stop);
         let router = crate::http::router(app.clone());
-        Self { app, disk, router, stop }
+        Self { app, disk, bucket, router, stop }
     }
 
     /// Cuts the power and starts again on what is left.
     pub(super) async fn crash(self, yaml: &str) -> Self {
         self.stop.cancel();
         self.disk.crash(&mut rand::rngs::StdRng::seed_from_u64(7));
-        Self::on(self.disk.clone(), yaml).await
+        Self::on(self.disk.clone(), self.bucket.clone(), yaml).await
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {

@@ -1,0 +1,101 @@
+//! What a node asks of others about membership.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::peer::membership as pb;
+use proto::peer::membership::membership_client::MembershipClient;
+use ring::{ClusterId, Document, Epoch, StoreId};
+use tonic::{Code, Status};
+
+use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel, Peers};
+
+/// For calls that need nothing but memory over there.
+const SHORT: Duration = Duration::from_secs(2);
+/// For calls that wait for a ledger over there, and for writes that are under way.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Asks other nodes.
+#[derive(Clone)]
+pub(super) struct Calls(pub(super) Arc<Peers>);
+
+/// Who is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) store: StoreId,
+    pub(super) incarnation: u64,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) epoch: Epoch,
+    /// The highest incarnation of the asking store that it has seen; 0 for none.
+    pub(super) highest_incarnation: u64,
+}
+
+type Client = MembershipClient<PeerChannel>;
+
+impl Calls {
+    fn client(channel: PeerChannel, timeout: Duration) -> Client {
+        MembershipClient::new(channel.timeout(timeout)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn store(&self, store: StoreId, timeout: Duration) -> Result<Client, Status> {
+        Ok(Self::client(self.0.to_store(store, Lane::Gossip)?, timeout))
+    }
+
+    /// Asks who is at an address.
+    pub(super) async fn hello(&self, address: &str, me: StoreId, previous: u64) -> Result<Hello, Status> {
+        let mut client = Self::client(self.0.to_address(address, Lane::Gossip)?, SHORT);
+        let request = pb::HelloRequest { store: me.to_string(), previous_incarnation: previous };
+        let answer = client.hello(request).await?.into_inner();
+        let cluster = match answer.cluster.as_str() {
+            "" => None,
+            id => Some(id.parse().map_err(|_| nonsense("cluster"))?),
+        };
+        Ok(Hello {
+            store: id(&answer.store)?,
+            incarnation: answer.incarnation,
+            cluster,
+            epoch: answer.epoch,
+            highest_incarnation: answer.highest_incarnation,
+        })
+    }
+
+    /// The document that a store has adopted.
+    pub(super) async fn document(&self, store: StoreId) -> Result<Document, Status> {
+        let answer = self.store(store, LONG)?.document(pb::DocumentRequest {}).await?.into_inner();
+        Document::decode(&answer.document).map_err(|e| Status::new(Code::DataLoss, e.to_string()))
+    }
+
+    /// The document that whoever is at an address has adopted.
+    pub(super) async fn document_at(&self, address: &str) -> Result<Document, Status> {
+        let mut client = Self::client(self.0.to_address(address, Lane::Gossip)?, LONG);
+        let answer = client.document(pb::DocumentRequest {}).await?.into_inner();
+        Document::decode(&answer.document).map_err(|e| Status::new(Code::DataLoss, e.to_string()))
+    }
+
+    /// Hands a document to a store; the epoch that holds there then.
+    pub(super) async fn adopt(&self, store: StoreId, document: Bytes) -> Result<Epoch, Status> {
+        Ok(self.store(store, LONG)?.adopt(pb::AdoptRequest { document }).await?.into_inner().epoch)
+    }
+
+    /// Asks a store whether it can reach this one at an address; the problem if it can't.
+    pub(super) async fn reach(
+        &self,
+        store: StoreId,
+        address: String,
+        me: StoreId,
+    ) -> Result<Option<String>, Status> {
+        let request = pb::ReachRequest { address, store: me.to_string() };
+        let problem = self.store(store, LONG)?.reach(request).await?.into_inner().problem;
+        Ok((!problem.is_empty()).then_some(problem))
+    }
+}
+
+/// Reads a store's id.
+pub(super) fn id(text: &str) -> Result<StoreId, Status> {
+    text.parse().map_err(|_| nonsense("store"))
+}
+
+fn nonsense(what: &str) -> Status {
+    Status::invalid_argument(format!("{what} isn't an id"))
+}

@@ -1,0 +1,128 @@
+//! Where the ring document lies: in the bucket, where it changes by compare-and-swap, and in this store's ledger.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use ring::{ClusterId, Document, Epoch};
+
+use crate::bucket::{self, Bucket, Swapped, Tag, keys};
+use crate::env::{Ledger, Pool, on_disk};
+
+/// The last document that this store adopted.
+const LEDGER_DOCUMENT: &str = "ring/document";
+/// The highest incarnation of each store that this one has seen: `ring/incarnation/STORE`, a big-endian u64.
+const LEDGER_INCARNATION: &str = "ring/incarnation/";
+/// Ids of the placements for which this store doesn't count: big-endian u64s.
+const LEDGER_DISCLAIMED: &str = "ring/disclaimed";
+
+/// The document's two places.
+pub(super) struct Documents {
+    pub(super) bucket: Arc<Bucket>,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) pool: Arc<dyn Pool>,
+}
+
+impl Documents {
+    /// The cluster that the bucket belongs to.
+    pub(super) async fn cluster(&self) -> bucket::Result<Option<ClusterId>> {
+        let Some((bytes, _)) = self.bucket.get(&cluster_key()).await? else { return Ok(None) };
+        let id = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+        id.map(Some).ok_or_else(|| damaged(&cluster_key()))
+    }
+
+    /// Makes the bucket one cluster's for good: `fresh`'s, unless another was quicker.
+    pub(super) async fn found_cluster(&self, fresh: ClusterId) -> bucket::Result<ClusterId> {
+        let bytes = Bytes::from(format!("{fresh}\n"));
+        match self.bucket.put_if_absent(&cluster_key(), &bytes).await? {
+            Swapped::Won(_) => Ok(fresh),
+            Swapped::Lost => self.cluster().await?.ok_or_else(|| damaged(&cluster_key())),
+        }
+    }
+
+    /// The document in the bucket.
+    pub(super) async fn current(&self) -> bucket::Result<Option<(Document, Tag)>> {
+        let Some((bytes, tag)) = self.bucket.get(&document_key()).await? else { return Ok(None) };
+        let document = Document::decode(&bytes)
+            .map_err(|e| bucket::Error::Corrupt { key: document_key().to_string(), reason: e.to_string() })?;
+        Ok(Some((document, tag)))
+    }
+
+    /// Puts a cluster's first document there; whether nobody else was quicker.
+    pub(super) async fn begin(&self, document: &Document) -> bucket::Result<bool> {
+        let written = self.bucket.put_if_absent(&document_key(), &document.encode().into()).await?;
+        Ok(matches!(written, Swapped::Won(_)))
+    }
+
+    /// Puts a changed document in the place of the one that was read with `tag`; whether nobody else was quicker.
+    pub(super) async fn swap(&self, tag: &Tag, document: &Document) -> bucket::Result<bool> {
+        let written = self.bucket.swap(&document_key(), tag, &document.encode().into()).await?;
+        Ok(matches!(written, Swapped::Won(_)))
+    }
+
+    /// The document that this store adopted last.
+    pub(super) async fn adopted(&self) -> tsdb::Result<Option<Document>> {
+        let ledger = self.ledger.clone();
+        on_disk(&*self.pool, move || {
+            let Some(bytes) = ledger.get(LEDGER_DOCUMENT)? else { return Ok(None) };
+            let corrupt = |e| tsdb::Error::corrupt("ring document in the ledger", 0, format!("{e}"));
+            Document::decode(&bytes).map(Some).map_err(corrupt)
+        })
+        .await
+    }
+
+    /// Remembers that this store adopts a document; durable on return.
+    pub(super) async fn adopt(&self, document: &Document) -> tsdb::Result<()> {
+        let (ledger, bytes) = (self.ledger.clone(), document.encode());
+        on_disk(&*self.pool, move || ledger.put(LEDGER_DOCUMENT, &bytes)).await
+    }
+
+    /// Remembers the highest incarnation that was seen of a store; durable on return.
+    pub(super) async fn saw(&self, store: ring::StoreId, incarnation: u64) -> tsdb::Result<()> {
+        let (ledger, name) = (self.ledger.clone(), format!("{LEDGER_INCARNATION}{store}"));
+        on_disk(&*self.pool, move || ledger.put(&name, &incarnation.to_be_bytes())).await
+    }
+
+    /// The highest incarnation that was seen of each store.
+    pub(super) async fn seen(&self) -> tsdb::Result<Vec<(ring::StoreId, u64)>> {
+        let ledger = self.ledger.clone();
+        let facts = on_disk(&*self.pool, move || ledger.scan(LEDGER_INCARNATION)).await?;
+        let read = |(name, value): (String, Vec<u8>)| {
+            let store = name.strip_prefix(LEDGER_INCARNATION)?.parse().ok()?;
+            Some((store, u64::from_be_bytes(value.try_into().ok()?)))
+        };
+        Ok(facts.into_iter().filter_map(read).collect())
+    }
+
+    /// The placements for which this store doesn't count.
+    pub(super) async fn disclaimed(&self) -> tsdb::Result<Vec<Epoch>> {
+        let ledger = self.ledger.clone();
+        let bytes = on_disk(&*self.pool, move || ledger.get(LEDGER_DISCLAIMED)).await?.unwrap_or_default();
+        let (ids, rest) = bytes.as_chunks::<8>();
+        match rest {
+            [] => Ok(ids.iter().map(|id| u64::from_be_bytes(*id)).collect()),
+            _ => Err(tsdb::Error::corrupt("disclaimers in the ledger", 0, "not a whole number of them")),
+        }
+    }
+
+    /// Remembers for which placements this store doesn't count; durable on return.
+    pub(super) async fn disclaim(&self, placements: &[Epoch]) -> tsdb::Result<()> {
+        let (ledger, bytes) =
+            (self.ledger.clone(), placements.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>());
+        on_disk(&*self.pool, move || ledger.put(LEDGER_DISCLAIMED, &bytes)).await
+    }
+}
+
+/// Holds the cluster's id, as text.
+fn cluster_key() -> Path {
+    keys::own(["cluster"])
+}
+
+/// Holds the ring document.
+fn document_key() -> Path {
+    keys::own(["ring"])
+}
+
+fn damaged(key: &Path) -> bucket::Error {
+    bucket::Error::Corrupt { key: key.to_string(), reason: "it isn't what was written there".to_owned() }
+}
