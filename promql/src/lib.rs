@@ -19,4 +19,4 @@ pub use eval::{Inline, Lender, Limits, Workers};
 pub use functions::histogram::{Bucket, buckets};
 pub use parse::{ParseError, Syntax, parse, parse_with};
 pub use plan::{Plan, QueryRange, Settings, plan};
-pub use value::{Output, Value};
+pub use value::{Output, SampleValue, Value};

@@ -8,11 +8,12 @@ use serde_json::Value;
 use tests::workspace;
 
 /// DESIGN's directions: a package and what it may depend on. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 7] = [
+const DIRECTIONS: [(&str, &[&str]); 8] = [
     ("proto", &[]),
     ("ring", &[]),
     ("tsdb", &[]),
     ("promql", &["tsdb"]),
+    ("reference", &["promql", "tsdb"]),
     ("node", &["proto", "ring", "tsdb", "promql"]),
     ("sim", &["node", "promql", "tsdb"]),
     ("tests", &["node", "promql", "tsdb"]),

@@ -19,7 +19,7 @@ use super::pipeline::over_rows;
 use super::row::{Cell, Row};
 use super::same;
 use crate::error::{Error, Result};
-use crate::parse::ast::{Cardinality, VectorMatching};
+use crate::parse::ast::{Cardinality, Fill, VectorMatching};
 use crate::plan::Binary;
 pub(crate) use set::combine;
 
@@ -39,7 +39,7 @@ pub(crate) fn join<'c>(
     let swapped = node.matching.cardinality == Cardinality::OneToMany;
     let (many, one) = if swapped { (right, left) } else { (left, right) };
     let fill = node.matching.fill;
-    if (many.rows.is_empty() && fill.left.is_none()) || (one.rows.is_empty() && fill.right.is_none()) {
+    if (many.rows.is_empty() || one.rows.is_empty()) && fill == Fill::default() {
         return context.rows(Vec::new());
     }
     let mut index = KeyIndex::new(&spec);

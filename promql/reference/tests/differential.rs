@@ -1,0 +1,96 @@
+//! The engine against the reference: random expressions over random data.
+//!
+//! `FUZZ_SEED` is the first seed (default 1), `FUZZ_COUNT` how many expressions are tried.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use promql::Syntax;
+use reference::fuzz::{Dialect, Kinds, Random, data, difference, engine, expression};
+use reference::{Answer, Steps, Value, evaluate};
+
+/// Expressions that share one set of data.
+const EXPRESSIONS_A_DATA_SET: u64 = 20;
+const COUNT: u64 = 2000;
+
+#[allow(clippy::disallowed_methods, reason = "a test is told by its environment")]
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+fn steps(random: &mut Random) -> Steps {
+    let start_ms = random.below(60) as i64 * 10_000 + 200_000;
+    let step_ms = random.pick(&[0, 15_000, 60_000, 77_000]);
+    let end_ms = start_ms + step_ms * random.below(12) as i64;
+    Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000 }
+}
+
+/// Of `topk` and its kin only what is picked counts, not from which of equal samples.
+fn picks(query: &str) -> bool {
+    ["topk", "bottomk", "limitk"].iter().any(|op| query.starts_with(op))
+}
+
+/// How many samples there are at each time, and for a ranking their values.
+fn picked(query: &str, answer: &Answer) -> Vec<(i64, String)> {
+    let mut all: Vec<(i64, f64)> = Vec::new();
+    for points in answer.values() {
+        for (time_ms, value) in points {
+            let value = match value {
+                Value::Float(value) if !query.starts_with("limitk") => *value,
+                _ => 0.0,
+            };
+            all.push((*time_ms, value));
+        }
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    all.into_iter().map(|(time_ms, value)| (time_ms, format!("{value:.6}"))).collect()
+}
+
+#[test]
+fn the_engine_answers_as_the_reference_does() {
+    let (first, count) = (number("FUZZ_SEED", 1), number("FUZZ_COUNT", COUNT));
+    let mut failures = Vec::new();
+    let (mut errors, mut empty) = (0, 0);
+    let mut series = Vec::new();
+    for seed in first..first + count {
+        let mut random = Random::new(seed);
+        if series.is_empty() || seed % EXPRESSIONS_A_DATA_SET == 0 {
+            // A seed alone brings back its data, too.
+            let mut random = Random::new(u64::MAX - seed / EXPRESSIONS_A_DATA_SET);
+            let histograms = !random.one_in(4);
+            let kinds = Kinds { histograms, starts: random.one_in(4), specials: random.one_in(4) };
+            series = data(&mut random, kinds);
+        }
+        let query = expression(&mut random, Dialect::Whole);
+        let steps = steps(&mut random);
+        let expr = promql::parse_with(&query, Syntax { experimental: true })
+            .unwrap_or_else(|e| panic!("seed {seed}: {query}: {e}"));
+        let found = match (engine(&query, &series, &steps), evaluate(&expr, &series, &steps)) {
+            (Ok(mine), Ok(theirs)) => {
+                empty += u64::from(theirs.is_empty());
+                if picks(&query) {
+                    let (mine, theirs) = (picked(&query, &mine), picked(&query, &theirs));
+                    (mine != theirs).then(|| format!("{mine:?} and {theirs:?}"))
+                } else {
+                    difference(&mine, &theirs)
+                }
+            }
+            (Err(_), Err(_)) => {
+                errors += 1;
+                None
+            }
+            (Ok(_), Err(error)) => Some(format!("the reference fails: {error}")),
+            (Err(error), Ok(_)) => Some(format!("the engine fails: {error}")),
+        };
+        failures.extend(found.map(|found| format!("seed {seed}: {query} {steps:?}: {found}")));
+    }
+    eprintln!(
+        "{count} expressions from seed {first}: {errors} errors and {empty} empty answers on both sides"
+    );
+    assert!(
+        failures.is_empty(),
+        "{} differences (engine and reference):\n{}",
+        failures.len(),
+        failures[..failures.len().min(20)].join("\n")
+    );
+    assert!(empty < count * 6 / 10 && errors < count / 4, "{empty} empty and {errors} errors tell little");
+}
