@@ -4,6 +4,9 @@
 //! count and are never left out of the reckoning, until an operator accepts the loss; then they count as owners that
 //! have nothing (DESIGN.md, "Membership and the ring").
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
