@@ -34,11 +34,15 @@ pub fn node_exporter() -> Option<PathBuf> {
     installed("/usr/bin/prometheus-node-exporter".into())
 }
 
+/// A program of the Python environment that `.ci/setup` makes (`moto_server`, `weed`, `rclone`), or `None` with a
+/// message.
+pub fn python_peer(name: &str) -> Option<PathBuf> {
+    installed(peers_dir()?.join("python/bin").join(name))
+}
+
 /// The newest Prometheus of 3.5 or later that was unpacked beside the system, or `None` with a message.
 pub fn prometheus_new() -> Option<PathBuf> {
-    let named = std::env::var_os("CARILLON_PEERS").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/carillon-peers"));
-    let dir = named.or_else(home)?;
+    let dir = peers_dir()?;
     let mut found: Vec<_> = std::fs::read_dir(&dir)
         .into_iter()
         .flatten()
@@ -48,6 +52,12 @@ pub fn prometheus_new() -> Option<PathBuf> {
     found.sort();
     let newest = found.pop().unwrap_or_else(|| "prometheus-3.5".to_owned());
     installed(dir.join(newest).join("usr/bin/prometheus"))
+}
+
+fn peers_dir() -> Option<PathBuf> {
+    let named = std::env::var_os("CARILLON_PEERS").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/carillon-peers"));
+    named.or_else(home)
 }
 
 fn installed(path: PathBuf) -> Option<PathBuf> {
@@ -64,6 +74,18 @@ fn installed(path: PathBuf) -> Option<PathBuf> {
 impl Peer {
     /// Starts a program that serves HTTP on `port`, with its log in `dir`, and waits until `path` answers.
     pub async fn start(program: &Path, port: u16, args: &[String], dir: &Path, path: &str) -> Self {
+        Self::start_until(program, port, args, dir, path, &[200]).await
+    }
+
+    /// As [`Peer::start`], waiting for one of these statuses.
+    pub async fn start_until(
+        program: &Path,
+        port: u16,
+        args: &[String],
+        dir: &Path,
+        path: &str,
+        statuses: &[u16],
+    ) -> Self {
         let log = dir.join(format!("log-{port}"));
         let file = File::create(&log).unwrap();
         let child = Command::new(program)
@@ -79,7 +101,7 @@ impl Peer {
         crate::eventually("a peer that answers", 60, async || {
             let ended = peer.child.try_wait().unwrap();
             assert!(ended.is_none(), "{} ended: {}", program.display(), peer.log());
-            http.try_get(path, &[]).await.ok().filter(|answer| answer.status == 200)
+            http.try_get(path, &[]).await.ok().filter(|answer| statuses.contains(&answer.status))
         })
         .await;
         peer

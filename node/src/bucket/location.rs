@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ const CLIENT_RETRIES: usize = 2;
 const CLIENT_RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 const CLIENT_BACKOFF: BackoffConfig =
     BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2. };
+
+/// Variables that name another server than a cloud's own.
+const ENDPOINTS: [&str; 4] =
+    ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT"];
 
 /// Makes the object store behind a location: the seam by which a simulator hands in its own.
 pub trait ObjectStores: Send + Sync + 'static {
@@ -210,8 +215,41 @@ impl fmt::Display for Location {
     }
 }
 
-/// The real stores.
-pub struct ByUrl;
+/// The real stores, with what the environment says of credentials and endpoints.
+pub struct ByUrl {
+    variables: Vec<(String, String)>,
+}
+
+impl ByUrl {
+    /// With these variables: `AWS_*`, `GOOGLE_*` and `AZURE_*` are looked at.
+    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { variables: variables.into_iter().collect() }
+    }
+
+    /// With the variables of this process.
+    pub fn from_env() -> Self {
+        let text = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((key.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::new(std::env::vars_os().filter_map(text))
+    }
+
+    /// The variables that begin with `prefix` and are settings of a store.
+    fn settings<K: FromStr>(&self, prefix: &str) -> impl Iterator<Item = (K, String)> {
+        let ours = self.variables.iter().filter(move |(name, _)| name.starts_with(prefix));
+        ours.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.clone())))
+    }
+
+    /// Plain HTTP is allowed only where somebody wrote it: in the URL, or in a variable that names the endpoint.
+    fn client(&self, endpoint: Option<&String>) -> ClientOptions {
+        let named = |name: &str| self.variables.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let endpoint = endpoint.or_else(|| ENDPOINTS.iter().find_map(|name| named(name)));
+        ClientOptions::new()
+            .with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")))
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_timeout(REQUEST_TIMEOUT)
+    }
+}
 
 impl ObjectStores for ByUrl {
     fn open(&self, location: &Location) -> Result<Opened> {
@@ -229,7 +267,10 @@ impl ObjectStores for ByUrl {
             Location::Folder(path) => return open_folder(path),
             Location::Memory => return Handed(Arc::new(InMemory::new())).open(location),
             Location::S3 { bucket, prefix, endpoint, region, path_style } => {
-                let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+                let from_env = AmazonS3Builder::new().with_client_options(self.client(endpoint.as_ref()));
+                let set = |builder: AmazonS3Builder, (key, value)| builder.with_config(key, value);
+                let mut builder =
+                    self.settings("AWS_").fold(from_env, set).with_bucket_name(bucket).with_retry(retry);
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint);
                 }
@@ -239,45 +280,41 @@ impl ObjectStores for ByUrl {
                 if let Some(path_style) = path_style {
                     builder = builder.with_virtual_hosted_style_request(!path_style);
                 }
-                (Arc::new(builder.with_client_options(client(endpoint)).build().map_err(wrong)?), prefix)
+                (Arc::new(builder.build().map_err(wrong)?), prefix)
             }
             Location::Gcs { bucket, prefix, endpoint } => {
+                let from_env =
+                    GoogleCloudStorageBuilder::new().with_client_options(self.client(endpoint.as_ref()));
+                let set = |builder: GoogleCloudStorageBuilder, (key, value)| builder.with_config(key, value);
                 let mut builder =
-                    GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retry);
+                    self.settings("GOOGLE_").fold(from_env, set).with_bucket_name(bucket).with_retry(retry);
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_base_url(endpoint);
                 }
-                (Arc::new(builder.with_client_options(client(endpoint)).build().map_err(wrong)?), prefix)
+                (Arc::new(builder.build().map_err(wrong)?), prefix)
             }
             Location::Azure { container, prefix, account, endpoint } => {
-                let mut builder =
-                    MicrosoftAzureBuilder::from_env().with_container_name(container).with_retry(retry);
+                let from_env =
+                    MicrosoftAzureBuilder::new().with_client_options(self.client(endpoint.as_ref()));
+                let set = |builder: MicrosoftAzureBuilder, (key, value)| builder.with_config(key, value);
+                let mut builder = self
+                    .settings("AZURE_")
+                    .fold(from_env, set)
+                    .with_container_name(container)
+                    .with_retry(retry);
                 if let Some(account) = account {
                     builder = builder.with_account(account);
                 }
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint.clone());
                 }
-                (Arc::new(builder.with_client_options(client(endpoint)).build().map_err(wrong)?), prefix)
+                (Arc::new(builder.build().map_err(wrong)?), prefix)
             }
         };
         let whole = prefix.as_ref().is_empty();
         let store = if whole { store } else { Arc::new(PrefixStore::new(store, prefix.clone())) };
         Ok(Opened { store, folder: None })
     }
-}
-
-/// Plain HTTP is allowed only where the user wrote it, or where a variable names the endpoint.
-fn client(endpoint: &Option<String>) -> ClientOptions {
-    let plain = |url: &str| url.starts_with("http://");
-    let from_env = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok());
-    let allow_http = endpoint.as_deref().or(from_env.as_deref()).is_some_and(plain);
-    ClientOptions::new()
-        .with_allow_http(allow_http)
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(REQUEST_TIMEOUT)
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is the seam: a folder as bucket isn't the data folder")]
@@ -321,7 +358,7 @@ mod tests {
     #[test]
     fn every_cloud_opens_without_a_look_at_the_network() {
         for text in ["s3://b/p?region=us-east-1", "gs://b", "az://c/p?account=a", "memory:"] {
-            ByUrl.open(&parsed(text)).unwrap_or_else(|e| panic!("{text}: {e}"));
+            ByUrl::new([]).open(&parsed(text)).unwrap_or_else(|e| panic!("{text}: {e}"));
         }
     }
 

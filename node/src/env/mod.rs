@@ -65,7 +65,7 @@ impl Env {
             disk: Arc::new(disk),
             lock: Some(Arc::new(lock)),
             net: Arc::new(TcpNet),
-            bucket: Arc::new(ByUrl),
+            bucket: Arc::new(ByUrl::from_env()),
             pool: Arc::new(ThreadPool::new(query_threads)),
             process: Arc::new(OsProcess::new()),
             seed: rand::random(),

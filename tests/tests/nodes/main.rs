@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a long test says what it did")]
 
 mod bad_input;
+mod bucket;
 mod crash;
 mod dependencies;
 mod disk_full;
