@@ -64,6 +64,9 @@ const PROFILE: &str = "profile";
 /// Longest profile in bytes that is read.
 const MAX_PROFILE_BYTES: usize = 4096;
 
+/// Chitchat counts what we say; more than this was never said, but put into our mouth, and ends in an overflow.
+const MAX_VERSION: u64 = 1 << 62;
+
 /// How long to wait before chitchat is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -246,7 +249,7 @@ impl Runner {
         }
     }
 
-    /// Looks at what chitchat knows, and tells it what is new of us, until it ends.
+    /// Looks at what chitchat knows, and tells it what we say, until it ends or can't be used any more.
     async fn follow(&self, handle: &ChitchatHandle, tracker: &mut Tracker) {
         let ended = handle.termination_watcher();
         tokio::pin!(ended);
@@ -261,15 +264,23 @@ impl Runner {
                     if changed.is_err() {
                         return std::future::pending().await;
                     }
-                    let text = encode(&profile.borrow_and_update());
-                    handle.with_chitchat(|chitchat| chitchat.self_node_state().set(PROFILE, &text)).await;
                 }
                 _ = ticks.tick() => {}
             }
+            let said = encode(&profile.borrow_and_update());
             let states = handle.with_chitchat(|chitchat| {
-                chitchat.node_states().iter().filter_map(|(id, state)| read(id, state)).collect::<Vec<_>>()
+                let own = chitchat.self_node_state();
+                if own.max_version() > MAX_VERSION {
+                    return None;
+                }
+                // Again and again, since chitchat lets others speak in our name.
+                own.set(PROFILE, &said);
+                Some(chitchat.node_states().iter().filter_map(|(id, state)| read(id, state)).collect())
             });
-            self.look(states.await, tracker);
+            match states.await {
+                Some(states) => self.look(states, tracker),
+                None => return,
+            }
         }
     }
 

@@ -309,3 +309,50 @@ async fn made_up_members_are_bounded() {
     sleep(Duration::from_secs(20)).await;
     assert_eq!(alive(&gossips[0]), stores(0..2));
 }
+
+/// A message of member 1 that says of member `of`: key `profile` has this version, and then the highest version is so.
+fn forged(of: u32, version: u64, highest: u64) -> Vec<u8> {
+    let name = short_name(store(of));
+    let mut operations = vec![0];
+    operations.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    operations.extend_from_slice(name.as_bytes());
+    operations.extend_from_slice(&(me(of).incarnation << RESTART_BITS).to_le_bytes());
+    operations.push(6);
+    operations.extend_from_slice(&store(of).0.to_be_bytes());
+    operations.extend_from_slice(&1_u16.to_le_bytes());
+    operations.extend_from_slice(&[0; 16]);
+    operations.extend_from_slice(&[1, 7, 0]);
+    operations.extend_from_slice(b"profile");
+    operations.extend_from_slice(&[2, 0, b'{', b'}']);
+    operations.extend_from_slice(&version.to_le_bytes());
+    operations.extend_from_slice(&[0, 2]);
+    operations.extend_from_slice(&highest.to_le_bytes());
+    let mut message = vec![0x53, 0xb0, 0, 2, 2];
+    message.extend_from_slice(&(operations.len() as u16).to_le_bytes());
+    message.extend_from_slice(&operations);
+    message.push(0);
+    let Me { cluster, store, incarnation, instance } = me(1);
+    Frame { cluster, store, incarnation, instance, to: None, address: &address(1), message: &message }
+        .encode()
+}
+
+/// Chitchat asserts that versions in a message grow, and applies messages of anybody about anybody.
+#[tokio::test(start_paused = true)]
+async fn messages_that_break_chitchat_are_survived() {
+    let network = Arc::new(Network::default());
+    let gossips = network.members(3);
+    until(&gossips, &stores(0..3)).await;
+    for (epoch, (of, version, highest)) in
+        [(1, 100, 50), (0, 200, 200), (0, u64::MAX, u64::MAX)].into_iter().enumerate()
+    {
+        assert_eq!(gossips[0].receive(&forged(of, version, highest)), Ok(()));
+        sleep(Duration::from_secs(1)).await;
+        let ring_epoch = epoch as u64 + 5;
+        gossips[0].say(Profile { ring_epoch, peer_address: address(0), ..Profile::default() });
+        sleep(Duration::from_secs(30)).await;
+        until(&gossips, &stores(0..3)).await;
+        for gossip in &gossips {
+            assert_eq!(gossip.members().borrow().seen[&store(0)].profile.ring_epoch, ring_epoch);
+        }
+    }
+}
