@@ -12,6 +12,7 @@ use tonic::service::Routes;
 use tsdb::db::Tenant;
 use tsdb::model::TenantId;
 
+use crate::bucket::{self, Blocks};
 use crate::cluster::{Addresses, ArriveError, Cluster, Membership};
 use crate::config::{Address, Config, Problems, WalSync};
 use crate::env::{Env, Listener, on_disk};
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The data folder can't be opened.
     #[error(transparent)]
     Storage(#[from] tsdb::Error),
+    /// What this node keeps of its bucket can't be opened.
+    #[error(transparent)]
+    Bucket(#[from] bucket::Error),
     /// The cluster can't be entered.
     #[error(transparent)]
     Cluster(#[from] ArriveError),
@@ -79,6 +83,7 @@ pub(crate) struct App {
     pub(crate) config: ArcSwap<Config>,
     pub(crate) env: Env,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) blocks: Arc<Blocks>,
     pub(crate) storage: Storage,
     pub(crate) committer: Committer,
     pub(crate) hasher: SeriesHasher,
@@ -203,6 +208,8 @@ impl App {
         let disk = env.disk.clone();
         on_disk(&*env.pool, move || http::Uploads::clean(&*disk)).await?;
         let cluster = Cluster::arrive(&config, &env, at).await?;
+        let blocks = Blocks::open(cluster.bucket().clone(), &config, &env, cluster.me()).await?;
+        blocks.shipper.belongs_to(cluster.id());
         let storage = Storage::open(&config, &env).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
@@ -211,6 +218,7 @@ impl App {
         metrics.collect(cluster.peers().collector());
         Ok(Self {
             cluster,
+            blocks: Arc::new(blocks),
             storage,
             committer: Committer::new(config.wal_sync == WalSync::Group),
             hasher: SeriesHasher::new(env.seed),
@@ -241,7 +249,12 @@ impl App {
             app.storage.maintain(interval, clock, pool, stopped).await;
         };
         let membership = self.cluster.clone().run(stop.clone());
-        vec![tokio::spawn(commits), tokio::spawn(maintenance), tokio::spawn(membership)]
+        let config = self.config.load();
+        // A node on its own shares its blocks with its bucket by links: there they would outlive their retention.
+        let (ships, every) = (!config.bucket.is_empty(), config.bucket_interval.to_std());
+        let mut tasks = self.blocks.start(self.storage.db().clone(), ships, every, stop);
+        tasks.extend([tokio::spawn(commits), tokio::spawn(maintenance), tokio::spawn(membership)]);
+        tasks
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -41,17 +41,21 @@ impl Blocks {
         Ok(Self { bucket, catalogs, shipper, remote })
     }
 
-    /// Keeps catalogs fresh and ships the blocks of `db`, every so often, until `stop`.
+    /// Keeps catalogs fresh, and if `ships` brings the blocks of `db` into the bucket, every so often, until `stop`.
     pub fn start(
         self: &Arc<Self>,
         db: Arc<Db>,
+        ships: bool,
         every: Duration,
         stop: &CancellationToken,
-    ) -> [JoinHandle<()>; 2] {
+    ) -> Vec<JoinHandle<()>> {
         let (blocks, stopped) = (self.clone(), stop.clone());
         let fresh = async move { blocks.catalogs.keep_fresh(every, stopped).await };
-        let (blocks, stopped) = (self.clone(), stop.clone());
-        let shipping = async move { blocks.shipper.keep_shipping(&db, every, stopped).await };
-        [tokio::spawn(fresh), tokio::spawn(shipping)]
+        let mut tasks = vec![tokio::spawn(fresh)];
+        if ships {
+            let (blocks, stopped) = (self.clone(), stop.clone());
+            tasks.push(tokio::spawn(async move { blocks.shipper.keep_shipping(&db, every, stopped).await }));
+        }
+        tasks
     }
 }
