@@ -30,8 +30,11 @@ pub struct Histogram {
 /// A bucket: its bounds, and how many observations it has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
+    /// Lower bound.
     pub lower: f64,
+    /// Upper bound.
     pub upper: f64,
+    /// Observations.
     pub count: f64,
 }
 

@@ -68,11 +68,9 @@ fn date(part: F, seconds: f64) -> f64 {
     let (mut days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let weekday = (days + 4).rem_euclid(7);
     let year_days = |year| if is_leap(year) { 366 } else { 365 };
-    let mut year = 1970;
-    while days < 0 {
-        year -= 1;
-        days += year_days(year);
-    }
+    // The calendar repeats itself every 400 years.
+    let mut year = 1970 + days.div_euclid(146_097) * 400;
+    days = days.rem_euclid(146_097);
     while days >= year_days(year) {
         days -= year_days(year);
         year += 1;

@@ -6,12 +6,12 @@
 //!
 //! | module | what it evaluates |
 //! |---|---|
-//! | [`select`] | selectors and subqueries |
-//! | [`windows`], [`rates`] | functions over ranges |
-//! | [`instant`], [`labels`] | functions of samples, and of labels |
-//! | [`classic`] | classic histograms |
-//! | [`histogram`], [`sketch`] | native ones: arithmetic, and what they tell |
-//! | [`binary`], [`aggregate`] | operators |
+//! | `select` | selectors and subqueries |
+//! | `windows`, `rates` | functions over ranges |
+//! | `instant`, `labels` | functions of samples, and of labels |
+//! | `classic` | classic histograms |
+//! | `histogram`, `sketch` | native ones: arithmetic, and what they tell |
+//! | `binary`, `aggregate` | operators |
 
 mod aggregate;
 mod binary;
@@ -32,7 +32,7 @@ use promql::functions::Function;
 use promql::parse::ast::{Expr, Node, ValueType};
 use tsdb::model::{CounterReset, FloatHistogram, Labels, Sample};
 
-pub use histogram::Histogram;
+pub use histogram::{Bucket, Histogram};
 
 /// A stored series.
 #[derive(Clone, Debug)]

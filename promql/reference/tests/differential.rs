@@ -57,7 +57,8 @@ fn the_engine_answers_as_the_reference_does() {
             // A seed alone brings back its data, too.
             let mut random = Random::new(u64::MAX - seed / EXPRESSIONS_A_DATA_SET);
             let histograms = !random.one_in(4);
-            let kinds = Kinds { histograms, starts: random.one_in(4), specials: random.one_in(4) };
+            let (starts, specials) = (random.one_in(4), random.one_in(4));
+            let kinds = Kinds { histograms, gauges: true, custom_buckets: true, starts, specials };
             series = data(&mut random, kinds);
         }
         let query = expression(&mut random, Dialect::Whole);

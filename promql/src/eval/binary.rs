@@ -155,6 +155,18 @@ impl ElementOp {
     }
 }
 
+/// Whether an operator knows what to do with samples of these kinds: whether there is a histogram on either side.
+pub(crate) fn go_together(op: BinaryOp, left: bool, right: bool) -> bool {
+    match (left, right) {
+        (false, false) => !op.is_trim(),
+        (true, false) => matches!(op, BinaryOp::Mul | BinaryOp::Div) || op.is_trim(),
+        (false, true) => op == BinaryOp::Mul,
+        (true, true) => {
+            matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Equal | BinaryOp::NotEqual)
+        }
+    }
+}
+
 /// Puts an outcome at a step, in place of what was there.
 pub(crate) fn put(row: &mut Row, step: usize, outcome: Outcome) {
     match outcome {

@@ -15,6 +15,10 @@ use crate::Series;
 pub struct Kinds {
     /// Native histograms.
     pub histograms: bool,
+    /// Buckets with bounds of their own, and series that change their buckets' layout.
+    pub custom_buckets: bool,
+    /// Native histograms that are gauges.
+    pub gauges: bool,
     /// Start times.
     pub starts: bool,
     /// NaN and infinities.
@@ -74,8 +78,8 @@ fn series(random: &mut Random, kinds: Kinds, metric: &str, pairs: &[(&str, &str)
     let mut samples: Vec<Sample> = Vec::new();
     let mut time_ms = random.below(4) as i64 * 10_000;
     let mut level = random.below(40) as f64 / 4.0;
-    let layout = random.below(4);
-    let gauge = random.one_in(4);
+    let layout = random.below(if kinds.custom_buckets { 4 } else { 3 });
+    let gauge = kinds.gauges && random.one_in(4);
     let mut counts = [0.0; 4];
     let mut start_ms = if kinds.starts && random.one_in(2) { time_ms.max(1) } else { 0 };
     for _ in 0..random.below(SAMPLES_MAX) + 1 {
@@ -93,8 +97,10 @@ fn series(random: &mut Random, kinds: Kinds, metric: &str, pairs: &[(&str, &str)
                 Value::Float(level)
             }
             "target_info" => Value::Float(1.0),
-            "h" => histogram(random, &mut counts, layout, gauge, reset),
-            "m" if random.one_in(2) => histogram(random, &mut counts, layout, gauge, reset),
+            "h" | "m" if metric == "h" || random.one_in(2) => {
+                let layout = if kinds.custom_buckets && random.one_in(30) { random.below(4) } else { layout };
+                histogram(random, &mut counts, layout, gauge, reset)
+            }
             _ if kinds.specials && random.one_in(25) => {
                 Value::Float(random.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))
             }
@@ -113,8 +119,8 @@ fn histogram(random: &mut Random, counts: &mut [f64; 4], layout: usize, gauge: b
     if reset {
         *counts = [0.0; 4];
     }
-    counts.iter_mut().for_each(|count| *count += random.below(4) as f64);
-    let layout = if random.one_in(30) { random.below(4) } else { layout };
+    // No bucket is empty: whether an empty one is there, storage may decide, and it tells where zeros lie.
+    counts.iter_mut().for_each(|count| *count += random.below(3) as f64 + 1.0);
     let counter_reset = if gauge { CounterReset::Gauge } else { CounterReset::Unknown };
     let count: f64 = counts.iter().sum();
     let mut h = FloatHistogram { counter_reset, sum: count * 1.5, count, ..FloatHistogram::default() };

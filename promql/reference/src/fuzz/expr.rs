@@ -307,6 +307,8 @@ impl Maker<'_> {
         match self.random.below(if self.whole() { 4 } else { 2 }) {
             0 => write!(text, r#"label_replace({vector}, "zone", "$1-z", "job", "(.*)")"#),
             1 => write!(text, r#"label_join({vector}, "both", "-", "job", "instance")"#),
+            // What is pinned as a whole is evaluated once, and meets the infos of that time.
+            _ if vector.contains('@') => write!(text, "{vector}"),
             2 => write!(text, "info({vector})"),
             _ => write!(text, r#"info({vector}, {{zone=~".+"}})"#),
         }

@@ -4,7 +4,8 @@ use tsdb::model::Labels;
 
 use super::Join;
 use crate::error::{Error, Result};
-use crate::eval::row::Row;
+use crate::eval::binary;
+use crate::eval::row::{Cell, Row};
 use crate::parse::ast::Fill;
 
 impl Join<'_> {
@@ -41,14 +42,13 @@ impl Join<'_> {
     pub(super) fn refuse_many(&self, keys: &[Option<usize>], many: &[Row]) -> Result<()> {
         let mut first_of: Vec<Option<usize>> = vec![None; self.ones.len()];
         let mut matched: Vec<Option<Vec<bool>>> = vec![None; self.ones.len()];
-        let filled = self.node.matching.fill.right.is_some();
         for (i, key) in keys.iter().enumerate() {
             let Some(key) = *key else { continue };
             let Some(first) = first_of[key] else {
                 first_of[key] = Some(i);
                 continue;
             };
-            let meets = |row: &Row, step| row.has(step) && (filled || self.one_has(key, step));
+            let meets = |row: &Row, step| self.is_match(row, key, step);
             let steps = many[i].values.len();
             let taken = matched[key]
                 .get_or_insert_with(|| (0..steps).map(|step| meets(&many[first], step)).collect());
@@ -65,6 +65,25 @@ impl Join<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Join<'_> {
+    /// Whether a row has a partner at a step, and one that its sample can be combined with: what can't isn't a match.
+    fn is_match(&self, row: &Row, key: usize, step: usize) -> bool {
+        let mine = match row.cell(step) {
+            Cell::Absent => return false,
+            Cell::Float(_) => false,
+            Cell::Histogram(_) => true,
+        };
+        let partner = self.ones[key].iter().map(|one| &self.one[*one]).find(|one| one.has(step));
+        let theirs = match partner {
+            Some(partner) => partner.histogram(step).is_some(),
+            None if self.node.matching.fill.right.is_some() => false,
+            None => return false,
+        };
+        let (left, right) = if self.swapped { (theirs, mine) } else { (mine, theirs) };
+        binary::go_together(self.node.op, left, right)
     }
 }
 

@@ -1,0 +1,285 @@
+//! The engine against a real Prometheus of 3.5 or later, in the language that it knows.
+//!
+//! `FUZZ_SEED` is the first seed (default 1), `FUZZ_PEER_COUNT` how many expressions are tried. Skipped, with a message,
+//! where `.ci/setup` hasn't put a Prometheus; never in CI, which sets `CARILLON_REQUIRE_PEERS`.
+//!
+//! # What differs by design
+//! - A name that is to go goes. Prometheus forgets that in comparisons of vectors (`rate(a[1m]) > b` keeps `a`) and in
+//!   `last_over_time` of a subquery; answers to such questions are compared without names.
+//! - 3.14, whose language this is, doesn't extrapolate a native histogram's rate to before it was 0 observations, and
+//!   knows fractions of classic histograms below their first bucket; 3.5 does not. Where these differ, it is the
+//!   reference that must agree.
+//! - 3.5 counts too few changes between floats and histograms, and dates of infinities are what the processor makes of
+//!   them: here too the reference must agree.
+//! - Of a zero bucket with less than nothing in it, the HTTP API of Prometheus says nothing.
+
+#![allow(dead_code, reason = "what other users of the runner need")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test starts processes and is told by its environment")]
+
+#[path = "../../examples/promqltest/api.rs"]
+mod api;
+#[path = "../../examples/promqltest/expect.rs"]
+mod expect;
+#[path = "../../examples/promqltest/histogram.rs"]
+mod histogram;
+#[path = "../../examples/promqltest/load.rs"]
+mod load;
+#[path = "../../examples/promqltest/nhcb.rs"]
+mod nhcb;
+#[path = "../../examples/promqltest/remote_write.rs"]
+mod remote_write;
+#[path = "../../examples/promqltest/run.rs"]
+mod run;
+#[path = "../../examples/promqltest/scan.rs"]
+mod scan;
+#[path = "../../examples/promqltest/script.rs"]
+mod script;
+#[path = "../../examples/promqltest/values.rs"]
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use expect::{Number, ShownHistogram, Value};
+use reference::fuzz::{Dialect, Kinds, Random, data, engine, expression, is_close};
+use reference::{Answer, Histogram, Series, Steps, evaluate};
+use run::Target as _;
+use script::When;
+use tsdb::model::Sample;
+
+const COUNT: u64 = 500;
+/// Expressions asked of one Prometheus, which holds one set of data.
+const EXPRESSIONS_A_PEER: u64 = 100;
+/// How long a Prometheus may take to start.
+const START_ATTEMPTS: u32 = 300;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+/// The newest Prometheus beside the system's.
+fn program() -> Option<PathBuf> {
+    let named = std::env::var_os("CARILLON_PEERS").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/carillon-peers"));
+    let dir = named.or_else(home)?;
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(&dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    let found = found.into_iter().map(|path| path.join("usr/bin/prometheus")).rfind(|path| path.exists());
+    if found.is_none() {
+        let why = format!("no Prometheus in {}; .ci/setup puts one there", dir.display());
+        assert!(std::env::var_os("CARILLON_REQUIRE_PEERS").is_none(), "{why}");
+        eprintln!("SKIPPED: {why}");
+    }
+    found
+}
+
+/// A Prometheus with its own data, ended when dropped.
+struct Peer {
+    child: Child,
+    dir: PathBuf,
+    api: api::Api,
+}
+
+impl Peer {
+    fn start(program: &Path, number: u64) -> Self {
+        let dir = std::env::temp_dir().join(format!("carillon-fuzz-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("prometheus.yml"), "global: {}\n").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--web.enable-remote-write-receiver")
+            .arg("--storage.tsdb.retention.time=100y")
+            .arg("--enable-feature=promql-delayed-name-removal,native-histograms,promql-experimental-functions")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let api = api::Api::new(&format!("http://127.0.0.1:{port}"), "fuzz".to_owned()).unwrap();
+        let mut peer = Self { child, dir, api };
+        for _ in 0..START_ATTEMPTS {
+            if peer.api.ask("vector(1)", When::Instant(0)).is_ok() {
+                return peer;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{}", std::fs::read_to_string(peer.dir.join("log")).unwrap());
+    }
+
+    fn load(&mut self, data: &[Series]) {
+        // Of one request it takes all floats first, and then refuses the histograms before them (stale markers become
+        // what the series' last sample was): each run of one kind goes into a request of its own.
+        let is_float = |sample: &Sample| matches!(sample.value, tsdb::model::Value::Float(_));
+        let joins =
+            |a: &Sample, b: &Sample| is_float(a) == is_float(b) && !a.value.is_stale() && !b.value.is_stale();
+        for round in 0.. {
+            let run = |series: &Series| {
+                let mut runs = series.samples.chunk_by(|a, b| joins(a, b));
+                runs.nth(round).map(|run| (series.labels.clone(), run.to_vec()))
+            };
+            let series: Vec<_> = data.iter().filter_map(run).collect();
+            if series.is_empty() {
+                break;
+            }
+            self.api.load(&load::Load { series, has_starts: false }).unwrap();
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+fn same(mine: &reference::Value, theirs: &Number) -> bool {
+    match (mine, theirs) {
+        (reference::Value::Float(mine), Number::Float(theirs)) => is_close(*mine, *theirs),
+        (reference::Value::Histogram(mine), Number::Shown(theirs)) => same_histogram(mine, theirs),
+        _ => false,
+    }
+}
+
+fn same_histogram(mine: &Histogram, theirs: &ShownHistogram) -> bool {
+    // A zero bucket with less than nothing isn't shown.
+    let shown = |bucket: &reference::Bucket| bucket.lower > 0.0 || bucket.upper < 0.0 || bucket.count > 0.0;
+    let mine_buckets: Vec<_> = mine.buckets().into_iter().filter(shown).collect();
+    is_close(mine.count, theirs.count)
+        && is_close(mine.sum, theirs.sum)
+        && mine_buckets.len() == theirs.buckets.len()
+        && mine_buckets.iter().zip(&theirs.buckets).all(|(mine, (lower, upper, count))| {
+            is_close(mine.lower, *lower) && is_close(mine.upper, *upper) && is_close(mine.count, *count)
+        })
+}
+
+fn difference(mine: &Answer, theirs: &Value, start_ms: i64) -> Option<String> {
+    let scalar = |value: f64| vec![(tsdb::model::Labels::default(), vec![(start_ms, Number::Float(value))])];
+    let theirs = match theirs {
+        Value::Scalar(value) => scalar(*value),
+        Value::String(text) => return Some(format!("a text: {text}")),
+        Value::Vector(vector) => {
+            vector.iter().map(|(labels, number)| (labels.clone(), vec![(start_ms, number.clone())])).collect()
+        }
+        Value::Matrix(series) => series.clone(),
+    };
+    let points = |series: &Answer| series.values().map(std::collections::BTreeMap::len).sum::<usize>();
+    let total: usize = theirs.iter().map(|(_, points)| points.len()).sum();
+    for (labels, values) in &theirs {
+        for (time_ms, value) in values {
+            let found = mine.get(labels).and_then(|points| points.get(time_ms));
+            if !found.is_some_and(|found| same(found, value)) {
+                return Some(format!("{labels} at {time_ms}: {found:?} and {value:?}"));
+            }
+        }
+    }
+    (points(mine) != total).then(|| format!("{} samples and {total}: {mine:?} and {theirs:?}", points(mine)))
+}
+
+/// Whether Prometheus may keep a name that was to be dropped: see above.
+fn keeps_names(query: &str) -> bool {
+    [" > ", " < ", "last_over_time(("].iter().any(|part| query.contains(part))
+}
+
+/// Whether 3.14 differs from 3.5 here: see above.
+fn is_newer(query: &str) -> bool {
+    let rates = ["rate(h", "rate(m", "rate((", "increase(h", "increase(m", "increase(("];
+    let others = ["histogram_fraction(-1", "changes(m", "day_of_month(", "minute("];
+    rates.iter().chain(&others).any(|part| query.contains(part))
+}
+
+/// Whether the engine does as the reference does.
+fn is_as_told(query: &str, series: &[Series], steps: &Steps) -> bool {
+    let expr = promql::parse_with(query, run::SYNTAX).unwrap();
+    let (mine, theirs) = (engine(query, series, steps), evaluate(&expr, series, steps));
+    matches!((mine, theirs), (Ok(a), Ok(b)) if reference::fuzz::difference(&a, &b).is_none())
+}
+
+fn nameless(answer: Answer) -> Answer {
+    answer.into_iter().map(|(labels, points)| (labels.without_name(), points)).collect()
+}
+
+fn nameless_value(value: Value) -> Value {
+    match value {
+        Value::Vector(v) => Value::Vector(v.into_iter().map(|(l, n)| (l.without_name(), n)).collect()),
+        Value::Matrix(m) => Value::Matrix(m.into_iter().map(|(l, p)| (l.without_name(), p)).collect()),
+        other => other,
+    }
+}
+
+#[test]
+fn the_engine_answers_as_prometheus_does() {
+    let Some(program) = program() else { return };
+    let (first, count) = (number("FUZZ_SEED", 1), number("FUZZ_PEER_COUNT", COUNT));
+    let mut failures = Vec::new();
+    let (mut errors, mut empty, mut ranked) = (0, 0, 0);
+    let mut peer: Option<(Peer, Vec<Series>)> = None;
+    for seed in first..first + count {
+        let mut random = Random::new(seed);
+        if peer.is_none() || seed % EXPRESSIONS_A_PEER == 0 {
+            let number = seed / EXPRESSIONS_A_PEER;
+            let mut random = Random::new(u64::MAX - number);
+            // Custom buckets don't fit into remote write 1.0, start times aren't stored, and rates of gauges are nothing
+            // to agree upon.
+            let specials = random.one_in(3);
+            let kinds =
+                Kinds { histograms: true, gauges: false, custom_buckets: false, starts: false, specials };
+            let series = data(&mut random, kinds);
+            drop(peer.take());
+            let mut started = Peer::start(&program, number);
+            started.load(&series);
+            peer = Some((started, series));
+        }
+        let Some((peer, series)) = &mut peer else { continue };
+        let query = expression(&mut random, Dialect::Prometheus35);
+        if ["topk", "bottomk"].iter().any(|op| query.starts_with(op)) {
+            // Which of equal samples are picked is told by tests of their own.
+            ranked += 1;
+            continue;
+        }
+        let start_ms = random.below(60) as i64 * 10_000 + 200_000;
+        let step_ms = random.pick(&[0, 15_000, 60_000]);
+        let end_ms = start_ms + step_ms * random.below(12) as i64;
+        let steps = Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000 };
+        let when = match step_ms {
+            0 => When::Instant(start_ms),
+            _ => When::Range { start_ms, end_ms, step_ms },
+        };
+        let found = match (engine(&query, series, &steps), peer.api.ask(&query, when)) {
+            (Ok(mine), Ok(theirs)) => {
+                empty += u64::from(mine.is_empty());
+                if keeps_names(&query) {
+                    difference(&nameless(mine), &nameless_value(theirs.value), start_ms)
+                } else {
+                    difference(&mine, &theirs.value, start_ms)
+                }
+            }
+            (Err(_), Err(_)) => {
+                errors += 1;
+                None
+            }
+            (Ok(_), Err(error)) => Some(format!("Prometheus fails: {error}")),
+            (Err(error), Ok(_)) => Some(format!("the engine fails: {error}")),
+        };
+        let found = found.filter(|_| !(is_newer(&query) && is_as_told(&query, series, &steps)));
+        failures.extend(found.map(|found| format!("seed {seed}: {query} {when:?}: {found}")));
+    }
+    eprintln!(
+        "{count} answers compared with {}: {errors} errors, {empty} empty, {ranked} rankings left out",
+        program.display()
+    );
+    assert!(
+        failures.is_empty(),
+        "{} differences (engine and Prometheus):\n{}",
+        failures.len(),
+        failures[..failures.len().min(30)].join("\n")
+    );
+}
