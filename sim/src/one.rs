@@ -17,7 +17,10 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tsdb::disk::Fault;
 use turmoil::Sim;
 
-use crate::client::{Counts, Ledger, Reader, Shared, Writer, ask_everything, read_along, write_along};
+use crate::client::{
+    Counts, Ledger, Orders, Reader, Shared, Writer, ask_everything, compare_rings, operate, read_along,
+    watch_epochs, write_along,
+};
 use crate::interpose;
 use crate::scenario::{Operation, Scenario};
 use crate::trace::{LogLayer, Print, Trace};
@@ -34,6 +37,10 @@ const TCP_CAPACITY: usize = 4096;
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 /// Longest time that clients may take to end, beyond the scenario's end.
 const STRAGGLE: Duration = Duration::from_secs(300);
+/// Zones, where there are as many machines.
+const ZONES: usize = 3;
+/// Time between questions, about.
+const READ_EVERY: Duration = Duration::from_secs(2);
 /// What the simulated world's system clocks show at the start, since the Unix epoch; nothing depends on it.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// Who notes what the simulator does.
@@ -99,6 +106,10 @@ struct Running<'a> {
     machines: Vec<Arc<Machine>>,
     /// Machines that should run, for the supervisor.
     wanted: BTreeSet<usize>,
+    /// Machines that there are.
+    plugged_in: BTreeSet<usize>,
+    /// Nodes that the operator is to drain.
+    orders: Orders,
     /// Since when a wanted machine doesn't run.
     down_since: Vec<Option<Duration>>,
     links: Links,
@@ -107,6 +118,8 @@ struct Running<'a> {
     slow: Vec<(usize, usize)>,
     trace: Arc<Trace>,
     shared: Shared,
+    /// Clients that haven't ended yet.
+    at_work: Rc<Cell<usize>>,
 }
 
 impl<'a> Running<'a> {
@@ -124,20 +137,23 @@ impl<'a> Running<'a> {
             .build();
         let links = Links::default();
         let bucket = Store::new(rng.random(), trace.clone());
+        let seeds = if scenario.machines > 1 { scenario.machines } else { 0 };
         let around = Around {
+            seeds: (0..seeds).map(node_name).collect(),
             trace: trace.clone(),
             links: links.clone(),
             bucket: bucket.clone(),
             wall: scenario.wall,
         };
-        let machines = (0..scenario.machines).map(|index| {
-            let (name, zone) = (format!("node-{}", index + 1), format!("zone-{}", index + 1));
+        let machines = (0..scenario.machines + scenario.joining).map(|index| {
+            let (name, zone) = (node_name(index), format!("zone-{}", index % ZONES + 1));
             Machine::new(name, zone, rng.random(), &around)
         });
         let machines: Vec<_> = machines.collect();
         let shared = Shared {
             ledger: Rc::new(RefCell::new(Ledger::default())),
             violations: Rc::default(),
+            nodes: Rc::default(),
             counts: Rc::new(RefCell::new(Counts::default())),
             trace: trace.clone(),
             links: links.clone(),
@@ -149,6 +165,8 @@ impl<'a> Running<'a> {
             sim,
             scenario,
             wanted: BTreeSet::new(),
+            plugged_in: BTreeSet::new(),
+            orders: Orders::default(),
             down_since: vec![None; machines.len()],
             machines,
             links,
@@ -157,8 +175,9 @@ impl<'a> Running<'a> {
             slow: Vec::new(),
             trace,
             shared,
+            at_work: Rc::default(),
         };
-        for index in 0..running.machines.len() {
+        for index in 0..scenario.machines {
             running.plug_in(index);
         }
         running.start_clients(&mut rng);
@@ -169,6 +188,8 @@ impl<'a> Running<'a> {
     fn plug_in(&mut self, index: usize) {
         let machine = self.machines[index].clone();
         self.wanted.insert(index);
+        self.plugged_in.insert(index);
+        self.shared.nodes.borrow_mut().push(machine.name.clone());
         self.sim.host(machine.name.clone(), move || {
             let machine = machine.clone();
             async move {
@@ -179,39 +200,46 @@ impl<'a> Running<'a> {
     }
 
     fn start_clients(&mut self, rng: &mut StdRng) {
-        let nodes: Vec<String> = self.machines.iter().map(|m| m.name.clone()).collect();
-        let at_work = Rc::new(Cell::new(0));
         for number in 0..self.scenario.writers {
             let writer = Writer {
                 name: format!("writer-{}", number + 1),
                 series: number * self.scenario.series..(number + 1) * self.scenario.series,
                 every: self.scenario.every,
-                nodes: nodes.clone(),
                 seed: rng.random(),
             };
-            let (shared, at_work) = (self.shared.clone(), at_work.clone());
-            at_work.set(at_work.get() + 1);
-            self.sim.client(writer.name.clone(), async move {
-                write_along(writer, shared).await;
-                at_work.set(at_work.get() - 1);
-                Ok(())
-            });
+            let shared = self.shared.clone();
+            self.client(&writer.name.clone(), write_along(writer, shared));
         }
-        let every = Duration::from_secs(2);
-        let reader = Reader { name: "reader-1".to_owned(), every, nodes: nodes.clone(), seed: rng.random() };
-        let (shared, reading) = (self.shared.clone(), at_work.clone());
-        reading.set(reading.get() + 1);
-        self.sim.client(reader.name.clone(), async move {
-            read_along(reader, shared).await;
-            reading.set(reading.get() - 1);
-            Ok(())
-        });
+        let reader = Reader { name: "reader-1".to_owned(), every: READ_EVERY, seed: rng.random() };
         let shared = self.shared.clone();
+        self.client(&reader.name.clone(), read_along(reader, shared));
+        if self.scenario.machines > 1 {
+            let (shared, orders) = (self.shared.clone(), self.orders.clone());
+            self.client("operator", async move { operate("operator", orders, &shared).await });
+            let shared = self.shared.clone();
+            self.client("watcher", async move { watch_epochs("watcher", &shared).await });
+        }
+        let (shared, at_work, is_cluster) =
+            (self.shared.clone(), self.at_work.clone(), self.scenario.machines > 1);
         self.sim.client("checker", async move {
             while shared.goes_on() || at_work.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            ask_everything("checker", &nodes, &shared).await;
+            ask_everything("checker", &shared).await;
+            if is_cluster {
+                compare_rings("checker", &shared).await;
+            }
+            Ok(())
+        });
+    }
+
+    /// Starts a client that the checker waits for.
+    fn client(&mut self, name: &str, work: impl Future<Output = ()> + 'static) {
+        let at_work = self.at_work.clone();
+        at_work.set(at_work.get() + 1);
+        self.sim.client(name, async move {
+            work.await;
+            at_work.set(at_work.get() - 1);
             Ok(())
         });
     }
@@ -273,6 +301,8 @@ impl<'a> Running<'a> {
             Operation::ReplaceDisk(node) => self.machines[*node].replace_disk(),
             Operation::Start(node) => self.start(*node),
             Operation::Restart(node) => self.machines[*node].ask_to_stop(),
+            Operation::Join(node) => self.plug_in(*node),
+            Operation::Drain(node) => self.orders.borrow_mut().push_back(node_name(*node)),
             Operation::Drop(from, to) => self.drop_packets(from, to, true),
             Operation::Hold(one, other) => {
                 for (a, b) in pairs(one, other) {
@@ -280,6 +310,7 @@ impl<'a> Running<'a> {
                 }
                 self.held.push((one.clone(), other.clone()));
             }
+            Operation::Deafen(node) => self.links.deafen(&node_name(*node)),
             Operation::Reconnect => self.reconnect(),
             Operation::SlowLink(one, other, ms) => {
                 self.slow.push((*one, *other));
@@ -304,7 +335,7 @@ impl<'a> Running<'a> {
     fn cut_power(&mut self, node: usize) {
         self.wanted.remove(&node);
         let name = self.machines[node].name.clone();
-        let others: Vec<usize> = (0..self.machines.len()).filter(|other| *other != node).collect();
+        let others: Vec<usize> = self.plugged_in.iter().copied().filter(|other| *other != node).collect();
         for other in &others {
             self.sim.partition_oneway(name.as_str(), self.machines[*other].name.as_str());
         }
@@ -327,6 +358,7 @@ impl<'a> Running<'a> {
     }
 
     fn reconnect(&mut self) {
+        self.links.undeafen_all();
         for (one, other) in std::mem::take(&mut self.held) {
             for (a, b) in pairs(&one, &other) {
                 self.sim.release(self.machines[a].name.as_str(), self.machines[b].name.as_str());
@@ -346,13 +378,17 @@ impl<'a> Running<'a> {
     fn mend_all(&mut self) {
         self.reconnect();
         self.bucket.set_mood(Mood::Good);
-        for index in 0..self.machines.len() {
+        for index in self.plugged_in.clone() {
             let machine = self.machines[index].clone();
             machine.mend_disk();
             machine.set_clock(0);
             self.start(index);
         }
     }
+}
+
+fn node_name(index: usize) -> String {
+    format!("node-{}", index + 1)
 }
 
 /// All pairs of machines of two groups.

@@ -21,7 +21,7 @@ use crate::bucket::{ByUrl, ObjectStores};
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ledger::{DiskLedger, Ledger, SledLedger};
-pub use net::{BoxFuture, Connection, Listener, Net, TcpNet};
+pub use net::{BoxFuture, Connection, Lane, Listener, Net, TcpNet};
 pub use pool::{Inline, Job, Pool, PoolWorkers, ThreadPool, on_cores, on_disk};
 pub use process::{OsProcess, Process, Usage};
 

@@ -24,6 +24,17 @@ pub trait Listener: Send + 'static {
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
+/// Which of the connections to another node: what is urgent never waits behind bulk, and a simulator can lose one of
+/// them alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Samples, questions, repair.
+    #[default]
+    Data,
+    /// Gossip and membership.
+    Gossip,
+}
+
 /// Makes listeners and connections.
 pub trait Net: Send + Sync + 'static {
     /// Listens on `host:port`; port 0 takes a free one.
@@ -31,7 +42,7 @@ pub trait Net: Send + Sync + 'static {
 
     /// Connects to `host:port`. A name is looked up at each call, since what it stands for may move. The caller
     /// bounds the time.
-    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>>;
+    fn connect<'a>(&'a self, address: &'a str, lane: Lane) -> BoxFuture<'a, io::Result<Box<dyn Connection>>>;
 
     /// This machine's own address as `host:port` would see it; nothing is sent.
     fn own_address<'a>(&'a self, toward: &'a str) -> BoxFuture<'a, io::Result<IpAddr>>;
@@ -50,7 +61,11 @@ impl Net for TcpNet {
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the seam")]
-    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>> {
+    fn connect<'a>(
+        &'a self,
+        address: &'a str,
+        _lane: Lane,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Connection>>> {
         Box::pin(async move {
             let stream = tokio::net::TcpStream::connect(address).await?;
             // Messages are written whole: waiting for more only delays them.

@@ -34,9 +34,10 @@ mod protocol;
 mod server;
 mod traffic;
 
+pub use crate::env::Lane;
 pub use header::{Header, Refusal};
 pub use me::{Me, Seen};
-pub use peers::{Lane, PeerChannel, Peers};
+pub use peers::{PeerChannel, Peers};
 pub use protocol::Protocol;
 pub use server::serve;
 

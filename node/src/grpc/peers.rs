@@ -29,17 +29,7 @@ use super::header::{Header, Refusal};
 use super::me::Me;
 use super::traffic::{Counted, TrafficCollector};
 use super::{CALL_TIMEOUT, CONNECT_TIMEOUT, CONNECTIONS_MAX, PING_INTERVAL, PING_TIMEOUT, WINDOW_BYTES};
-use crate::env::{Connection, Net};
-
-/// Which connection to a node a call takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// Samples, questions, repair.
-    #[default]
-    Data,
-    /// Gossip and membership: never behind bulk.
-    Gossip,
-}
+use crate::env::{Connection, Lane, Net};
 
 /// All other nodes, as this one reaches them.
 pub struct Peers {
@@ -116,7 +106,7 @@ impl Peers {
                     // Addresses change when nodes move: what nobody uses now is made again when it is needed.
                     links.retain(|_, link| Arc::strong_count(link) > 1);
                 }
-                let link = Arc::new(self.link(address)?);
+                let link = Arc::new(self.link(address, lane)?);
                 links.insert(key, link.clone());
                 link
             }
@@ -124,7 +114,7 @@ impl Peers {
         Ok(PeerChannel { link, me: self.me.clone(), to, timeout: CALL_TIMEOUT, is_stream: false })
     }
 
-    fn link(&self, address: &str) -> Result<Link, Status> {
+    fn link(&self, address: &str, lane: Lane) -> Result<Link, Status> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| Status::invalid_argument(format!("{address:?} isn't a peer's address: {e}")))?
             .initial_stream_window_size(WINDOW_BYTES)
@@ -132,7 +122,8 @@ impl Peers {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
-        let connector = Connector { net: self.net.clone(), me: self.me.clone(), address: address.into() };
+        let (net, me) = (self.net.clone(), self.me.clone());
+        let connector = Connector { net, me, address: address.into(), lane };
         let channel = endpoint.connect_with_connector_lazy(connector);
         Ok(Link { address: address.to_owned(), channel, breaker: Breaker::default() })
     }
@@ -237,6 +228,7 @@ struct Connector {
     net: Arc<dyn Net>,
     me: Arc<Me>,
     address: Arc<str>,
+    lane: Lane,
 }
 
 impl Service<Uri> for Connector {
@@ -249,9 +241,9 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { net, me, address } = self.clone();
+        let Self { net, me, address, lane } = self.clone();
         Box::pin(async move {
-            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, net.connect(&address));
+            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, net.connect(&address, lane));
             let late =
                 |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {CONNECT_TIMEOUT:?}"));
             let connection = connecting.await.map_err(late)??;

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
-use node::env::Net as _;
+use node::env::{Lane, Net as _};
 
 use crate::trace::Trace;
 use crate::world::{Links, PORT, SimNet};
@@ -76,7 +76,8 @@ impl Http {
         timeout: Duration,
     ) -> Result<Answer, String> {
         let exchange = async {
-            let stream = self.net.connect(&format!("{node}:{PORT}")).await.map_err(|e| e.to_string())?;
+            let stream =
+                self.net.connect(&format!("{node}:{PORT}"), Lane::Data).await.map_err(|e| e.to_string())?;
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|e| e.to_string())?;

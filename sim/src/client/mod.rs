@@ -2,7 +2,9 @@
 
 mod http;
 mod ledger;
+mod operator;
 mod reader;
+mod ring;
 mod wire;
 mod writer;
 
@@ -11,9 +13,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+
 pub use http::{Answer, Http};
 pub use ledger::Ledger;
+pub use operator::{Orders, operate};
 pub use reader::{Reader, ask_everything, read_along};
+pub use ring::{compare_rings, watch_epochs};
 pub use writer::{Writer, write_along};
 
 use crate::trace::Trace;
@@ -29,6 +36,8 @@ pub struct Shared {
     pub violations: Rc<RefCell<Vec<Violation>>>,
     /// Counts of what did.
     pub counts: Rc<RefCell<Counts>>,
+    /// Nodes that clients write to and ask: all but those that aren't there yet and those that were told to leave.
+    pub nodes: Rc<RefCell<Vec<String>>>,
     /// Where everything is noted.
     pub trace: Arc<Trace>,
     /// Which packets are dropped.
@@ -71,6 +80,11 @@ impl Shared {
             let at_s = self.trace.elapsed().as_secs_f64();
             violations.push(Violation { invariant: invariant.to_owned(), at_s, text: text.to_owned() });
         }
+    }
+
+    /// One of the nodes.
+    pub fn some_node(&self, rng: &mut StdRng) -> String {
+        self.nodes.borrow().choose(rng).expect("some nodes stay").clone()
     }
 
     /// Whether everything must succeed by now.

@@ -27,8 +27,6 @@ pub struct Reader {
     pub name: String,
     /// Time between questions.
     pub every: Duration,
-    /// Nodes that it asks.
-    pub nodes: Vec<String>,
     /// Where its choices come from.
     pub seed: u64,
 }
@@ -38,7 +36,7 @@ pub async fn read_along(reader: Reader, shared: Shared) {
     let mut rng = StdRng::seed_from_u64(reader.seed);
     while shared.goes_on() {
         tokio::time::sleep(reader.every.mul_f64(rng.random_range(0.5..1.5))).await;
-        let node = reader.nodes.choose(&mut rng).expect("a reader has nodes");
+        let node = &shared.some_node(&mut rng);
         let range = Duration::from_secs(*[5, 20, 120].choose(&mut rng).expect("there are three"));
         let end_ms = shared.wall.now_ms();
         let range_ms = i64::try_from(range.as_millis()).expect("two minutes") * shared.wall.rate;
@@ -53,11 +51,12 @@ pub async fn read_along(reader: Reader, shared: Shared) {
 }
 
 /// The last question: everything, from each node; the answers must be equal (I12).
-pub async fn ask_everything(name: &str, nodes: &[String], shared: &Shared) {
+pub async fn ask_everything(name: &str, shared: &Shared) {
     let end_ms = shared.wall.now_ms();
     let range_ms = end_ms - shared.wall.begin_ms + 1;
     let mut first: Option<(&String, Value)> = None;
-    for node in nodes {
+    let nodes = shared.nodes.borrow().clone();
+    for node in &nodes {
         let data = match ask(name, node, shared, end_ms, range_ms).await {
             Ok(data) => data,
             Err(error) => {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::{Answer, Shared, wire};
@@ -26,8 +25,6 @@ pub struct Writer {
     pub series: std::ops::Range<usize>,
     /// Time between batches.
     pub every: Duration,
-    /// Nodes that it sends to.
-    pub nodes: Vec<String>,
     /// Where its choices come from.
     pub seed: u64,
 }
@@ -54,7 +51,7 @@ pub async fn write_along(writer: Writer, shared: Shared) {
         }
         let body = wire::request(&rows);
         for attempt in 1..=ATTEMPTS {
-            let node = writer.nodes.choose(&mut rng).expect("a writer has nodes");
+            let node = &shared.some_node(&mut rng);
             let must_succeed = shared.is_healthy();
             let answer = http.post(node, "/api/v1/write", &wire::HEADERS, body.clone(), TIMEOUT).await;
             let acked = judge(&writer, &shared, node, &answer, must_succeed);

@@ -17,10 +17,16 @@ pub enum Operation {
     Start(usize),
     /// The process is asked to end, and started again once it has.
     Restart(usize),
+    /// A machine appears, and its process is started for the first time.
+    Join(usize),
+    /// The node is to leave: an operator sees to it.
+    Drain(usize),
     /// Packets from these machines to those are dropped.
     Drop(Vec<usize>, Vec<usize>),
     /// Packets between these machines and those are held back, and all arrive later.
     Hold(Vec<usize>, Vec<usize>),
+    /// No gossip reaches the machine; everything else does.
+    Deafen(usize),
     /// The network is whole again; what was held arrives.
     Reconnect,
     /// Packets between two machines take so long, in milliseconds.
@@ -62,8 +68,11 @@ impl fmt::Display for Operation {
             Self::ReplaceDisk(node) => write!(f, "replace the disk of {} by an empty one", name(node)),
             Self::Start(node) => write!(f, "start {}", name(node)),
             Self::Restart(node) => write!(f, "restart {} in order", name(node)),
+            Self::Join(node) => write!(f, "{} joins", name(node)),
+            Self::Drain(node) => write!(f, "drain {}", name(node)),
             Self::Drop(from, to) => write!(f, "drop packets from {} to {}", names(from), names(to)),
             Self::Hold(one, other) => write!(f, "hold packets between {} and {}", names(one), names(other)),
+            Self::Deafen(node) => write!(f, "no gossip reaches {}", name(node)),
             Self::Reconnect => f.write_str("mend the network"),
             Self::SlowLink(one, other, ms) => {
                 write!(f, "packets between {} and {} take {ms} ms", name(one), name(other))

@@ -18,6 +18,12 @@ use crate::world::WallTime;
 const FAULTS_FROM_MS: u64 = 5_000;
 /// From the last fault until everything must succeed again, for a lone node.
 const RECOVERY_ALONE_MS: u64 = 20_000;
+/// The same for a cluster: connections are made anew, gossip settles, a transition ends.
+const RECOVERY_MS: u64 = 60_000;
+/// How many scenarios are of a lone node.
+const ALONE: f64 = 1.0;
+/// How many machines the others have.
+const CLUSTER: std::ops::RangeInclusive<usize> = 3..=6;
 /// How long everything must succeed before the last questions.
 const HEALTHY_MS: u64 = 15_000;
 /// Stores that keep each sample, where there are as many.
@@ -45,8 +51,10 @@ impl fmt::Display for Timed {
 pub struct Scenario {
     /// The seed.
     pub seed: u64,
-    /// How many machines.
+    /// How many machines there are at the start.
     pub machines: usize,
+    /// How many more join.
+    pub joining: usize,
     /// How wall time goes.
     pub wall: WallTime,
     /// How many writers.
@@ -65,11 +73,11 @@ pub struct Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machines, writers, series, .. } = self;
+        let Self { machines, joining, writers, series, .. } = self;
         let (every_ms, rate) = (self.every.as_millis(), self.wall.rate);
         write!(
             f,
-            "{machines} nodes, {writers} writers of {series} series every {every_ms} ms, wall time x{rate}"
+            "{machines}+{joining} nodes, {writers} writers of {series} series every {every_ms} ms, wall time x{rate}"
         )
     }
 }
@@ -78,19 +86,33 @@ impl Scenario {
     /// The scenario of a seed.
     pub fn of(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let machines = 1;
+        let machines = if rng.random_bool(ALONE) { 1 } else { rng.random_range(CLUSTER) };
+        let is_cluster = machines > 1;
         let faults_ms = rng.random_range(30_000..90_000);
+        let joining = usize::from(is_cluster && rng.random_bool(0.3));
+        let drains = machines > REPLICATION_FACTOR && rng.random_bool(0.3);
         let mut plan = Plan::new(machines, rng.random());
+        if joining > 0 {
+            plan.at(rng.random_range(FAULTS_FROM_MS..faults_ms), Operation::Join(machines));
+        }
+        if drains {
+            plan.at(
+                rng.random_range(FAULTS_FROM_MS..faults_ms),
+                Operation::Drain(rng.random_range(0..machines)),
+            );
+        }
         let mut at_ms = FAULTS_FROM_MS;
         while at_ms < faults_ms {
             plan.episode(at_ms, faults_ms);
             at_ms += plan.rng.random_range(500..15_000);
         }
         let operations = plan.operations(faults_ms);
-        let healthy_from = Duration::from_millis(faults_ms + RECOVERY_ALONE_MS);
+        let recovery_ms = if is_cluster { RECOVERY_MS } else { RECOVERY_ALONE_MS };
+        let healthy_from = Duration::from_millis(faults_ms + recovery_ms);
         Self {
             seed,
             machines,
+            joining,
             // 90: the hours until a block is cut pass within a scenario.
             wall: WallTime { begin_ms: BEGIN_MS, rate: *[1, 90].choose(&mut rng).expect("there are two") },
             writers: rng.random_range(1..=2),
@@ -162,13 +184,14 @@ impl Plan {
         machines.shuffle(&mut self.rng);
         let (some, others) = machines.split_at(self.rng.random_range(1..machines.len()));
         let (some, others) = (some.to_vec(), others.to_vec());
-        match self.rng.random_range(0..5u8) {
+        match self.rng.random_range(0..6u8) {
             0 | 1 => {
                 self.at(at_ms, Operation::Drop(some.clone(), others.clone()));
                 self.at(at_ms, Operation::Drop(others, some));
             }
             2 => self.at(at_ms, Operation::Drop(some, others)),
             3 => self.at(at_ms, Operation::Hold(some, others)),
+            4 => self.at(at_ms, Operation::Deafen(some[0])),
             _ => {
                 let slow_ms = self.rng.random_range(50..3000);
                 self.at(at_ms, Operation::SlowLink(some[0], others[0], slow_ms));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use node::bucket::Handed;
-use node::config::{Address, Bound, Duration, Limits};
+use node::config::{Address, Addresses, Bound, Duration, Limits, OptionalAddress};
 use node::env::{DiskLedger, Process, Usage};
 use node::{Config, Env, Node};
 use parking_lot::Mutex;
@@ -18,12 +18,16 @@ use crate::trace::Trace;
 
 /// Where every node serves HTTP.
 pub const PORT: u16 = 9480;
+/// Where every node serves its peers.
+const PEER_PORT: u16 = 9481;
 /// How long an ordinary disk takes for a job, at most, in milliseconds.
 const DISK_WAIT_MS: u64 = 4;
 
 /// What all machines share.
 #[derive(Clone)]
 pub struct Around {
+    /// Machines that are there from the start, for those that look for a cluster.
+    pub seeds: Vec<String>,
     /// Where everything is noted.
     pub trace: Arc<Trace>,
     /// Which packets are dropped.
@@ -40,6 +44,7 @@ pub struct Machine {
     pub name: String,
     /// The zone that it stands in.
     pub zone: String,
+    seeds: Vec<String>,
     trace: Arc<Trace>,
     links: Links,
     wall: WallTime,
@@ -54,10 +59,11 @@ pub struct Machine {
 impl Machine {
     /// A new machine with an empty disk; all its randomness comes from `seed`.
     pub fn new(name: String, zone: String, seed: u64, around: &Around) -> Arc<Self> {
-        let Around { trace, links, bucket, wall } = around.clone();
+        let Around { seeds, trace, links, bucket, wall } = around.clone();
         Arc::new(Self {
             name,
             zone,
+            seeds,
             trace,
             links,
             wall,
@@ -161,6 +167,10 @@ impl Machine {
         Config {
             name: self.name.clone(),
             zone: self.zone.clone(),
+            seeds: Addresses(self.seeds.iter().map(|seed| Address(format!("{seed}:{PEER_PORT}"))).collect()),
+            bucket: "s3://simulated".to_owned(),
+            advertise_address: OptionalAddress(Some(Address(format!("{}:{PEER_PORT}", self.name)))),
+            peer_address: Address(format!("0.0.0.0:{PEER_PORT}")),
             http_address: Address(format!("0.0.0.0:{PORT}")),
             limits: Limits {
                 // So that blocks are cut within a scenario's hours.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use node::env::{BoxFuture, Connection, Listener, Net};
+use node::env::{BoxFuture, Connection, Lane, Listener, Net};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
@@ -22,26 +22,48 @@ use crate::trace::Trace;
 /// How long a connect tries where nothing comes back: Linux's six SYNs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 
-/// Which packets are dropped: pairs of host names, from and to.
+/// Which packets are dropped.
 #[derive(Clone, Default)]
-pub struct Links(Arc<Mutex<BTreeSet<(String, String)>>>);
+pub struct Links(Arc<Mutex<Broken>>);
+
+#[derive(Default)]
+struct Broken {
+    /// Pairs of host names, from and to.
+    dropped: BTreeSet<(String, String)>,
+    /// Hosts that no gossip reaches.
+    deaf: BTreeSet<String>,
+}
 
 impl Links {
     /// From now on packets between these two are dropped in this direction, or aren't any more.
     pub fn set(&self, from: &str, to: &str, dropped: bool) {
         let pair = (from.to_owned(), to.to_owned());
-        let mut links = self.0.lock();
+        let links = &mut self.0.lock().dropped;
         let _ = if dropped { links.insert(pair) } else { links.remove(&pair) };
+    }
+
+    /// From now on no gossip reaches `host`, while everything else does.
+    pub fn deafen(&self, host: &str) {
+        self.0.lock().deaf.insert(host.to_owned());
+    }
+
+    /// Gossip reaches everybody.
+    pub fn undeafen_all(&self) {
+        self.0.lock().deaf.clear();
+    }
+
+    fn is_deaf(&self, host: &str) -> bool {
+        self.0.lock().deaf.contains(host)
     }
 
     /// Whether packets in this direction are dropped.
     pub fn drops(&self, from: &str, to: &str) -> bool {
-        self.0.lock().contains(&(from.to_owned(), to.to_owned()))
+        self.0.lock().dropped.contains(&(from.to_owned(), to.to_owned()))
     }
 
     /// All directions in which packets are dropped.
     pub fn dropped(&self) -> Vec<(String, String)> {
-        self.0.lock().iter().cloned().collect()
+        self.0.lock().dropped.iter().cloned().collect()
     }
 
     /// Whether a handshake between these two can't end.
@@ -61,9 +83,13 @@ pub struct SimNet {
 }
 
 impl SimNet {
-    fn traced(&self, stream: TcpStream, other: &str) -> Traced {
+    fn traced(&self, stream: TcpStream, other: &str, lane: Lane) -> Traced {
         Traced {
             stream,
+            lane,
+            is_lost: false,
+            links: self.links.clone(),
+            other: other.to_owned(),
             host: self.host.clone(),
             to: format!("-> {other}"),
             from: format!("<- {other}"),
@@ -82,17 +108,19 @@ impl Net for SimNet {
         })
     }
 
-    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Connection>>> {
+    fn connect<'a>(&'a self, address: &'a str, lane: Lane) -> BoxFuture<'a, io::Result<Box<dyn Connection>>> {
         Box::pin(async move {
             let (host, port) = split(address)?;
             let is_loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
             let name = if is_loopback { self.host.as_str() } else { host };
-            if name != self.host && self.links.is_cut(&self.host, name) {
+            let is_deaf =
+                lane == Lane::Gossip && (self.links.is_deaf(name) || self.links.is_deaf(&self.host));
+            if name != self.host && (is_deaf || self.links.is_cut(&self.host, name)) {
                 tokio::time::sleep(CONNECT_TIMEOUT).await;
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let stream = TcpStream::connect((name.to_owned(), port)).await?;
-            Ok(Box::new(self.traced(stream, name)) as Box<dyn Connection>)
+            Ok(Box::new(self.traced(stream, name, lane)) as Box<dyn Connection>)
         })
     }
 
@@ -117,7 +145,8 @@ impl Listener for SimListener {
         Box::pin(async move {
             let (stream, peer) = self.listener.accept().await?;
             let name = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| peer.ip().to_string());
-            Ok((Box::new(self.net.traced(stream, &name)) as Box<dyn Connection>, peer))
+            // Only who connects knows the lane; a deaf host's losses happen on that side.
+            Ok((Box::new(self.net.traced(stream, &name, Lane::Data)) as Box<dyn Connection>, peer))
         })
     }
 
@@ -129,10 +158,23 @@ impl Listener for SimListener {
 /// A connection that notes its bytes.
 struct Traced {
     stream: TcpStream,
+    lane: Lane,
+    /// Whether bytes were lost: what comes behind them never arrives either.
+    is_lost: bool,
+    links: Links,
+    other: String,
     host: String,
     to: String,
     from: String,
     trace: Arc<Trace>,
+}
+
+impl Traced {
+    /// Whether bytes on their way to this host are lost.
+    fn loses(&mut self, to: fn(&Self) -> &String) -> bool {
+        self.is_lost |= self.lane == Lane::Gossip && self.links.is_deaf(to(self));
+        self.is_lost
+    }
 }
 
 impl AsyncRead for Traced {
@@ -141,6 +183,10 @@ impl AsyncRead for Traced {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.loses(|traced| &traced.host) {
+            // Whoever waits for it pings, and gives the connection up.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         match &polled {
@@ -158,6 +204,9 @@ impl AsyncWrite for Traced {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.loses(|traced| &traced.other) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         match &polled {
             Poll::Ready(Ok(written)) => self.trace.network(&self.host, &self.to, &bytes[..*written]),
