@@ -22,6 +22,7 @@ use crate::query::Queries;
 use crate::receive::batch::SeriesHasher;
 use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
+use crate::receive::replicate::{Receiver, Replicator};
 use crate::storage::Storage;
 use crate::{grpc, http};
 
@@ -91,6 +92,7 @@ pub(crate) struct App {
     pub(crate) queries: Queries,
     pub(crate) uploads: http::Uploads,
     pub(crate) metrics: Metrics,
+    pub(crate) replicator: Arc<Replicator>,
     ready: AtomicBool,
     reload_succeeded: AtomicBool,
     config_time_ms: AtomicI64,
@@ -216,6 +218,10 @@ impl App {
         let queries = Queries::new(&config);
         metrics.collect(queries.collector());
         metrics.collect(cluster.peers().collector());
+        let replicator =
+            Replicator::open(&config, &env, Arc::new(cluster.clone()), cluster.peers().clone()).await?;
+        metrics.collect(replicator.collector());
+        metrics.collect(replicator.hints().collector());
         Ok(Self {
             cluster,
             blocks: Arc::new(blocks),
@@ -226,6 +232,7 @@ impl App {
             queries,
             uploads: http::Uploads::default(),
             metrics,
+            replicator,
             ready: AtomicBool::new(true),
             reload_succeeded: AtomicBool::new(true),
             config_time_ms: AtomicI64::new(env.clock.now_ms()),
@@ -254,6 +261,7 @@ impl App {
         let (ships, every) = (!config.bucket.is_empty(), config.bucket_interval.to_std());
         let mut tasks = self.blocks.start(self.storage.db().clone(), ships, every, stop);
         tasks.extend([tokio::spawn(commits), tokio::spawn(maintenance), tokio::spawn(membership)]);
+        tasks.extend(self.replicator.start(stop));
         tasks
     }
 
@@ -295,7 +303,9 @@ impl App {
 
 /// What peers can ask of this node.
 fn services(app: &Arc<App>) -> Routes {
-    Routes::default().add_service(Membership::server(app.cluster.clone()))
+    Routes::default()
+        .add_service(Membership::server(app.cluster.clone()))
+        .add_service(Receiver::server(app.clone(), Arc::new(app.cluster.clone())))
 }
 
 async fn listen(env: &Env, address: &Address) -> Result<(Box<dyn Listener>, SocketAddr), StartError> {

@@ -8,6 +8,8 @@
 //! head/07/              a shard of the head (`head`)
 //!   checkpoint-00000003 what was only in memory; the last two are kept
 //!   chunks-00000012     finished chunks
+//! hints/STORE/          what another store has missed (`node::receive::hints`)
+//!   00000001            a segment
 //! uploads/NAME/ULID/   a block that a client is sending; removed at a start
 //! cache/7-ULID/         a block that was fetched from the bucket, with a number; removed at a start
 //! tenants/NAME/         a tenant's blocks
@@ -31,6 +33,9 @@ pub const CACHE_DIR: &str = "cache";
 
 /// The folder of the write-ahead log.
 pub const WAL_DIR: &str = "wal";
+
+/// What other stores have missed, with a folder for each.
+pub const HINTS_DIR: &str = "hints";
 
 /// What a WAL segment's name begins with while it waits to be written again.
 const WAL_SPARE_PREFIX: &str = "spare-";
@@ -73,6 +78,28 @@ pub fn head_chunks(dir: &Path, number: u32) -> PathBuf {
 /// The number of a head-chunk file, from its name in a shard's folder.
 pub fn parse_head_chunks(name: &Path) -> Option<u32> {
     numbered(name, HEAD_CHUNKS_PREFIX)
+}
+
+/// The folder with what a store has missed.
+pub fn hints(store: u128) -> PathBuf {
+    Path::new(HINTS_DIR).join(format!("{store:032x}"))
+}
+
+/// The store, from the name of the folder with what it has missed.
+pub fn parse_hints(name: &Path) -> Option<u128> {
+    let digits = name.to_str()?;
+    let store = u128::from_str_radix(digits, 16).ok()?;
+    (digits == format!("{store:032x}")).then_some(store)
+}
+
+/// A segment of hints in its store's folder.
+pub fn hint_segment(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:08}"))
+}
+
+/// The number of a segment of hints, from its name in its store's folder.
+pub fn parse_hint_segment(name: &Path) -> Option<u32> {
+    numbered(name, "")
 }
 
 /// The folder of a tenant.

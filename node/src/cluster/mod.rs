@@ -42,6 +42,7 @@ use crate::config::Config;
 use crate::env::{Env, on_disk};
 use crate::grpc::{Me, Peers, Protocol};
 use crate::identity::Identity;
+use crate::receive::replicate;
 use arrive::Newcomer;
 use calls::Calls;
 use documents::Documents;
@@ -357,6 +358,31 @@ impl Cluster {
             *entry = incarnation.max(*entry);
         }
         Ok(highest)
+    }
+}
+
+impl replicate::Membership for Arc<Cluster> {
+    fn me(&self) -> StoreId {
+        Cluster::me(self)
+    }
+
+    fn view(&self) -> Arc<View> {
+        Cluster::view(self)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        Cluster::subscribe(self)
+    }
+
+    fn admit(&self, epoch: Epoch) -> Result<replicate::Admission, Bytes> {
+        match Cluster::admit(self, epoch) {
+            Ok(admission) => Ok(Box::new(admission)),
+            Err(newer) => Err(newer.document),
+        }
+    }
+
+    fn offer(&self, document: Bytes) {
+        Cluster::offer(self, &document);
     }
 }
 

@@ -63,6 +63,14 @@ options! {
         /// How long a change of the ring may wait for the nodes that must agree before it is taken back.
         "cluster.transition_timeout" transition_timeout: Duration = Duration::from_min(2), reload;
 
+        /// How long a write waits for enough replicas before it is answered 503.
+        "write.timeout" write_timeout: Duration = Duration::from_s(10), restart;
+        /// Disk and memory for samples that other nodes missed, until they are back; 0 keeps none, and leaves it to
+        /// repair.
+        "hints.max_bytes" hints_max_bytes: Size = Size::mib(1024), restart;
+        /// How long such samples are kept. A node that was away for longer is repaired from the others.
+        "hints.max_age" hints_max_age: Duration = Duration::from_h(4), restart;
+
         /// Where HTTP is served. Port 0 takes a free one. With seeds, unless it is set, every interface is bound.
         "http.address" http_address: Address = Address(format!("{HOST_ALONE}:9480")), restart;
         /// Connections served at once; further ones wait to be accepted.

@@ -96,6 +96,11 @@ impl Me {
         self.newest.subscribe()
     }
 
+    /// Bytes sent to other nodes, headers and all.
+    pub fn sent_bytes(&self) -> u64 {
+        self.traffic.sent_bytes()
+    }
+
     pub(super) fn saw(&self, epoch: u64, store: StoreId) {
         self.newest.send_if_modified(|seen| {
             let newer = epoch > seen.epoch;

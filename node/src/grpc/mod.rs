@@ -20,6 +20,7 @@
 //! | `server` | the port |
 //! | `peers`, `breaker`, `deadline` | calling: lazy connections, silent peers, bounded time |
 //! | `traffic` | bytes, counted at the socket |
+//! | [`frame`] | what frames of the write stream carry |
 //!
 //! A handler finds its caller's [`Header`] among the request's extensions.
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 mod breaker;
 mod deadline;
+pub mod frame;
 mod header;
 mod me;
 mod peers;

@@ -25,6 +25,12 @@ pub(super) struct Traffic {
     pub(super) refused: AtomicU64,
 }
 
+impl Traffic {
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// What a scrape is told.
 pub(super) struct TrafficCollector(pub(super) Arc<Traffic>);
 

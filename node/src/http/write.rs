@@ -24,7 +24,8 @@ use crate::env::on_cores;
 use crate::node::App;
 use crate::receive::batch::Batch;
 use crate::receive::budget::Held;
-use crate::receive::ingest::{Reason, Report, Request, Scratch, ingest};
+use crate::receive::ingest::{ParseLabels, Reason, Report, Request, Scratch, ingest};
+use crate::receive::replicate::{Begun, Content, NoQuorum, Replicator};
 use crate::receive::{labels, remote_write, text};
 
 /// Longest wait for a request's body.
@@ -58,23 +59,16 @@ async fn write(
     let tenant = app.tenant(&id)?;
     let now_ms = app.env.clock.now_ms();
     let small = declared <= INLINE_BYTES_MAX;
-    let work = {
-        let (app, config) = (app.clone(), config.clone());
-        move || {
-            with_kept(|kept| {
-                remote_write::decompress(&body, declared, &mut kept.plain)?;
-                remote_write::decode(&kept.plain, &app.hasher, &mut kept.batch)
-                    .map_err(remote_write::BodyError::from)?;
-                let limits = config.limits_of(id.as_str());
-                let parse_labels = labels::from_remote_write;
-                let request = Request { tenant: &tenant, body: &kept.plain, parse_labels, limits, now_ms };
-                Ok(ingest(&request, &mut kept.batch, &mut kept.scratch)?)
-            })
-        }
+    let intake = Intake { app: app.clone(), config, tenant, now_ms, parse_labels: labels::from_remote_write };
+    let work = move || {
+        intake.take(held, |intake, plain, batch, _| {
+            remote_write::decompress(&body, declared, plain)?;
+            Ok(remote_write::decode(plain, &intake.app.hasher, batch)
+                .map_err(remote_write::BodyError::from)?)
+        })
     };
-    let report = if small { work() } else { on_cores(&*app.env.pool, true, work).await }?;
-    drop(held);
-    answer(&app, report).await
+    let taken = if small { work() } else { on_cores(&*app.env.pool, true, work).await }?;
+    answer(&app, taken).await
 }
 
 async fn import(
@@ -84,7 +78,7 @@ async fn import(
     body: Body,
 ) -> Result<Response, WriteError> {
     let config = app.config.load_full();
-    let (body, mut held) = read_body(&app, &config, &headers, body).await?;
+    let (body, held) = read_body(&app, &config, &headers, body).await?;
     let encoding = Encoding::of(&headers)?;
     let most = config.http_max_decompressed_body.as_usize().min(u32::MAX as usize);
     let is_openmetrics = headers.get(CONTENT_TYPE).is_some_and(|kind| {
@@ -93,33 +87,90 @@ async fn import(
     let format = if is_openmetrics { text::Format::OpenMetrics } else { text::Format::Text };
     let tenant = app.tenant(&id)?;
     let now_ms = app.env.clock.now_ms();
-    let work = {
-        let (app, config) = (app.clone(), config.clone());
-        move || {
-            with_kept(|kept| {
-                let plain: &[u8] = match encoding {
-                    Encoding::Plain => &body,
-                    Encoding::Gzip => {
-                        gunzip(&body, most, &mut held, &mut kept.plain)?;
-                        &kept.plain
-                    }
-                };
-                text::decode(plain, format, now_ms, &app.hasher, &mut kept.batch);
-                let limits = config.limits_of(id.as_str());
-                let parse_labels = text::labels;
-                let request = Request { tenant: &tenant, body: plain, parse_labels, limits, now_ms };
-                Ok(ingest(&request, &mut kept.batch, &mut kept.scratch)?)
-            })
-        }
+    let intake = Intake { app: app.clone(), config, tenant, now_ms, parse_labels: text::labels };
+    let work = move || {
+        intake.take(held, |intake, plain, batch, held| {
+            match encoding {
+                Encoding::Plain => {
+                    plain.clear();
+                    plain.extend_from_slice(&body);
+                }
+                Encoding::Gzip => gunzip(&body, most, held, plain)?,
+            }
+            text::decode(plain, format, now_ms, &intake.app.hasher, batch);
+            Ok(())
+        })
     };
-    let report = on_cores(&*app.env.pool, true, work).await?;
-    answer(&app, report).await
+    let taken = on_cores(&*app.env.pool, true, work).await?;
+    answer(&app, taken).await
+}
+
+/// Everything about a request that isn't its body.
+struct Intake {
+    app: Arc<App>,
+    config: Arc<Config>,
+    tenant: Arc<tsdb::db::Tenant>,
+    now_ms: i64,
+    parse_labels: ParseLabels,
+}
+
+/// A request whose samples are in the head, and on their way to the disk and to other nodes.
+enum Taken {
+    /// By this node alone.
+    Alone(Report),
+    /// By all replicas of each series.
+    Begun(Arc<Replicator>, Begun),
+}
+
+impl Intake {
+    /// Decodes and appends. A node that is alone does so in memory that its thread keeps; otherwise the request lives
+    /// on until all replicas have it.
+    fn take(
+        self,
+        held: Held,
+        decode: impl FnOnce(&Self, &mut Vec<u8>, &mut Batch, &mut Held) -> Result<(), WriteError>,
+    ) -> Result<Taken, WriteError> {
+        let mut held = held;
+        match self.app.replicator.admit_alone() {
+            None => {
+                let (mut body, mut batch) = (Vec::new(), Batch::default());
+                decode(&self, &mut body, &mut batch, &mut held)?;
+                let replicator = self.app.replicator.clone();
+                let Self { config, tenant, now_ms, parse_labels, .. } = self;
+                let content = Content { tenant, body, batch, parse_labels, config, now_ms, held };
+                let begun = replicator.begin(content);
+                Ok(Taken::Begun(replicator, begun))
+            }
+            Some(admission) => {
+                let taken = with_kept(|kept| {
+                    decode(&self, &mut kept.plain, &mut kept.batch, &mut held)?;
+                    let limits = self.config.limits_of(self.tenant.id().as_str());
+                    let Self { tenant, now_ms, parse_labels, .. } = &self;
+                    let (body, now_ms, parse_labels) = (&kept.plain, *now_ms, *parse_labels);
+                    let request = Request { tenant, body, parse_labels, limits, now_ms };
+                    Ok(ingest(&request, &mut kept.batch, &mut kept.scratch)?)
+                });
+                drop(admission);
+                taken.map(Taken::Alone)
+            }
+        }
+    }
 }
 
 /// Waits until what was stored is safe, and says what wasn't stored.
-async fn answer(app: &App, report: Report) -> Result<Response, WriteError> {
-    app.metrics.received(&report);
-    app.committer.wait(report.position).await?;
+async fn answer(app: &App, taken: Taken) -> Result<Response, WriteError> {
+    let report = match taken {
+        Taken::Alone(report) => {
+            app.metrics.received(&report);
+            app.committer.wait(report.position).await?;
+            report
+        }
+        Taken::Begun(replicator, begun) => {
+            let report = replicator.finish(begun, &app.committer).await?;
+            app.metrics.received(&report);
+            report
+        }
+    };
     let limited = report.refused_for(Reason::SeriesLimit);
     let others = report.refused() - limited;
     let rest = |count: u64| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
@@ -280,8 +331,16 @@ enum WriteError {
     Limited(String),
     /// Too many bytes are in work.
     Busy,
+    /// Too few replicas have them, or said so in time.
+    NoQuorum(NoQuorum),
     /// The engine's answer.
     Engine(tsdb::Error),
+}
+
+impl From<NoQuorum> for WriteError {
+    fn from(error: NoQuorum) -> Self {
+        Self::NoQuorum(error)
+    }
 }
 
 impl From<tsdb::Error> for WriteError {
@@ -310,6 +369,7 @@ impl IntoResponse for WriteError {
                 let message = "too many bytes of write requests are in work (http.max_in_flight)";
                 (Kind::Unavailable, message.to_owned())
             }
+            Self::NoQuorum(error) => (Kind::Unavailable, error.to_string()),
             Self::Engine(error) => {
                 let ApiError { kind, message } = error.into();
                 (kind, message)

@@ -83,7 +83,8 @@ impl Report {
         self.refused[reason as usize]
     }
 
-    fn refuse(&mut self, reason: Reason, count: u64, describe: impl FnOnce() -> String) {
+    /// Counts a refusal, and describes it if it is the first.
+    pub(super) fn refuse(&mut self, reason: Reason, count: u64, describe: impl FnOnce() -> String) {
         self.refused[reason as usize] += count;
         let first = if reason == Reason::SeriesLimit { &mut self.limited } else { &mut self.first };
         if first.is_none() {
@@ -121,13 +122,7 @@ pub struct Request<'a> {
 /// When nothing may be acked: [`Error::NoSpace`], [`Error::Stopped`] and whatever else the engine can't help.
 pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -> Result<Report> {
     let mut report = Report::default();
-    for refused in &batch.refused {
-        report.refuse(Reason::Invalid, 1, || match refused.series {
-            Some(series) => format!("{}: {}", describe(request, batch, series), refused.why),
-            None => refused.why.clone(),
-        });
-    }
-
+    refuse_undecoded(request, batch, &mut report);
     request.tenant.lookup(&batch.keys, &mut scratch.refs);
     scratch.orphans.clear();
     if scratch.refs.iter().any(|r| r.is_none()) {
@@ -160,6 +155,16 @@ pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -
     }
     report.position = position;
     Ok(report)
+}
+
+/// Counts the parts that couldn't be decoded.
+pub(super) fn refuse_undecoded(request: &Request<'_>, batch: &Batch, report: &mut Report) {
+    for refused in &batch.refused {
+        report.refuse(Reason::Invalid, 1, || match refused.series {
+            Some(series) => format!("{}: {}", describe(request, batch, series), refused.why),
+            None => refused.why.clone(),
+        });
+    }
 }
 
 /// Which times the tenant's samples may have.

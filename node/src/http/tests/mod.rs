@@ -1,5 +1,6 @@
 //! The whole node behind its routes, on a disk in memory and a clock that stands still.
 
+mod copies;
 mod limits;
 mod names;
 mod query;
@@ -58,6 +59,16 @@ impl TestNode {
     }
 
     async fn on(disk: MemoryDisk, bucket: Arc<InMemory>, yaml: &str) -> Self {
+        Self::changed(disk, bucket, yaml, async |_: &mut App| {}).await
+    }
+
+    /// A node of which `change` changes what a cluster would have made of it.
+    async fn changed(
+        disk: MemoryDisk,
+        bucket: Arc<InMemory>,
+        yaml: &str,
+        change: impl AsyncFnOnce(&mut App),
+    ) -> Self {
         let shared = Arc::new(disk.clone());
         let env = Env {
             clock: Arc::new(ManualClock::new(NOW_MS)),
@@ -72,7 +83,9 @@ impl TestNode {
         };
         let config: Config = load(&Sources { file: Some(("test", yaml)), ..Sources::default() }).unwrap();
         let at = Addresses { peer: "127.0.0.1:1".to_owned(), http: "127.0.0.1:2".to_owned() };
-        let app = Arc::new(App::open(config, env, Hooks::default(), &at).await.unwrap());
+        let mut app = App::open(config, env, Hooks::default(), &at).await.unwrap();
+        change(&mut app).await;
+        let app = Arc::new(app);
         let stop = CancellationToken::new();
         app.start_background(&stop);
         let router = crate::http::router(app.clone());

@@ -1,0 +1,311 @@
+//! Three nodes in one process, on the loopback interface: writes through one of them reach all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ring::{StoreId, View};
+use tonic::service::Routes;
+
+use super::*;
+use crate::env::Net as _;
+use crate::grpc::{Me, Peers, Protocol, serve};
+use crate::receive::replicate::tests::{CLUSTER, Fixed, view};
+use crate::receive::replicate::{Receiver, Replicator};
+
+/// One of several nodes, its peer port up or down.
+struct Member {
+    node: TestNode,
+    membership: Arc<Fixed>,
+    me: Arc<Me>,
+    address: String,
+    stop: Option<CancellationToken>,
+}
+
+/// Nodes with all series on three of them.
+struct Members(Vec<Member>);
+
+impl Members {
+    async fn start(count: u128, view: &Arc<View>) -> Self {
+        let mut members = Vec::new();
+        for store in 1..=count {
+            let membership = Fixed::new(store, view.clone());
+            let me = Me::new(StoreId(store), Protocol::default());
+            me.join(CLUSTER).unwrap();
+            let peers = Peers::new(Arc::new(TcpNet), me.clone());
+            let node = TestNode::changed(
+                MemoryDisk::new(),
+                Arc::default(),
+                "write: {timeout: 1500ms}",
+                async |app| {
+                    let config = app.config.load_full();
+                    let opened = Replicator::open(&config, &app.env, membership.clone(), peers).await;
+                    app.replicator = opened.unwrap();
+                },
+            );
+            let mut member = Member {
+                node: node.await,
+                membership: membership.clone(),
+                me,
+                address: "127.0.0.1:0".into(),
+                stop: None,
+            };
+            member.up().await;
+            members.push(member);
+        }
+        let members = Self(members);
+        let addresses: BTreeMap<_, _> =
+            members.0.iter().map(|member| (member.me.store(), member.address.clone())).collect();
+        members.0.iter().for_each(|member| member.me.set_addresses(addresses.clone()));
+        members
+    }
+
+    async fn write(&self, through: usize, timeseries: Vec<pb::TimeSeries>) -> Answer {
+        self.0[through].node.write(timeseries).await
+    }
+
+    /// Waits until all of `nodes` have `count` series: the last replica may come after the answer.
+    async fn have(&self, nodes: impl IntoIterator<Item = usize>, count: usize) {
+        for node in nodes {
+            for _ in 0..250 {
+                if self.values(node, "m").await.len() == count {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(self.values(node, "m").await.len(), count, "node {node}");
+        }
+    }
+
+    /// What one node has itself, as `query` answers it.
+    async fn values(&self, node: usize, query: &str) -> Vec<String> {
+        let data = self.0[node]
+            .node
+            .get(&format!("/api/v1/query?query={query}&time={}", NOW_MS / 1000))
+            .await
+            .data();
+        let one = |series: &serde_json::Value| format!("{} {}", series["metric"]["i"], series["value"][1]);
+        data["result"].as_array().unwrap().iter().map(one).collect()
+    }
+}
+
+impl Member {
+    async fn up(&mut self) {
+        let mut listener = TcpNet.listen(&self.address).await;
+        while listener.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            listener = TcpNet.listen(&self.address).await;
+        }
+        let listener = listener.unwrap();
+        self.address = listener.local_address().unwrap().to_string();
+        let receiver = Receiver::server(self.node.app.clone(), self.membership.clone());
+        let routes = Routes::default().add_service(receiver);
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, routes, self.me.clone(), Duration::from_millis(1), stop.clone()));
+        self.stop = Some(stop);
+    }
+
+    async fn down(&mut self) {
+        self.stop.take().unwrap().cancel();
+        // Streams that are open are cut off a moment later.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn samples(count: usize, value: f64) -> Vec<pb::TimeSeries> {
+    let one = |i: usize| series(&[("__name__", "m"), ("i", &i.to_string())], &[(NOW_MS, value + i as f64)]);
+    (0..count).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_through_any_node_is_on_all_three() {
+    let members = Members::start(3, &view(3, 3, 1)).await;
+    for through in 0..3 {
+        let answer = members.write(through, samples(50, 1000.0 * through as f64)).await;
+        // The later ones lose or win by the fixed order: a success all the same.
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    }
+    members.have(0..3, 50).await;
+    // The last of them, too.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let first = members.values(0, "m").await;
+    for node in 1..3 {
+        assert_eq!(members.values(node, "m").await, first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_may_be_away_and_two_may_not() {
+    let mut members = Members::start(3, &view(3, 3, 1)).await;
+    members.0[2].down().await;
+    let answer = members.write(0, samples(20, 1.0)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    members.have(0..2, 20).await;
+    members.0[1].down().await;
+    let answer = members.write(0, samples(20, 2.0)).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers.contains_key("retry-after"));
+    let text = answer.text();
+    assert!(
+        text.contains("20 of 20 samples have no quorum")
+            && text.contains("node-2")
+            && text.contains("node-3"),
+        "{text}"
+    );
+    // They come back, and it goes on.
+    members.0[1].up().await;
+    members.0[2].up().await;
+    for _ in 0..100 {
+        if members.write(0, samples(20, 3.0)).await.status == StatusCode::NO_CONTENT {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the quorum is back, and writes aren't");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_series_goes_to_its_own_three_of_five_and_a_stranger_passes_all_on() {
+    let members = Members::start(5, &view(5, 3, 1)).await;
+    let answer = members.write(4, samples(200, 0.0)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut copies = BTreeMap::new();
+    for node in 0..5 {
+        let values = members.values(node, "m").await;
+        assert!((50..200).contains(&values.len()), "{}", values.len());
+        values.into_iter().for_each(|value| *copies.entry(value).or_insert(0) += 1);
+    }
+    assert!(copies.len() == 200 && copies.values().all(|count| *count == 3), "{copies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_be_stored_is_refused_as_by_one_node() {
+    let members = Members::start(3, &view(3, 3, 1)).await;
+    let mut batch = samples(3, 1.0);
+    batch.push(series(&[("__name__", "m"), ("i", "old")], &[(NOW_MS - 48 * 3_600_000, 1.0)]));
+    batch.push(series(&[("__name__", "m"), ("i", "new")], &[(NOW_MS + 3_600_000, 1.0)]));
+    batch.push(series(&[("i", "nameless")], &[(NOW_MS, 1.0)]));
+    let answer = members.write(0, batch).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.text().contains("and 2 more"), "{}", answer.text());
+    members.have(0..3, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_ring_document_is_refused_with_the_newer_and_the_write_routed_again() {
+    let members = Members::start(3, &view(3, 3, 1)).await;
+    let newer = view(3, 3, 2);
+    members.0[1].membership.adopt(newer.clone());
+    members.0[2].membership.adopt(newer.clone());
+    let first = members.0[0].membership.clone();
+    let adopting = tokio::spawn(async move {
+        while first.offered.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        first.adopt(newer);
+    });
+    let answer = members.write(0, samples(20, 1.0)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    adopting.await.unwrap();
+    members.have(0..3, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn known_series_travel_as_refs_and_forgotten_ones_are_named_again() {
+    let mut members = Members::start(3, &view(3, 3, 1)).await;
+    let at = |i: i64| {
+        let one = |name: usize| {
+            series(&[("__name__", "m"), ("i", &name.to_string())], &[(NOW_MS + i * 1000, i as f64)])
+        };
+        (0..300).map(one).collect::<Vec<_>>()
+    };
+    let sent = |members: &Members| members.0[0].me.sent_bytes();
+    assert_eq!(members.write(0, at(0)).await.status, StatusCode::NO_CONTENT);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let first = sent(&members);
+    assert_eq!(members.write(0, at(1)).await.status, StatusCode::NO_CONTENT);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = sent(&members) - first;
+    assert!(second < 2 * 300 * 8, "{second} bytes for 300 samples to two peers, {first} with labels");
+    // A peer that begins anew knows no ref.
+    members.0[1].down().await;
+    members.0[2].down().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    members.0[1].up().await;
+    members.0[2].up().await;
+    for i in 2..100 {
+        if members.write(0, at(i)).await.status == StatusCode::NO_CONTENT {
+            return members.have(0..3, 300).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("series aren't named again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_gets_what_it_missed_failed_writes_included() {
+    let mut members = Members::start(3, &view(3, 3, 1)).await;
+    members.0[1].down().await;
+    members.0[2].down().await;
+    let failed = members.write(0, samples(10, 1.0)).await;
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+    let old = series(&[("__name__", "m"), ("i", "late")], &[(NOW_MS - 60_000, 5.0)]);
+    members.write(0, vec![old]).await;
+    let hints = members.0[0].node.app.replicator.hints().clone();
+    for _ in 0..100 {
+        if hints.pending().stores == [StoreId(2), StoreId(3)] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(hints.pending().bytes > 0);
+    members.0[1].up().await;
+    members.0[2].up().await;
+    for _ in 0..150 {
+        hints.hurry();
+        if hints.pending().bytes == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(hints.pending().bytes, 0);
+    members.have(0..3, 11).await;
+    let metrics = members.0[0].node.get("/metrics").await;
+    for name in
+        ["carillon_hints_replayed_total", "carillon_peer_sent_bytes_total", "carillon_replicas_missed_total"]
+    {
+        assert!(metrics.text().contains(name), "{}", metrics.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_talks_nonsense_ends_its_own_stream_alone() {
+    use proto::peer::write::Frame;
+    use proto::peer::write::write_client::WriteClient;
+    let members = Members::start(3, &view(3, 3, 1)).await;
+    let stranger = Me::new(StoreId(3), Protocol::default());
+    stranger.join(CLUSTER).unwrap();
+    stranger.set_addresses(BTreeMap::from([(StoreId(1), members.0[0].address.clone())]));
+    let peers = Peers::new(Arc::new(TcpNet), stranger);
+    for (body, tenant) in [
+        (&[9, 1, 0, 0, 0, 7][..], "t"),
+        (&[1, 255, 255, 255, 255], "t"),
+        (&[2, 1, 0, 0, 0, 64], "t"),
+        (&[], "../x"),
+    ] {
+        let channel = peers.to_store(StoreId(1), crate::grpc::Lane::Data).unwrap();
+        let frame = Frame {
+            id: 1,
+            epoch: 1,
+            tenant: tenant.to_owned(),
+            body: body.to_vec().into(),
+            ..Frame::default()
+        };
+        let mut answers =
+            WriteClient::new(channel).push(tokio_stream::iter([frame])).await.unwrap().into_inner();
+        let refused = answers.message().await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+    }
+    assert_eq!(members.write(1, samples(5, 1.0)).await.status, StatusCode::NO_CONTENT);
+    members.have(0..3, 5).await;
+}
