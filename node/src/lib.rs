@@ -12,6 +12,7 @@
 //! | [`log`] | log lines as logfmt or JSON |
 //! | `query` | answering questions: limits, fetching, replicas |
 //! | [`receive`] | taking samples in |
+//! | `repair` | replicas compare what they have, and pull what they lack |
 //! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
 //! | [`bucket`] | object storage: catalog, shipping blocks, reading them |
 //! | [`cli`] | the command line, one file a verb |
@@ -33,6 +34,7 @@ mod metrics;
 pub mod node;
 mod query;
 pub mod receive;
+mod repair;
 mod storage;
 
 pub use config::Config;

@@ -19,6 +19,12 @@ pub mod peer {
     pub mod membership {
         include!("generated/carillon.peer.membership.v1.rs");
     }
+
+    /// What replicas lack.
+    pub mod repair {
+        include!("generated/carillon.peer.repair.v1.rs");
+    }
+
     /// Samples on their way to the nodes that keep them.
     pub mod write {
         include!("generated/carillon.peer.write.v1.rs");

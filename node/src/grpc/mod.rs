@@ -19,6 +19,7 @@
 //! | `me` | what this node says of itself there, and the newest epoch that others told of |
 //! | `server` | the port |
 //! | `peers`, `breaker`, `deadline` | calling: lazy connections, silent peers, bounded time |
+//! | `repair` | series as messages |
 //! | `traffic` | bytes, counted at the socket |
 //! | [`frame`] | what frames of the write stream carry |
 //!
@@ -33,6 +34,7 @@ mod header;
 mod me;
 mod peers;
 mod protocol;
+mod repair;
 mod server;
 mod traffic;
 
@@ -41,6 +43,7 @@ pub use header::{Header, Refusal};
 pub use me::{Me, Seen};
 pub use peers::{PeerChannel, Peers};
 pub use protocol::Protocol;
+pub use repair::{series_from_proto, series_to_proto};
 pub use server::serve;
 
 /// Largest message that a client or server of ours takes; whoever sends more cuts it into several.

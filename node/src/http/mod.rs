@@ -1,7 +1,6 @@
 //! HTTP, as Prometheus's API has it; every path also stands under `/prometheus`.
 
 mod api;
-mod cluster;
 pub mod error;
 pub mod json;
 mod params;
@@ -23,11 +22,13 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+pub(crate) use api::success;
+pub(crate) use error::{ApiError, Kind};
+pub(crate) use params::Params;
 pub(crate) use server::{Http2, ServerSettings, serve};
 pub(crate) use upload::Uploads;
 
 use crate::node::App;
-use error::{ApiError, Kind};
 
 /// Mimir's prefix, under which its clients look for everything.
 const PREFIX: &str = "/prometheus";
@@ -44,7 +45,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let answers = Router::new()
         .merge(process::routes())
         .merge(api::routes())
-        .merge(cluster::routes())
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(compression);
     // Bodies of writes and uploads have limits of their own, and their answers are short.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::json::push_string;
 use crate::node::App;
+use crate::repair;
 
 /// How many warnings, and how many infos, an answer carries.
 const ANNOTATIONS_MAX: usize = 10;
@@ -23,10 +24,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .merge(names::routes())
         .merge(exemplars::routes())
         .merge(status::routes())
+        .merge(repair::routes())
 }
 
 /// `{"status":"success","data":DATA}` with warnings.
-fn success(data: &[u8], warnings: &[String]) -> Response {
+pub(crate) fn success(data: &[u8], warnings: &[String]) -> Response {
     let mut body = Vec::with_capacity(data.len() + 64);
     body.extend_from_slice(b"{\"status\":\"success\",\"data\":");
     body.extend_from_slice(data);
