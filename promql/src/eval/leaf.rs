@@ -1,5 +1,6 @@
 //! From a stored series to a row: decode, then look back at each step or roll a window over.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use tsdb::model::{CounterReset, FloatHistogram, is_stale};
@@ -73,8 +74,7 @@ impl LeafSource {
             }
             LeafOp::Window(op) => op.windows.span_ms(),
         };
-        scratch.columns.clear();
-        series.decode(first..=last, &mut scratch.columns)?;
+        self.decode(series, first..=last, scratch)?;
         context.count_samples(scratch.columns.timestamps.len());
         if scratch.columns.timestamps.is_empty() {
             return Ok(None);
@@ -106,6 +106,24 @@ impl LeafSource {
             }
         };
         Ok(kept(row, scratch))
+    }
+}
+
+impl LeafSource {
+    /// Decodes the samples of a range; of an instant selector at one step only the chunk that has the newest.
+    fn decode(&self, series: &Series, range_ms: RangeInclusive<i64>, scratch: &mut Scratch) -> Result<()> {
+        if let LeafOp::Instant { grid: Grid { count: 1, .. }, .. } = &self.op
+            && let Some(newest) = series.chunks.iter().rfind(|chunk| chunk.min_ms <= *range_ms.end())
+            && *range_ms.start() < newest.min_ms
+        {
+            series.decode(newest.min_ms..=*range_ms.end(), &mut scratch.columns)?;
+            // What is known of resets before a chunk's first histogram depends on the chunk before.
+            if !scratch.columns.is_empty() && scratch.columns.histograms.is_empty() {
+                return Ok(());
+            }
+        }
+        series.decode(range_ms, &mut scratch.columns)?;
+        Ok(())
     }
 }
 

@@ -189,7 +189,15 @@ pub fn min_or_nan(a: f64, b: f64) -> f64 {
 /// The `phi`-quantile of `values`, which are reordered, by linear interpolation between neighbours; NaN counts as
 /// the least value. Below 0 it is `-Inf`, above 1 `+Inf`; NaN for NaN and of nothing.
 pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || phi.is_nan() {
+    weighted(phi, values.len(), |n| {
+        let (_, value, _) = values.select_nth_unstable_by(n, nan_first);
+        *value
+    })
+}
+
+/// The `phi`-quantile of `count` values, of which `nth` gives the `n`-th least, from 0 on; as [`quantile`].
+pub fn weighted(phi: f64, count: usize, mut nth: impl FnMut(usize) -> f64) -> f64 {
+    if count == 0 || phi.is_nan() {
         return f64::NAN;
     }
     if phi < 0.0 {
@@ -199,15 +207,16 @@ pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
         return f64::INFINITY;
     }
     #[allow(clippy::cast_precision_loss, reason = "2^53 samples don't fit into memory")]
-    let rank = phi * (values.len() - 1) as f64;
+    let rank = phi * (count - 1) as f64;
     let lower = rank.floor() as usize;
     let weight = rank - rank.floor();
-    let (_, &mut at_lower, above) = values.select_nth_unstable_by(lower, nan_first);
-    let at_upper = above.iter().copied().min_by(nan_first).unwrap_or(at_lower);
+    let at_lower = nth(lower);
+    let at_upper = if lower + 1 < count { nth(lower + 1) } else { at_lower };
     at_lower * (1.0 - weight) + at_upper * weight
 }
 
-fn nan_first(a: &f64, b: &f64) -> std::cmp::Ordering {
+/// NaN before all else.
+pub fn nan_first(a: &f64, b: &f64) -> std::cmp::Ordering {
     a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
 }
 

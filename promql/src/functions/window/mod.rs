@@ -13,6 +13,7 @@ mod fold;
 mod histogram;
 mod mixed;
 mod pairs;
+mod ranks;
 mod rate;
 mod regression;
 mod single;
@@ -284,6 +285,8 @@ pub fn evaluate_floats(
         F::Avg => fold::mean(windows, run, scratch, out),
         F::Stdvar => fold::variance(windows, run, scratch, out, |v| v),
         F::Stddev => fold::variance(windows, run, scratch, out, f64::sqrt),
+        F::Quantile if windows.overlap() => ranks::quantile(windows, run, &params[0], out),
+        F::Mad if windows.overlap() => ranks::median_deviation(windows, run, out),
         F::Quantile => fold::quantile(windows, run, &params[0], scratch, out),
         F::Mad => fold::median_deviation(windows, run, scratch, out),
         F::Min => extremes::min(windows, run, scratch, out),

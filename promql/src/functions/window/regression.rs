@@ -28,20 +28,77 @@ pub fn smoothing(
     trend: &StepValues,
     out: &mut [f64],
 ) {
+    let most =
+        run.values.iter().fold(0.0f64, |most, v| if v.is_nan() { f64::INFINITY } else { most.max(v.abs()) });
+    let memory = match (smoothing, trend) {
+        (StepValues::Constant(smoothing), StepValues::Constant(trend)) if windows.overlap() => {
+            Memory::of(*smoothing, *trend)
+        }
+        _ => None,
+    };
     each_pair_or_more(windows, run, |window, inside| {
         let (smoothing, trend) = (smoothing.at(window.step), trend.at(window.step));
-        let mut previous = 0.0;
-        let mut smoothed = inside.values[0];
-        let mut slope = inside.values[1] - inside.values[0];
-        for (i, value) in inside.values.iter().enumerate().skip(1) {
-            if i > 1 {
-                slope = trend * (smoothed - previous) + (1.0 - trend) * slope;
+        if let Some(Memory { samples, left }) = memory.filter(|m| m.samples < inside.values.len()) {
+            let level = smoothed(&inside.values[inside.values.len() - samples..], smoothing, trend);
+            // What the older samples can have left isn't above the level's own rounding.
+            if left * most <= level.abs() * NEGLIGIBLE {
+                out[window.step] = level;
+                return;
             }
-            let next = smoothing * value + (1.0 - smoothing) * (smoothed + slope);
-            (previous, smoothed) = (smoothed, next);
         }
-        out[window.step] = smoothed;
+        out[window.step] = smoothed(inside.values, smoothing, trend);
     });
+}
+
+/// Relative to a result, what may be left out of it: far below the last bit.
+const NEGLIGIBLE: f64 = 1e-18;
+
+/// How soon smoothing forgets.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    /// After as many samples ...
+    samples: usize,
+    /// ... no more than this share of the values before them is left.
+    left: f64,
+}
+
+impl Memory {
+    /// Longest that is looked for, as a power of two.
+    const DOUBLINGS_MAX: u32 = 16;
+    /// What should be left.
+    const LEFT: f64 = 1e-24;
+
+    /// A sample changes level, level before it and slope linearly: the powers of that map tell what is left of them.
+    fn of(smoothing: f64, trend: f64) -> Option<Self> {
+        let (s, t) = (1.0 - smoothing, 1.0 - trend);
+        // Rows: new level, level before, slope; columns: what they were.
+        let mut power = [[s + s * trend, -s * trend, s * t], [1.0, 0.0, 0.0], [trend, -trend, t]];
+        for doubling in 0..Self::DOUBLINGS_MAX {
+            // The states that two starts can differ by are at most four times the greatest value.
+            let norm = power.iter().map(|row| row.iter().map(|v| v.abs()).sum()).fold(0.0, f64::max) * 4.0;
+            if norm <= Self::LEFT {
+                // Two more samples make the first state.
+                return Some(Self { samples: (1 << doubling) + 2, left: norm });
+            }
+            let square = |i: usize, j: usize| (0..3).map(|k| power[i][k] * power[k][j]).sum();
+            power = std::array::from_fn(|i| std::array::from_fn(|j| square(i, j)));
+        }
+        None
+    }
+}
+
+fn smoothed(values: &[f64], smoothing: f64, trend: f64) -> f64 {
+    let mut previous = 0.0;
+    let mut level = values[0];
+    let mut slope = values[1] - values[0];
+    for (i, value) in values.iter().enumerate().skip(1) {
+        if i > 1 {
+            slope = trend * (level - previous) + (1.0 - trend) * slope;
+        }
+        let next = smoothing * value + (1.0 - smoothing) * (level + slope);
+        (previous, level) = (level, next);
+    }
+    level
 }
 
 fn each_pair_or_more<'a>(windows: &Windows, run: FloatRun<'a>, mut visit: impl FnMut(Window, FloatRun<'a>)) {

@@ -114,11 +114,12 @@ proptest! {
         use WindowFunction as F;
         for function in [
             F::Rate, F::Increase, F::Delta, F::Irate, F::Changes, F::Resets, F::Sum, F::Avg, F::Min, F::Max, F::Count,
-            F::Stdvar, F::Last, F::First,
+            F::Stdvar, F::Last, F::First, F::Quantile, F::Mad, F::Smoothing,
         ] {
-            let all = run(function, &windows(0, 10, steps, range), &timestamps, &values, &[]);
+            let params: &[f64] = &[0.75, 0.25];
+            let all = run(function, &windows(0, 10, steps, range), &timestamps, &values, params);
             for (step, value) in all.iter().enumerate() {
-                let alone = run(function, &windows(step as i64 * 10, 0, 1, range), &timestamps, &values, &[])[0];
+                let alone = run(function, &windows(step as i64 * 10, 0, 1, range), &timestamps, &values, params)[0];
                 let scale = if function == F::Stdvar { finite * finite } else { finite };
                 prop_assert!(same(*value, alone, scale.max(1.0)), "{function:?} at {step}: {value} alone {alone}");
             }
