@@ -113,7 +113,8 @@ impl Evaluator<'_> {
         match call.function {
             F::Clamp => {
                 let (min, max) = (scalar(1)?, scalar(2)?);
-                let points = if max < min { Vec::new() } else { vector(0)? };
+                let mut points = vector(0)?;
+                points.retain(|_| max >= min || max.is_nan() || min.is_nan());
                 Ok(floats(points, |v| max_or_nan(min, min_or_nan(max, v))))
             }
             F::ClampMin => {

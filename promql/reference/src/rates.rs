@@ -71,13 +71,16 @@ pub fn rate(function: F, run: &Run) -> Option<Value> {
     let per_s = if function == F::Rate { range_s } else { 1.0 };
     let counter = function != F::Delta;
     let value = match run.edges {
-        Edges::Plain => extrapolated(run, counter)?,
-        _ => extended(run, counter)?,
+        Edges::Plain => extrapolated(run, counter, per_s)?,
+        _ => match extended(run, counter)? {
+            Value::Float(value) => Value::Float(value / per_s),
+            Value::Histogram(h) => Value::Histogram(h.over(per_s)),
+        },
     };
-    Some(as_gauge(times(&value, 1.0 / per_s)))
+    Some(as_gauge(value))
 }
 
-fn extrapolated(run: &Run, counter: bool) -> Option<Value> {
+fn extrapolated(run: &Run, counter: bool, per_s: f64) -> Option<Value> {
     let items = &run.items;
     let (first, last) = (items.first()?, items.last()?);
     let seconds = |ms: i64| ms as f64 / 1000.0;
@@ -94,7 +97,7 @@ fn extrapolated(run: &Run, counter: bool) -> Option<Value> {
             None => first.value.clone(),
         });
         let sampled_s = seconds(last.time_ms - first.start_ms);
-        return Some(times(&difference?, (sampled_s + to_end_s) / sampled_s));
+        return Some(times(&difference?, (sampled_s + to_end_s) / sampled_s / per_s));
     }
     let difference = difference?;
     let sampled_s = seconds(last.time_ms - first.time_ms);
@@ -107,7 +110,7 @@ fn extrapolated(run: &Run, counter: bool) -> Option<Value> {
     if counter && by > 0.0 && from >= 0.0 {
         to_start_s = to_start_s.min(sampled_s * (from / by));
     }
-    Some(times(&difference, (sampled_s + to_start_s + to_end_s) / sampled_s))
+    Some(times(&difference, (sampled_s + to_start_s + to_end_s) / sampled_s / per_s))
 }
 
 /// Last less first of at least two samples, with what resets took.
@@ -130,8 +133,10 @@ fn difference(items: &[Item], counter: bool) -> Option<Value> {
         for pair in relevant.windows(2).filter(|pair| counter && is_reset(&pair[0], &pair[1])) {
             total = combine(&total, &pair[0].value, 1.0)?;
         }
-        // All of the range's resolution, not only that of what was added.
-        for item in &relevant {
+        // The resolution is that of all of the range, and custom bounds those of what was counted from and to.
+        let is_custom = matches!(&last.value, Value::Histogram(h) if h.is_custom());
+        let layouts = if is_custom { &relevant[..1] } else { &relevant[..] };
+        for item in layouts {
             total = combine(&combine(&total, &item.value, 1.0)?, &item.value, -1.0)?;
         }
         return Some(total);

@@ -35,6 +35,7 @@ fn picked(query: &str, answer: &Answer) -> Vec<(i64, String)> {
     for points in answer.values() {
         for (time_ms, value) in points {
             let value = match value {
+                Value::Float(value) if value.is_nan() => f64::NAN,
                 Value::Float(value) if !query.starts_with("limitk") => *value,
                 _ => 0.0,
             };

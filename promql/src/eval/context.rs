@@ -15,11 +15,12 @@ use crate::annotations::{Annotations, Level};
 use crate::error::Result;
 use crate::functions::window::{FloatRun, HistogramRun, KernelScratch};
 use crate::parse::Span;
-use crate::plan::QueryRange;
+use crate::plan::{QueryRange, Shared};
 
 /// One evaluation.
 pub(crate) struct Context<'a> {
     pub(crate) inputs: &'a [Vec<Series>],
+    pub(crate) shared: &'a [Shared],
     pub(crate) range: QueryRange,
     pub(crate) limits: &'a Limits,
     pub(crate) workers: &'a dyn Workers,
@@ -32,12 +33,14 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(
         inputs: &'a [Vec<Series>],
+        shared: &'a [Shared],
         range: QueryRange,
         limits: &'a Limits,
         workers: &'a dyn Workers,
     ) -> Self {
         Self {
             inputs,
+            shared,
             range,
             limits,
             workers,

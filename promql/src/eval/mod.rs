@@ -26,8 +26,12 @@ mod output;
 mod pipeline;
 pub(crate) mod row;
 mod same;
+mod shared;
 mod smooth;
 mod stage;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use tsdb::select::Series;
 
@@ -69,8 +73,8 @@ impl Plan {
         workers: &dyn Workers,
     ) -> Result<Output> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
-        let context = Context::new(&inputs, *self.range(), limits, workers);
-        let value = Evaluator { context: &context }.root(self.root())?;
+        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers);
+        let value = Evaluator::new(&context).root(self.root())?;
         Ok(Output {
             value,
             annotations: context.take_annotations(),
@@ -86,9 +90,15 @@ impl Plan {
 /// Walks the plan's tree.
 pub(crate) struct Evaluator<'c, 'a> {
     context: &'c Context<'a>,
+    /// Rows of shared expressions that will be asked for again, and how often they have been.
+    kept: RefCell<BTreeMap<usize, (Rows<'c>, usize)>>,
 }
 
-impl<'c> Evaluator<'c, '_> {
+impl<'c, 'a> Evaluator<'c, 'a> {
+    fn new(context: &'c Context<'a>) -> Self {
+        Self { context, kept: RefCell::new(BTreeMap::new()) }
+    }
+
     fn root(&self, root: &Root) -> Result<Value> {
         let grid = self.context.range.grid();
         self.check_steps(&grid)?;
@@ -198,6 +208,7 @@ impl<'c> Evaluator<'c, '_> {
                 histograms::evaluate(self.context, &question, self.rows(input, grid)?, *span)
             }
             VectorNode::Info(node) => self.info(node, grid),
+            VectorNode::Shared(number) => self.shared(*number, grid),
             VectorNode::Select(_)
             | VectorNode::SampleTimes(_)
             | VectorNode::StartTimes(_)
@@ -229,6 +240,9 @@ impl<'c> Evaluator<'c, '_> {
             VectorNode::Once(inner) => {
                 let pipeline = self.pipeline(inner, &Grid::single(grid.start_ms))?;
                 Ok(pipeline.then(Stage::Repeat { steps: grid.count }))
+            }
+            VectorNode::Shared(number) if !self.is_kept(*number, grid) => {
+                self.pipeline(&self.context.shared[*number].node, grid)
             }
             _ => Ok(Pipeline::of_rows(self.rows(node, grid)?)),
         }

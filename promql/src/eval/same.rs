@@ -5,7 +5,8 @@ use super::keys::LabelIndex;
 use super::row::Row;
 use crate::error::{Error, Result};
 
-/// Unites rows of equal labels; order is that of the first of each.
+/// Unites rows of equal labels; order is that of the first of each. Where some are to lose their name and others aren't,
+/// they stay apart.
 ///
 /// # Errors
 /// Two rows have a sample at the same step.
@@ -16,23 +17,23 @@ pub(crate) fn unite(rows: &mut Rows<'_>) -> Result<()> {
         return Ok(());
     }
     let mut united: Vec<Row> = Vec::with_capacity(rows.rows.len());
+    // By number: the row that keeps its name, and the one that loses it.
+    let mut places: Vec<[Option<usize>; 2]> = Vec::new();
     for (row, (number, new)) in std::mem::take(&mut rows.rows).into_iter().zip(numbers) {
         if new {
-            united.push(row);
-            continue;
+            places.push([None; 2]);
         }
-        let into = &mut united[number];
-        for step in 0..row.values.len() {
-            if row.has(step) {
-                if into.has(step) {
-                    return Err(Error::Execution(
-                        "vector cannot contain metrics with the same labelset".to_owned(),
-                    ));
-                }
-                into.take_from(&row, step);
+        let meets = |other: &Row| (0..row.values.len()).any(|step| row.has(step) && other.has(step));
+        if places[number].iter().flatten().any(|other| meets(&united[*other])) {
+            return Err(Error::Execution("vector cannot contain metrics with the same labelset".to_owned()));
+        }
+        match &mut places[number][usize::from(row.drop_name)] {
+            Some(into) => (0..row.values.len()).for_each(|step| united[*into].take_from(&row, step)),
+            empty => {
+                *empty = Some(united.len());
+                united.push(row);
             }
         }
-        into.drop_name |= row.drop_name;
     }
     rows.rows = united;
     Ok(())

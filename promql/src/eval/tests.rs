@@ -195,3 +195,19 @@ fn an_empty_range_gives_an_empty_result() {
         assert_eq!(output.value, Value::Matrix(Vec::new()), "{query}");
     }
 }
+
+#[test]
+fn equal_expressions_are_evaluated_once() {
+    let data = many(50);
+    let range = QueryRange { start_ms: 300_000, end_ms: 600_000, step_ms: 30_000, lookback_ms: 300_000 };
+    let samples = |query: &str, bytes: usize| {
+        run(query, &range, &data, &Limits::bytes(bytes), &Inline).map(|output| output.stats.samples)
+    };
+    let once = samples("sum(rate(m[5m]))", AMPLE).unwrap();
+    assert_eq!(samples("sum(rate(m[5m])) / (1 + sum(rate(m[5m])))", AMPLE).unwrap(), once);
+    assert_eq!(samples("rate(m[5m]) - rate(m[5m])", AMPLE).unwrap(), once);
+    // Where memory is short, a chain from storage is evaluated again rather than kept.
+    let sums = "sum(rate(m[5m])) / count(rate(m[5m]))";
+    assert_eq!(samples(sums, AMPLE).unwrap(), once);
+    assert_eq!(samples(sums, 60_000).unwrap(), 2 * once);
+}

@@ -4,6 +4,7 @@
 //!    range are all known here. Equal selectors with touching ranges share one.
 //! 2. Subtrees whose value is the same at every step (constants, everything under `@`) are marked to be evaluated once.
 //! 3. Arithmetic of constants is done.
+//! 4. Equal subexpressions over equal steps become one, which is planned once and may be evaluated once.
 //!
 //! The caller fetches the series of each select, from wherever, and then calls [`Plan::evaluate`]: pure computation.
 
@@ -18,7 +19,7 @@ use crate::parse::ast::Expr;
 pub use grid::QueryRange;
 pub(crate) use node::{
     Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, Info, LabelEdit, Leaf, Map, RangeSource,
-    Root, ScalarBinary, ScalarNode, SetOp, Sort, VectorNode, Window,
+    Root, ScalarBinary, ScalarNode, SetOp, Shared, Sort, VectorNode, Window,
 };
 
 /// How queries are evaluated, beyond their text.
@@ -42,6 +43,7 @@ impl Default for Settings {
 pub struct Plan {
     range: QueryRange,
     selects: Vec<Select>,
+    shared: Vec<Shared>,
     root: Root,
 }
 
@@ -54,8 +56,8 @@ pub fn plan(expr: &Expr, range: &QueryRange, settings: &Settings) -> Result<Plan
     if range.step_ms < 0 || settings.subquery_step_ms <= 0 {
         return Err(Error::Invalid("steps must be longer than 0".to_owned()));
     }
-    let (root, selects) = build::build(expr, range, settings)?;
-    Ok(Plan { range: *range, selects, root })
+    let (root, selects, shared) = build::build(expr, range, settings)?;
+    Ok(Plan { range: *range, selects, shared, root })
 }
 
 impl Plan {
@@ -67,6 +69,10 @@ impl Plan {
     /// The range that it was planned for.
     pub fn range(&self) -> &QueryRange {
         &self.range
+    }
+
+    pub(crate) fn shared(&self) -> &[Shared] {
+        &self.shared
     }
 
     pub(crate) fn root(&self) -> &Root {

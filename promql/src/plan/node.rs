@@ -99,8 +99,18 @@ pub(crate) enum VectorNode {
     },
     /// `info`
     Info(Info),
+    /// One of [`Shared`], by its number.
+    Shared(usize),
     /// Evaluated at the first step alone, and repeated.
     Once(Box<VectorNode>),
+}
+
+/// An expression that may stand at several places, over the same steps.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub node: VectorNode,
+    /// At how many.
+    pub places: usize,
 }
 
 /// The label under which `histogram_quantiles` puts each quantile.

@@ -38,6 +38,18 @@ fn equal_selectors_share_a_select_where_their_ranges_touch() {
 }
 
 #[test]
+fn equal_expressions_over_equal_steps_are_one() {
+    let range = QueryRange { start_ms: 0, end_ms: 60_000, step_ms: 1_000, lookback_ms: 300_000 };
+    let places = |query: &str| -> Vec<usize> {
+        plan_of(query, range).shared().iter().map(|shared| shared.places).collect()
+    };
+    // The rate inside stands once in the sum that stands twice.
+    assert_eq!(places("sum(rate(m[5m])) / (1 + sum(rate(m[5m])))"), [1, 2]);
+    assert_eq!(places("rate(m[5m]) + rate(m[5m] offset 1m)"), Vec::<usize>::new());
+    assert_eq!(places("rate(m[5m]) + max_over_time(rate(m[5m])[1h:1m])"), [1, 1]);
+}
+
+#[test]
 fn constants_are_folded() {
     let plan = plan_of("1 + 2 * pi()", QueryRange::instant(0, 1));
     let Root::Scalar(ScalarNode::Constant(value)) = plan.root() else { panic!("{:?}", plan.root()) };

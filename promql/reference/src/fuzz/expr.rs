@@ -27,7 +27,8 @@ pub fn expression(random: &mut Random, dialect: Dialect) -> String {
         let op = maker.random.pick(&["topk", "bottomk", "limitk"]);
         let op = if dialect == Dialect::Prometheus35 && op == "limitk" { "topk" } else { op };
         let grouping = maker.grouping();
-        let k = maker.random.below(4);
+        // With none wanted, the engine doesn't look for what may be wrong inside.
+        let k = maker.random.below(3) + 1;
         return format!("{op}{grouping} ({k}, {})", maker.vector(2));
     }
     maker.vector(3)
@@ -257,7 +258,9 @@ impl Maker<'_> {
     }
 
     fn binary(&mut self, depth: usize) -> String {
-        let (left, right) = (self.vector(depth), self.vector(depth));
+        let left = self.vector(depth);
+        // What stands at two places may be evaluated once.
+        let right = if self.random.one_in(8) { left.clone() } else { self.vector(depth) };
         if self.random.one_in(3) {
             let op = self.random.pick(&["and", "or", "unless"]);
             let on = self.random.pick(&["", " on (job)", " ignoring (zone)", " on (job, instance)"]);

@@ -118,7 +118,13 @@ fn difference(function: WindowFunction, run: HistogramRun<'_>, notes: &mut Notes
     let mut add = |total: &mut Total, histogram: &FloatHistogram, sign, note| {
         total.combine(histogram, sign, note, notes).expect("layouts have just been compared");
     };
-    if !reset_at_once {
+    if reset_at_once {
+        // Nothing is taken away, but the bounds of what the counter began anew with count.
+        let began = relevant.first()?;
+        let (schema, custom_values) = (began.schema, began.custom_values.clone());
+        let nothing = FloatHistogram { schema, custom_values, ..FloatHistogram::default() };
+        add(&mut total, &nothing, -1.0, Note::ReconciledSubtraction);
+    } else {
         add(&mut total, first, -1.0, Note::ReconciledSubtraction);
     }
     if counter {

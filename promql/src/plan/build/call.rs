@@ -40,6 +40,12 @@ impl Builder<'_> {
         if let Some(date) = instant::date_part(call.function) {
             return self.date(date, args.first(), grid);
         }
+        self.other_call(call, grid)
+    }
+
+    /// Functions of their own kind; apart, so that the frames of those above stay small however deep they are nested.
+    fn other_call(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
+        let args = &call.args;
         match call.function {
             Function::Clamp => {
                 let (min, max) = (self.scalar(&args[1], grid)?, self.scalar(&args[2], grid)?);

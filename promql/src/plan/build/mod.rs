@@ -14,11 +14,13 @@ mod labels;
 mod range;
 mod scalar;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tsdb::select::Select;
 
 use super::Settings;
 use super::grid::{Grid, QueryRange};
-use super::node::{Aggregate, AggregateParam, Binary, Map, Root, ScalarOp, SetOp, VectorNode};
+use super::node::{Aggregate, AggregateParam, Binary, Map, Root, ScalarOp, SetOp, Shared, VectorNode};
 use crate::error::Error;
 use crate::functions::Function;
 use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
@@ -30,8 +32,16 @@ pub(super) fn build(
     expr: &Expr,
     range: &QueryRange,
     settings: &Settings,
-) -> Result<(Root, Vec<Select>), Error> {
-    let mut builder = Builder { range, settings, selects: Vec::new(), wants: Wants::Samples };
+) -> Result<(Root, Vec<Select>, Vec<Shared>), Error> {
+    let mut builder = Builder {
+        range,
+        settings,
+        selects: Vec::new(),
+        wants: Wants::Samples,
+        repeated: repeated(expr),
+        shared: Vec::new(),
+        places: BTreeMap::new(),
+    };
     let grid = range.grid();
     let root = match expr.value_type() {
         ValueType::Scalar => Root::Scalar(builder.scalar(expr, &grid)?),
@@ -53,7 +63,27 @@ pub(super) fn build(
         }
         ValueType::String => Root::String(string(expr).to_string_lossy().into_owned()),
     };
-    Ok((root, builder.selects))
+    Ok((root, builder.selects, builder.shared))
+}
+
+/// Whether evaluating an expression costs more than keeping its rows.
+fn is_worth_sharing(expr: &Expr) -> bool {
+    matches!(expr.node, Node::Binary(_) | Node::Aggregate(_) | Node::Call(_))
+}
+
+/// Texts of expressions that stand at more than one place.
+fn repeated(expr: &Expr) -> BTreeSet<String> {
+    let (mut once, mut more) = (BTreeSet::new(), BTreeSet::new());
+    let mut left = vec![expr];
+    while let Some(expr) = left.pop() {
+        if is_worth_sharing(expr)
+            && let Some(text) = once.replace(expr.to_string())
+        {
+            more.insert(text);
+        }
+        left.extend(expr.children());
+    }
+    more
 }
 
 struct Builder<'a> {
@@ -61,10 +91,18 @@ struct Builder<'a> {
     settings: &'a Settings,
     selects: Vec<Select>,
     wants: Wants,
+    /// Texts of expressions that stand at more than one place.
+    repeated: BTreeSet<String>,
+    shared: Vec<Shared>,
+    /// Numbers of shared expressions, by what makes two the same.
+    places: BTreeMap<Place, usize>,
 }
 
+/// An expression's text, its steps, and what is wanted of histograms inside.
+type Place = (String, (i64, i64, usize), Wants);
+
 /// What the functions around a selector want of its histograms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wants {
     /// Nothing in particular.
     Samples,
@@ -79,11 +117,38 @@ impl Builder<'_> {
         if grid.count == 0 {
             return Ok(VectorNode::Nothing);
         }
-        if grid.count > 1 && is_invariant(expr) {
-            let node = self.vector_at(expr, &Grid::single(grid.start_ms))?;
-            return Ok(VectorNode::Once(Box::new(node)));
-        }
-        self.vector_at(expr, grid)
+        let once = grid.count > 1 && is_invariant(expr);
+        let grid = if once { Grid::single(grid.start_ms) } else { *grid };
+        // One frame for all of this, since trees are deep.
+        let place = self.place(expr, &grid);
+        let node = match self.known(place.as_ref()) {
+            Some(node) => node,
+            None => {
+                let node = self.vector_at(expr, &grid)?;
+                self.remember(place, node)
+            }
+        };
+        Ok(if once { VectorNode::Once(Box::new(node)) } else { node })
+    }
+
+    /// What makes an expression the same as another, if there may be another.
+    fn place(&self, expr: &Expr, grid: &Grid) -> Option<Place> {
+        let text = is_worth_sharing(expr).then(|| expr.to_string())?;
+        let place = |text| (text, (grid.start_ms, grid.step_ms, grid.count), self.wants);
+        self.repeated.contains(&text).then(|| place(text))
+    }
+
+    fn known(&mut self, place: Option<&Place>) -> Option<VectorNode> {
+        let number = *self.places.get(place?)?;
+        self.shared[number].places += 1;
+        Some(VectorNode::Shared(number))
+    }
+
+    fn remember(&mut self, place: Option<Place>, node: VectorNode) -> VectorNode {
+        let Some(place) = place else { return node };
+        self.places.insert(place, self.shared.len());
+        self.shared.push(Shared { node, places: 1 });
+        VectorNode::Shared(self.shared.len() - 1)
     }
 
     fn vector_at(&mut self, expr: &Expr, grid: &Grid) -> Result<VectorNode, Error> {
