@@ -65,6 +65,8 @@ pub struct Hooks {
     pub reload: Option<Reload>,
     /// Changes the log level.
     pub log: Option<LogControl>,
+    /// What it speaks with other nodes: another than this program's only in tests of mixed versions.
+    pub protocol: grpc::Protocol,
 }
 
 /// A running node. Dropping it without [`Node::stop`] is a crash: nothing is sealed.
@@ -211,7 +213,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let disk = env.disk.clone();
         on_disk(&*env.pool, move || http::Uploads::clean(&*disk)).await?;
-        let cluster = Cluster::arrive(&config, &env, at).await?;
+        let cluster = Cluster::arrive(&config, &env, at, hooks.protocol).await?;
         let blocks = Blocks::open(cluster.bucket().clone(), &config, &env, cluster.me()).await?;
         blocks.shipper.belongs_to(cluster.id());
         let storage = Storage::open(&config, &env).await?;

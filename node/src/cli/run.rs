@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, Output};
 use crate::config::{self, Config, Problems, Sources};
 use crate::env::SystemClock;
+use crate::grpc::Protocol;
 use crate::node::Hooks;
 use crate::{Env, Node, log};
 
@@ -18,7 +19,12 @@ use crate::{Env, Node, log};
 #[derive(Clone, Debug)]
 pub struct Run {
     settings: Settings,
+    /// Versions of the peer protocol that the node pretends to be ahead, or behind.
+    protocol_shift: i32,
 }
+
+/// For tests of mixed versions: nobody else should lie about what a node speaks.
+const PROTOCOL_SHIFT: &str = "test-protocol-shift";
 
 /// The parts of a configuration that a command line names.
 #[derive(Clone, Debug)]
@@ -97,21 +103,28 @@ impl FromArgMatches for Settings {
 
 impl Args for Run {
     fn augment_args(command: Command) -> Command {
-        Settings::augment_args(command)
+        let shift = Arg::new(PROTOCOL_SHIFT)
+            .long(PROTOCOL_SHIFT)
+            .hide(true)
+            .allow_negative_numbers(true)
+            .value_parser(clap::value_parser!(i32));
+        Settings::augment_args(command).arg(shift)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
-        Settings::augment_args_for_update(command)
+        Self::augment_args(command)
     }
 }
 
 impl FromArgMatches for Run {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self { settings: Settings::from_arg_matches(matches)? })
+        let protocol_shift = matches.get_one(PROTOCOL_SHIFT).copied().unwrap_or(0);
+        Ok(Self { settings: Settings::from_arg_matches(matches)?, protocol_shift })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.settings.update_from_arg_matches(matches)
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 
@@ -132,7 +145,8 @@ impl Run {
         // Before the node answers: a signal that comes while it starts stops it in order too.
         let mut signals = Signals::new()?;
         let settings = self.settings;
-        let hooks = Hooks { reload: Some(Box::new(move || settings.load())), log: Some(control) };
+        let protocol = Protocol::shifted(self.protocol_shift);
+        let hooks = Hooks { reload: Some(Box::new(move || settings.load())), log: Some(control), protocol };
         let node = Node::start_with(config, env, hooks).await.map_err(|e| Failure::failed(e.to_string()))?;
         announce(&node, &data_dir, output)?;
         while let Signal::Reload = signals.next().await {

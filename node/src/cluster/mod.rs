@@ -113,7 +113,12 @@ impl Cluster {
     ///
     /// # Errors
     /// Whatever waiting doesn't mend: two clusters that meet, a bucket that can't be used, a failing ledger.
-    pub async fn arrive(config: &Config, env: &Env, at: &Addresses) -> Result<Arc<Self>, ArriveError> {
+    pub async fn arrive(
+        config: &Config,
+        env: &Env,
+        at: &Addresses,
+        protocol: Protocol,
+    ) -> Result<Arc<Self>, ArriveError> {
         let bucket = Bucket::open(&config.bucket_url(), env)?;
         let documents =
             Documents { bucket: bucket.clone(), ledger: env.ledger.clone(), pool: env.pool.clone() };
@@ -134,7 +139,7 @@ impl Cluster {
             let first = BTreeMap::from([(store, founder.clone())]);
             Document::found(cluster, digest_key, factor, &first).map_err(|refusal| refusal.to_string())
         };
-        let hellos = Calls(Peers::new(env.net.clone(), Me::new(identity.store, Protocol::default())));
+        let hellos = Calls(Peers::new(env.net.clone(), Me::new(identity.store, protocol)));
         let newcomer = Newcomer {
             documents: &documents,
             calls: &hellos,
@@ -165,19 +170,20 @@ impl Cluster {
                 "the ring's replication factor holds; `carillon ring replication-factor` changes it"
             );
         }
-        Self::enter(env, identity, info, documents, bucket, arrival.document).await
+        Self::enter(env, identity, protocol, info, documents, bucket, arrival.document).await
     }
 
     async fn enter(
         env: &Env,
         identity: Identity,
+        protocol: Protocol,
         info: NewMember,
         documents: Documents,
         bucket: Arc<Bucket>,
         document: Document,
     ) -> Result<Arc<Self>, ArriveError> {
         let invalid = |e: Invalid| ArriveError::Ring(e.to_string());
-        let me = Me::new(identity.store, Protocol::default());
+        let me = Me::new(identity.store, protocol);
         let peers = Peers::new(env.net.clone(), me);
         let incarnations = documents.seen().await?.into_iter().collect();
         documents.adopt(&document).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ring::{StoreId, View};
 use tonic::service::Routes;
+use tsdb::disk::Disk as _;
 
 use super::*;
 use crate::env::Net as _;
@@ -308,4 +309,96 @@ async fn a_peer_that_talks_nonsense_ends_its_own_stream_alone() {
     }
     assert_eq!(members.write(1, samples(5, 1.0)).await.status, StatusCode::NO_CONTENT);
     members.have(0..3, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histograms_exemplars_and_metadata_have_copies_too() {
+    let members = Members::start(3, &view(3, 3, 1)).await;
+    let histogram = pb::Histogram {
+        count: Some(pb::histogram::Count::CountInt(3)),
+        sum: f64::from_bits(tsdb::model::STALE_NAN_BITS),
+        positive_spans: vec![pb::BucketSpan { offset: 0, length: 2 }],
+        positive_deltas: vec![1, 1],
+        timestamp: NOW_MS,
+        ..Default::default()
+    };
+    let live = pb::Histogram { sum: 4.5, timestamp: NOW_MS - 1000, ..histogram.clone() };
+    let exemplar = pb::Exemplar { labels: Vec::new(), value: 1.0, timestamp: NOW_MS };
+    let stale = f64::from_bits(tsdb::model::STALE_NAN_BITS);
+    let request = pb::WriteRequest {
+        timeseries: vec![
+            pb::TimeSeries { histograms: vec![live, histogram], ..series(&[("__name__", "h")], &[]) },
+            // As Prometheus sends them: an exemplar stands in a series of its own.
+            pb::TimeSeries { exemplars: vec![exemplar], ..series(&[("__name__", "h")], &[]) },
+            series(&[("__name__", "m"), ("i", "1")], &[(NOW_MS - 1000, 1.0), (NOW_MS, stale)]),
+        ],
+        metadata: vec![pb::MetricMetadata {
+            r#type: 3,
+            metric_family_name: "h".to_owned(),
+            help: "helps".to_owned(),
+            unit: "s".to_owned(),
+        }],
+    };
+    let answer = members.0[0].node.write_request(&request).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    let asked = [
+        format!("query?query=h&time={}", (NOW_MS - 1000) / 1000),
+        format!("query?query=h&time={}", NOW_MS / 1000),
+        format!("query?query=m[1m]&time={}", NOW_MS / 1000),
+        "query_exemplars?query=h".to_owned(),
+        "metadata?metric=h".to_owned(),
+    ];
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for path in asked {
+        let path = format!("/api/v1/{path}");
+        let first = members.0[0].node.get(&path).await.data();
+        for node in 1..3 {
+            assert_eq!(members.0[node].node.get(&path).await.data(), first, "{path}");
+        }
+    }
+    let kept = members.0[2].node.get("/api/v1/metadata?metric=h").await.data();
+    assert_eq!(kept["h"][0]["help"], "helps");
+    let exemplars = members.0[1].node.get("/api/v1/query_exemplars?query=h").await.data();
+    assert_eq!(exemplars[0]["exemplars"][0]["value"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_go_away_leave_nothing_broken() {
+    let members = Members::start(3, &view(3, 3, 1)).await;
+    for i in 0..60u64 {
+        // Dropped wherever it happens to be.
+        let write = members.write((i % 3) as usize, samples(40, i as f64));
+        let _ = tokio::time::timeout(Duration::from_micros(150 * i), write).await;
+    }
+    let answer = members.write(0, samples(40, 1000.0)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    members.have(0..3, 40).await;
+    let is_same = async || {
+        let first = members.values(0, "m").await;
+        first == members.values(1, "m").await && first == members.values(2, "m").await
+    };
+    for _ in 0..100 {
+        if is_same().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("replicas differ");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_leaves_hints_of_what_nobody_answered() {
+    let mut members = Members::start(3, &view(3, 3, 1)).await;
+    members.0[2].down().await;
+    assert_eq!(members.write(0, samples(10, 1.0)).await.status, StatusCode::NO_CONTENT);
+    members.0[0].node.stop.cancel();
+    let disk = members.0[0].node.disk.clone();
+    let hints = members.0[0].node.app.replicator.hints().clone();
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if hints.pending().stores == [StoreId(3)] && disk.list(&tsdb::files::hints(3)).is_ok() {
+            return;
+        }
+    }
+    panic!("there is no hint");
 }

@@ -54,6 +54,9 @@ use crate::metrics::Asked;
 /// How often a write is routed again because the ring changed under it.
 const ROUNDS_MAX: u32 = 4;
 
+/// How long a stopping node waits for answers to what it has sent.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A promise that the ring document by which a write goes isn't left behind while it is held: until the write's
 /// samples are appended.
 pub type Admission = Box<dyn Send>;
@@ -207,14 +210,32 @@ impl Replicator {
         &self.shared.hints
     }
 
-    /// Keeps and sends hints until `stop`.
-    pub fn start(&self, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
+    /// Keeps and sends hints until `stop`; then what is under way gets a moment to be answered, or becomes hints.
+    pub fn start(self: &Arc<Self>, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
         let shared = &self.shared;
-        let (hints, stopped) = (shared.hints.clone(), stop.clone());
-        let write = async move { hints.write(stopped).await };
+        let (replicator, stopped) = (self.clone(), stop.clone());
+        let write = async move {
+            let ended = CancellationToken::new();
+            let end = async {
+                stopped.cancelled().await;
+                replicator.end().await;
+                ended.cancel();
+            };
+            tokio::join!(end, replicator.shared.hints.write(ended.clone()));
+        };
         let (membership, peers) = (shared.membership.clone(), shared.peers.clone());
         let (replay, stopped) = (Replay { hints: shared.hints.clone(), peers, membership }, stop.clone());
         [tokio::spawn(write), tokio::spawn(async move { replay.run(stopped).await })]
+    }
+
+    /// Ends the streams to all peers.
+    async fn end(&self) {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let all: Vec<_> = self.outbound.lock().values().cloned().collect();
+        while Instant::now() < deadline && !all.iter().all(|outbound| outbound.is_idle()) {
+            tokio::time::sleep(STOP_TIMEOUT / 100).await;
+        }
+        all.iter().for_each(|outbound| outbound.end());
     }
 
     /// What `/metrics` tells of writes to others.

@@ -127,7 +127,7 @@ impl Outbound {
                 () = stopped.cancelled() => {}
                 () = run => {}
             }
-            task.fail("the node is stopping, or the store has left the ring");
+            task.fail(STOPPING);
         });
         Self { inner, stop }
     }
@@ -137,6 +137,22 @@ impl Outbound {
         self.inner.submit(round, places, 1);
     }
 }
+
+impl Outbound {
+    /// Whether everything that was sent is answered.
+    pub fn is_idle(&self) -> bool {
+        self.inner.state.lock().unanswered.is_empty()
+    }
+
+    /// Ends the stream; what is under way becomes hints.
+    pub fn end(&self) {
+        self.stop.cancel();
+        self.inner.fail(STOPPING);
+    }
+}
+
+/// Why nothing more is sent.
+const STOPPING: &str = "the node is stopping, or the store has left the ring";
 
 impl Drop for Outbound {
     fn drop(&mut self) {
