@@ -16,6 +16,7 @@ use crate::bucket::{self, Blocks};
 use crate::cluster::{Addresses, ArriveError, Cluster, Membership};
 use crate::config::{Address, Config, Problems, WalSync};
 use crate::env::{Env, Listener, on_disk};
+use crate::identity::Identity;
 use crate::log::LogControl;
 use crate::metrics::Metrics;
 use crate::query::Queries;
@@ -29,6 +30,9 @@ use crate::{grpc, http};
 
 /// Shortest pause between maintenances, whatever is configured.
 const MAINTENANCE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Time between tries to hand over what a store has that was given up.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 
 /// An address on no network (RFC 5737): the way to it is the way to everywhere.
 const ANYWHERE: &str = "192.0.2.1:9";
@@ -199,6 +203,10 @@ impl Node {
         }
         let db = self.app.storage.db().clone();
         on_disk(&*self.app.env.pool, move || db.seal()).await?;
+        if self.app.cluster.leaving().done {
+            let (ledger, disk) = (self.app.env.ledger.clone(), self.app.env.disk.clone());
+            on_disk(&*self.app.env.pool, move || Identity::finish_leaving(&*ledger, &*disk)).await?;
+        }
         tracing::info!("stopped");
         Ok(())
     }
@@ -213,10 +221,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let disk = env.disk.clone();
         on_disk(&*env.pool, move || http::Uploads::clean(&*disk)).await?;
-        let cluster = Cluster::arrive(&config, &env, at, hooks.protocol).await?;
-        let blocks = Blocks::open(cluster.bucket().clone(), &config, &env, cluster.me()).await?;
-        blocks.shipper.belongs_to(cluster.id());
-        let storage = Storage::open(&config, &env).await?;
+        let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
         let queries = Queries::new(&config);
@@ -228,7 +233,7 @@ impl App {
         metrics.collect(replicator.hints().collector());
         Ok(Self {
             cluster,
-            blocks: Arc::new(blocks),
+            blocks,
             storage,
             committer: Committer::new(config.wal_sync == WalSync::Group),
             hasher: SeriesHasher::new(env.seed),
@@ -261,10 +266,10 @@ impl App {
             app.storage.maintain(interval, clock, pool, stopped).await;
         };
         let membership = self.cluster.clone().run(stop.clone());
-        let config = self.config.load();
-        // A node on its own shares its blocks with its bucket by links: there they would outlive their retention.
-        let (ships, every) = (!config.bucket.is_empty(), config.bucket_interval.to_std());
-        let mut tasks = self.blocks.start(self.storage.db().clone(), ships, every, stop);
+        let every = self.config.load().bucket_interval.to_std();
+        // Only what a drain or a closing placement needs is shipped: while nothing compacts, more would lie there once
+        // for each replica.
+        let mut tasks = self.blocks.start(self.storage.db().clone(), false, every, stop);
         tasks.extend([tokio::spawn(commits), tokio::spawn(maintenance), tokio::spawn(membership)]);
         tasks.extend(self.replicator.start(stop));
         self.repair.join(self.cluster.peers().clone(), self.cluster.subscribe());
@@ -302,10 +307,38 @@ impl App {
         }
         let taken = old.reloaded(&new);
         self.storage.configure(&taken);
+        self.cluster.configure(&taken);
         self.config.store(Arc::new(taken));
         self.config_time_ms.store(self.env.clock.now_ms(), Ordering::Relaxed);
         tracing::info!(restart = ?restart, "configuration reloaded");
         Ok(restart)
+    }
+}
+
+/// Finds the cluster and opens what this store has. One that was given up meanwhile first hands over what it has, and
+/// then begins anew with an empty folder.
+async fn open_store(
+    config: &Config,
+    env: &Env,
+    at: &Addresses,
+    protocol: grpc::Protocol,
+) -> Result<(Arc<Cluster>, Storage, Arc<Blocks>), StartError> {
+    loop {
+        let cluster = Cluster::arrive(config, env, at, protocol).await?;
+        let storage = Storage::open(config, env).await?;
+        let blocks = Blocks::open(cluster.bucket().clone(), config, env, cluster.me()).await;
+        let blocks = Arc::new(blocks.map_err(ArriveError::from)?);
+        cluster.keep(storage.db(), &blocks, env, storage.is_loss()).await?;
+        if !cluster.is_forgotten() {
+            return Ok((cluster, storage, blocks));
+        }
+        tracing::warn!(store = %cluster.me(), "this store is no member any more: it hands over what it has, and begins anew");
+        while let Err(error) = cluster.empty().await {
+            tracing::warn!(error, "what this store has isn't in the bucket yet");
+            tokio::time::sleep(HAND_OVER_EVERY).await;
+        }
+        let (db, ledger) = (storage.db().clone(), env.ledger.clone());
+        on_disk(&*env.pool, move || db.seal().and_then(|()| Identity::leave(&*ledger))).await?;
     }
 }
 

@@ -23,6 +23,7 @@ const UNLIMITED_MS: i64 = 100 * 365 * 24 * 60 * 60 * 1000;
 pub struct Storage {
     db: Arc<Db>,
     configured: RwLock<HashMap<TenantId, Arc<Tenant>>>,
+    is_loss: bool,
 }
 
 impl Storage {
@@ -40,9 +41,15 @@ impl Storage {
         let opened = opened.await;
         let (db, recovery) = opened?;
         log_recovery(&recovery, began.elapsed());
-        let storage = Self { db: Arc::new(db), configured: RwLock::default() };
+        let is_loss = recovery.is_loss();
+        let storage = Self { db: Arc::new(db), configured: RwLock::default(), is_loss };
         storage.configure(config);
         Ok(storage)
+    }
+
+    /// Whether samples may be missing that this store once acked.
+    pub fn is_loss(&self) -> bool {
+        self.is_loss
     }
 
     /// The engine.

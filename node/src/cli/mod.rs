@@ -11,8 +11,10 @@ mod config;
 mod dev;
 mod failure;
 mod import;
+mod node;
 mod output;
 mod query;
+mod ring;
 mod run;
 mod when;
 mod work_dir;
@@ -42,6 +44,13 @@ enum Verb {
     Run(run::Run),
     /// Run a cluster on this machine, to try things out
     Dev(dev::Dev),
+    /// Show the cluster at a glance
+    Status(ring::Status),
+    /// Show the ring: who keeps what
+    Ring(ring::Ring),
+    /// List members, have one leave, give one up
+    #[command(subcommand)]
+    Node(node::Node),
     /// Ask a PromQL question
     #[command(subcommand)]
     Query(query::Query),
@@ -93,6 +102,9 @@ impl Verb {
         match self {
             Self::Run(verb) => block_on(verb.run(output)),
             Self::Dev(verb) => block_on(verb.run(output)),
+            Self::Status(verb) => block_on(verb.run(output)),
+            Self::Ring(verb) => block_on(verb.run(output)),
+            Self::Node(verb) => block_on(verb.run(output)),
             Self::Query(verb) => block_on(verb.run(output)),
             Self::Series(verb) => block_on(verb.run(output)),
             Self::Labels(verb) => block_on(verb.run(output)),

@@ -147,12 +147,22 @@ impl Run {
         let settings = self.settings;
         let protocol = Protocol::shifted(self.protocol_shift);
         let hooks = Hooks { reload: Some(Box::new(move || settings.load())), log: Some(control), protocol };
-        let node = Node::start_with(config, env, hooks).await.map_err(|e| Failure::failed(e.to_string()))?;
+        let node = tokio::select! {
+            biased;
+            () = signals.stop() => return Ok(()),
+            started = Node::start_with(config, env, hooks) => started.map_err(|e| Failure::failed(e.to_string()))?,
+        };
         announce(&node, &data_dir, output)?;
-        while let Signal::Reload = signals.next().await {
-            match node.reload() {
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "the configuration wasn't reloaded"),
+        loop {
+            tokio::select! {
+                biased;
+                signal = signals.next() => match signal {
+                    Signal::Stop => break,
+                    Signal::Reload => if let Err(error) = node.reload() {
+                        tracing::error!(%error, "the configuration wasn't reloaded");
+                    },
+                },
+                () = node.cluster().ended().cancelled() => break,
             }
         }
         output.note("stopping");

@@ -1,5 +1,6 @@
 //! What a node asks of others about membership.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,14 @@ pub(super) struct Hello {
     pub(super) highest_incarnation: u64,
 }
 
+/// What a store vouches for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Vouched {
+    pub(super) placements: BTreeSet<Epoch>,
+    /// By tenant.
+    pub(super) catalogs: BTreeMap<String, u64>,
+}
+
 type Client = MembershipClient<PeerChannel>;
 
 impl Calls {
@@ -60,6 +69,12 @@ impl Calls {
         })
     }
 
+    /// Sends a message of gossip.
+    pub(super) async fn gossip(&self, to: &str, frame: Bytes) -> Result<(), Status> {
+        let mut client = Self::client(self.0.to_address(to, Lane::Gossip)?, SHORT);
+        client.gossip(pb::GossipRequest { frame }).await.map(drop)
+    }
+
     /// The document that a store has adopted.
     pub(super) async fn document(&self, store: StoreId) -> Result<Document, Status> {
         let answer = self.store(store, LONG)?.document(pb::DocumentRequest {}).await?.into_inner();
@@ -78,6 +93,20 @@ impl Calls {
         Ok(self.store(store, LONG)?.adopt(pb::AdoptRequest { document }).await?.into_inner().epoch)
     }
 
+    /// The placements that a store vouches for, and the versions of catalogs that list what it had for them.
+    pub(super) async fn vouch(&self, store: StoreId, epoch: Epoch) -> Result<Vouched, Status> {
+        let answer = self.store(store, SHORT)?.vouch(pb::VouchRequest { epoch }).await?.into_inner();
+        let catalogs = answer.catalogs.into_iter().map(|catalog| (catalog.tenant, catalog.version)).collect();
+        Ok(Vouched { placements: answer.placements.into_iter().collect(), catalogs })
+    }
+
+    /// How long `store` has missed `other`, and whether it is sound itself.
+    pub(super) async fn missed(&self, store: StoreId, other: StoreId) -> Result<(Duration, bool), Status> {
+        let request = pb::ObserveRequest { store: other.to_string() };
+        let answer = self.store(store, SHORT)?.observe(request).await?.into_inner();
+        Ok((Duration::from_millis(answer.missed_ms), answer.sound))
+    }
+
     /// Asks a store whether it can reach this one at an address; the problem if it can't.
     pub(super) async fn reach(
         &self,
@@ -88,6 +117,22 @@ impl Calls {
         let request = pb::ReachRequest { address, store: me.to_string() };
         let problem = self.store(store, LONG)?.reach(request).await?.into_inner().problem;
         Ok((!problem.is_empty()).then_some(problem))
+    }
+
+    /// Asks a store how far its leaving is, after having it begin where `begin` is set.
+    pub(super) async fn leave(
+        &self,
+        store: StoreId,
+        begin: bool,
+        stop: bool,
+    ) -> Result<(String, bool), Status> {
+        let answer = self.store(store, LONG)?.leave(pb::LeaveRequest { begin, stop }).await?.into_inner();
+        Ok((answer.progress, answer.done))
+    }
+
+    /// Tells a store that what it lost is accepted.
+    pub(super) async fn accept_loss(&self, store: StoreId) -> Result<(), Status> {
+        self.store(store, LONG)?.accept_loss(pb::AcceptLossRequest {}).await.map(drop)
     }
 }
 

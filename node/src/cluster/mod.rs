@@ -6,6 +6,11 @@
 //! | `documents` | the ring document in the bucket and in the ledger |
 //! | `gate` | letting writes in by epoch |
 //! | `calls`, `service` | what nodes ask each other about membership |
+//! | `gossip` | gossip on the peer port |
+//! | `drive` | from one ring document to the next |
+//! | `keeper` | what this store can vouch for |
+//! | `leave`, `operate` | draining, and what else operators ask for |
+//! | `describe` | what it all looks like, as JSON |
 //!
 //! A node alone is a cluster of one, on the same code.
 //!
@@ -13,43 +18,64 @@
 //! that were routed by an older one are refused; others see its epoch on every call and fetch it; and when the last
 //! older write that had been let in is in the log, the adoption is done, and may be told to whoever counts adoptions.
 
-#[allow(dead_code, reason = "what changes the ring comes next")]
 mod arrive;
-#[allow(dead_code, reason = "what changes the ring comes next")]
 mod calls;
-#[allow(dead_code, reason = "what changes the ring comes next")]
+mod describe;
 mod documents;
+mod drive;
 mod gate;
+mod gossip;
+mod keeper;
+mod leave;
+mod operate;
 mod service;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ring::epoch::{Conflict, Invalid, MemberInfo, MemberState, NewMember, Offer};
+use ring::gossip::Gossip;
+use ring::member::{Members, Profile};
 use ring::{ClusterId, Document, Epoch, StoreId, View};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tsdb::db::Db;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 pub use arrive::ArriveError;
+pub use drive::ChangeError;
 pub use gate::Admission;
+pub use leave::{LEFT, Leaving};
 pub use service::Membership;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Blocks, Bucket};
 use crate::config::Config;
 use crate::env::{Env, on_disk};
 use crate::grpc::{Me, Peers, Protocol};
 use crate::identity::Identity;
 use crate::receive::replicate;
 use arrive::Newcomer;
-use calls::Calls;
+use calls::{Calls, Vouched};
 use documents::Documents;
+use drive::Driver;
 use gate::Gate;
+use gossip::OverCalls;
+use keeper::{Keeper, NotYet};
 
 /// Pause before news are fetched again after a failure.
-const FETCH_RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+const FETCH_RETRY: Duration = Duration::from_millis(500);
+/// Time between tries to bring into the bucket what others wait for.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Longest time between looks at who is away; after a longer one this node was paused, and what it saw counts no more.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_secs(10);
+/// Time between tries to learn whether others reach this node.
+const REACH_EVERY: Duration = Duration::from_secs(10);
 
 /// Where this node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +90,6 @@ pub struct Addresses {
 pub struct Cluster {
     identity: Identity,
     /// What the ring should say of this node.
-    #[allow(dead_code, reason = "what changes the ring comes next")]
     info: NewMember,
     documents: Documents,
     bucket: Arc<Bucket>,
@@ -76,6 +101,23 @@ pub struct Cluster {
     view: watch::Sender<Arc<View>>,
     /// The highest incarnation seen of each store, as in the ledger.
     incarnations: Mutex<BTreeMap<StoreId, u64>>,
+    /// The configuration, for what can change while running.
+    settings: ArcSwap<Config>,
+    /// Tells this process from another that has the same ledger.
+    instance: u64,
+    /// There once the storage is open.
+    keeper: OnceLock<Keeper>,
+    /// There once others can answer.
+    gossip: OnceLock<Gossip>,
+    /// Members that aren't there, and since when this node has missed them without a break.
+    missing: Mutex<BTreeMap<StoreId, Instant>>,
+    /// By subject, what is wrong just now.
+    noted: Mutex<BTreeMap<&'static str, String>>,
+    leaving: Mutex<Leaving>,
+    ended: CancellationToken,
+    stopped: CancellationToken,
+    /// Whether it was a member, and is none any more.
+    forgotten: bool,
 }
 
 /// A write was routed by a document that is too old; here is the one that holds.
@@ -170,10 +212,14 @@ impl Cluster {
                 "the ring's replication factor holds; `carillon ring replication-factor` changes it"
             );
         }
-        Self::enter(env, identity, protocol, info, documents, bucket, arrival.document).await
+        let forgotten = arrival.forgotten && !arrival.rolled_back;
+        Self::enter(config, env, identity, protocol, info, documents, bucket, arrival.document, forgotten)
+            .await
     }
 
+    #[allow(clippy::too_many_arguments, reason = "all that is known by then, once")]
     async fn enter(
+        config: &Config,
         env: &Env,
         identity: Identity,
         protocol: Protocol,
@@ -181,6 +227,7 @@ impl Cluster {
         documents: Documents,
         bucket: Arc<Bucket>,
         document: Document,
+        forgotten: bool,
     ) -> Result<Arc<Self>, ArriveError> {
         let invalid = |e: Invalid| ArriveError::Ring(e.to_string());
         let me = Me::new(identity.store, protocol);
@@ -199,6 +246,16 @@ impl Cluster {
             adopting: tokio::sync::Mutex::default(),
             view: watch::Sender::new(view.clone()),
             incarnations: Mutex::new(incarnations),
+            settings: ArcSwap::from_pointee(config.clone()),
+            instance: fresh(env, "instance") as u64,
+            keeper: OnceLock::new(),
+            gossip: OnceLock::new(),
+            missing: Mutex::default(),
+            noted: Mutex::default(),
+            leaving: Mutex::default(),
+            ended: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            forgotten,
         });
         cluster.gate.close_below(view.epoch());
         cluster.publish(view);
@@ -249,12 +306,90 @@ impl Cluster {
     /// Whether a store is there, as far as this node can see; for choosing whom to ask first, and never for deciding
     /// whether an answer is complete.
     pub fn is_alive(&self, store: StoreId) -> bool {
-        store == self.me()
+        store == self.me() || drive::is_alive(&self.members(), store)
     }
 
-    /// Whether this node has its place in the ring.
+    /// Everybody whom gossip knows.
+    pub fn members(&self) -> Arc<Members> {
+        self.gossip.get().map(|gossip| gossip.members().borrow().clone()).unwrap_or_default()
+    }
+
+    /// Whether this node has its place in the ring, or drains.
     pub fn is_member(&self) -> bool {
         self.view.borrow().document().members.get(&self.me()).is_some_and(belongs)
+    }
+
+    /// What this node is to the ring; `None` before it has joined.
+    fn state(&self) -> Option<MemberState> {
+        self.view.borrow().document().members.get(&self.me()).map(|member| member.state)
+    }
+
+    /// Whether this store was a member and was given up: it may only hand over what it has, and begin anew.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
+    /// Whether this store may lack samples that it acked for an open placement: its answers don't count for it.
+    pub fn disclaimed(&self, placement: Epoch) -> bool {
+        self.keeper.get().is_some_and(|keeper| keeper.disclaims(placement))
+    }
+
+    /// Takes a changed configuration.
+    pub(crate) fn configure(&self, config: &Config) {
+        self.settings.store(Arc::new(config.clone()));
+    }
+
+    /// The storage is open: from now on this store can vouch for what it has. `is_loss` tells whether samples may be
+    /// missing that it acked.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub(crate) async fn keep(
+        &self,
+        db: &Arc<Db>,
+        blocks: &Arc<Blocks>,
+        env: &Env,
+        is_loss: bool,
+    ) -> tsdb::Result<()> {
+        let view = self.view();
+        let mut disclaimed: BTreeSet<Epoch> = self.documents.disclaimed().await?.into_iter().collect();
+        if is_loss {
+            let open = view.document().placements.iter();
+            // Where nobody else could have it, not counting would only hide what is left.
+            let mine = open.filter(|p| p.rf > 1 && p.members.contains_key(&self.me())).map(|p| p.id);
+            disclaimed.extend(mine);
+            tracing::error!(placements = ?disclaimed, "this store may have lost samples that it acked: it doesn't count for what was open");
+            self.documents.disclaim(&disclaimed.iter().copied().collect::<Vec<_>>()).await?;
+        }
+        blocks.shipper.belongs_to(view.document().cluster);
+        let keeper = Keeper::new(db.clone(), blocks.clone(), env.clock.clone(), env.pool.clone(), disclaimed);
+        keeper.adopted(&view, self.me());
+        let is_first = self.keeper.set(keeper).is_ok();
+        debug_assert!(is_first, "the storage is opened once");
+        Ok(())
+    }
+
+    /// Brings everything that this store has into listed blocks.
+    ///
+    /// # Errors
+    /// What is in the way, in words; to be tried again.
+    pub(crate) async fn empty(&self) -> Result<(), String> {
+        match self.keeper.get() {
+            Some(keeper) => keeper.empty().await.map_err(|e| e.to_string()),
+            None => Err("the storage isn't open yet".to_owned()),
+        }
+    }
+
+    fn vouches(&self) -> Vouched {
+        self.keeper.get().map(Keeper::vouches).unwrap_or_default()
+    }
+
+    fn is_sound(&self) -> bool {
+        self.keeper.get().is_some_and(Keeper::is_sound)
+    }
+
+    fn disclaims_any(&self) -> bool {
+        self.keeper.get().is_some_and(|keeper| !keeper.is_sound())
     }
 
     /// Lets in a write that was routed by the document of `epoch`. The admission is to be held until the samples are
@@ -303,6 +438,9 @@ impl Cluster {
             cluster.gate.close_below(view.epoch());
             cluster.publish(view.clone());
             cluster.gate.ended_below(view.epoch()).await;
+            if let Some(keeper) = cluster.keeper.get() {
+                keeper.adopted(&view, cluster.me());
+            }
             tracing::info!(
                 epoch = view.epoch(),
                 joint = view.document().is_joint(),
@@ -319,27 +457,250 @@ impl Cluster {
         let document = view.document();
         // A second cluster can't come: documents are compared before they are adopted.
         let _ = me.join(document.cluster);
-        me.set_addresses(document.members.iter().map(|(id, m)| (*id, m.peer_address.clone())).collect());
         me.adopt(document.epoch);
         self.view.send_replace(view);
+        self.tell_addresses(&self.members());
     }
 
-    /// Does what goes on in the background until `stop`.
+    /// Does what goes on in the background until `stop`: gossip, news, changes of the ring, blocks that others wait
+    /// for.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut news = self.peers.me().newest();
+        let gossip = self.gossip.get_or_init(|| self.start_gossip());
+        self.resume_leaving().await;
+        let driver = tokio::spawn(Driver::new(self.clone()).run(stop.clone()));
+        let keeping = tokio::spawn(self.clone().keep_on(stop.clone()));
+        let reaching = tokio::spawn(self.clone().ask_whether_reached(stop.clone()));
+        self.clone().follow(gossip, stop).await;
+        self.stopped.cancel();
+        gossip.stop();
+        for task in [driver, keeping, reaching] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the cluster failed");
+            }
+        }
+    }
+
+    fn start_gossip(&self) -> Gossip {
+        let view = self.view();
+        let me = ring::gossip::Me {
+            cluster: view.document().cluster,
+            store: self.me(),
+            incarnation: self.identity.incarnation,
+            instance: self.instance,
+        };
+        let settings = self.settings.load();
+        let seeds = settings.seeds.0.iter().map(|seed| seed.0.clone());
+        let members = view.document().members.values().filter(|m| belongs(m)).map(|m| m.peer_address.clone());
+        let all: BTreeSet<String> = seeds.chain(members).filter(|a| *a != self.info.peer_address).collect();
+        let transport = Arc::new(OverCalls::new(self.calls.clone()));
+        let interval = settings.gossip_interval.to_std();
+        Gossip::start(me, self.profile(), all.into_iter().collect(), transport, interval)
+    }
+
+    fn profile(&self) -> Profile {
+        Profile {
+            name: self.info.name.clone(),
+            zone: self.info.zone.clone(),
+            peer_address: self.info.peer_address.clone(),
+            http_address: self.info.http_address.clone(),
+            ring_epoch: self.view().epoch(),
+            ready: self.is_member(),
+            headroom_percent: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Follows what others tell, by gossip and on every call: newer documents, new addresses, who is away.
+    async fn follow(self: Arc<Self>, gossip: &Gossip, stop: CancellationToken) {
+        let (mut news, mut views, mut members) =
+            (self.peers.me().newest(), self.subscribe(), gossip.members());
+        let mut watched = Instant::now();
         loop {
-            let seen = *news.borrow_and_update();
-            let fetched = match seen.store {
-                Some(store) if seen.epoch > self.view().epoch() => self.fetch(store).await,
+            gossip.say(self.profile());
+            let known = members.borrow_and_update().clone();
+            let now = Instant::now();
+            self.watch(&known, now - watched >= PAUSE_MIN);
+            watched = now;
+            self.tell_addresses(&known);
+            let (heard, held) = (*news.borrow_and_update(), views.borrow_and_update().epoch());
+            let gossiped = known
+                .seen
+                .iter()
+                .filter(|(_, seen)| seen.alive)
+                .max_by_key(|(_, seen)| seen.profile.ring_epoch);
+            let newest = match gossiped {
+                Some((store, seen)) if seen.profile.ring_epoch > heard.epoch => {
+                    Some((seen.profile.ring_epoch, *store))
+                }
+                _ => heard.store.map(|store| (heard.epoch, store)),
+            };
+            let fetched = match newest {
+                Some((epoch, store)) if epoch > held => self.fetch(store).await,
                 _ => true,
             };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                changed = news.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(FETCH_RETRY), if !fetched => {}
+                _ = news.changed(), if fetched => {}
+                _ = members.changed(), if fetched => {}
+                _ = views.changed(), if fetched => {}
+                () = tokio::time::sleep(if fetched { WATCH_EVERY } else { FETCH_RETRY }) => {}
             }
         }
+    }
+
+    /// Keeps account of who is away. What was seen before a pause of this node, or while it was cut off itself, counts
+    /// for nothing.
+    fn watch(&self, members: &Members, paused: bool) {
+        let view = self.view();
+        let mut missing = self.missing.lock();
+        if paused || members.suspects_itself {
+            missing.clear();
+        }
+        if members.suspects_itself {
+            return;
+        }
+        let now = Instant::now();
+        let away: BTreeSet<StoreId> = view
+            .document()
+            .active()
+            .map(|(store, _)| store)
+            .filter(|store| *store != self.me() && !drive::is_alive(members, *store))
+            .collect();
+        missing.retain(|store, _| away.contains(store));
+        for store in away {
+            missing.entry(store).or_insert(now);
+        }
+    }
+
+    /// How long this node has missed a store without a break.
+    fn missed(&self, store: StoreId) -> Duration {
+        self.missing.lock().get(&store).map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// Active members that have been away for longer than is put up with.
+    fn gone(&self, view: &View, members: &Members) -> BTreeSet<StoreId> {
+        let Some(patience) = self.settings.load().forget_after.max() else { return BTreeSet::new() };
+        let active = view.document().active().map(|(store, _)| store);
+        active
+            .filter(|store| !drive::is_alive(members, *store) && self.missed(*store) >= patience.to_std())
+            .filter(|store| *store != self.me())
+            .collect()
+    }
+
+    /// Where stores are: as they say themselves, else as the ring document has it.
+    fn tell_addresses(&self, members: &Members) {
+        let view = self.view();
+        let mut addresses: BTreeMap<StoreId, String> =
+            view.document().members.iter().map(|(id, m)| (*id, m.peer_address.clone())).collect();
+        let said =
+            members.seen.iter().filter(|(_, seen)| seen.alive && !seen.profile.peer_address.is_empty());
+        addresses.extend(said.map(|(store, seen)| (*store, seen.profile.peer_address.clone())));
+        self.peers.me().set_addresses(addresses);
+    }
+
+    /// Brings into the bucket what others wait for, and tells the ring where this node is.
+    async fn keep_on(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let round = async {
+                let keeper = self.keeper.get()?;
+                let worked = keeper.work().await;
+                self.note_problem("keeper", worked.err().map(|error: NotYet| error.to_string()));
+                let open = self.view().document().placements.iter().map(|p| p.id).collect();
+                if let Err(error) = keeper.reclaim(&self.documents, &open).await {
+                    tracing::error!(%error, "the ledger can't be written");
+                }
+                self.introduce().await;
+                Some(())
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = round => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(KEEP_EVERY) => {}
+            }
+        }
+    }
+
+    /// Corrects what the ring document says of this node's name and addresses.
+    async fn introduce(self: &Arc<Self>) {
+        let (me, info) = (self.me(), &self.info);
+        let is_right = |member: &MemberInfo| {
+            member.name == info.name
+                && member.peer_address == info.peer_address
+                && member.http_address == info.http_address
+        };
+        if self.view().document().members.get(&me).is_none_or(|member| !belongs(member) || is_right(member)) {
+            return;
+        }
+        let change = |document: &Document| match document.members.get(&me) {
+            Some(member) if belongs(member) && !is_right(member) => {
+                document.set_addresses(me, &info.name, &info.peer_address, &info.http_address).map(Some)
+            }
+            _ => Ok(None),
+        };
+        if let Err(error) = self.change(change).await {
+            tracing::warn!(%error, "the ring doesn't know this node's new address yet; peers hear of it by gossip");
+        }
+    }
+
+    /// Asks others whether they reach this node, until one does; says loudly when none can.
+    async fn ask_whether_reached(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let others = self
+                .members()
+                .seen
+                .iter()
+                .filter(|(s, seen)| seen.alive && **s != self.me())
+                .map(|(s, _)| *s)
+                .collect::<Vec<_>>();
+            for store in others {
+                match self.calls.reach(store, self.info.peer_address.clone(), self.me()).await {
+                    Ok(None) => {
+                        self.note_problem("reach", None);
+                        return;
+                    }
+                    Ok(Some(problem)) => {
+                        let text = format!(
+                            "{} can't reach this node at {}: {problem}; correct --advertise-address, or let peers                              through to that port",
+                            self.name(store),
+                            self.info.peer_address
+                        );
+                        tracing::error!("{text}");
+                        self.note_problem("reach", Some(text));
+                    }
+                    Err(status) => {
+                        tracing::debug!(%store, reason = status.message(), "can't ask whether it reaches this node");
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REACH_EVERY) => {}
+            }
+        }
+    }
+
+    fn note_problem(&self, subject: &'static str, problem: Option<String>) {
+        let mut noted = self.noted.lock();
+        match problem {
+            Some(text) => {
+                if noted.get(subject) != Some(&text) {
+                    tracing::warn!(subject, problem = text, "a problem of the cluster");
+                }
+                noted.insert(subject, text);
+            }
+            None => drop(noted.remove(subject)),
+        }
+    }
+
+    fn noted_problems(&self) -> Vec<String> {
+        self.noted.lock().values().cloned().collect()
     }
 
     /// Fetches and adopts the document that a store has; whether that worked.

@@ -66,4 +66,47 @@ impl membership_server::Membership for Membership {
         };
         Ok(Response::new(pb::ReachResponse { problem }))
     }
+
+    async fn gossip(&self, request: Request<pb::GossipRequest>) -> Answer<pb::GossipResponse> {
+        let gossip = self.0.gossip.get().ok_or_else(|| Status::unavailable("still starting"))?;
+        match gossip.receive(&request.into_inner().frame) {
+            Ok(()) => Ok(Response::new(pb::GossipResponse {})),
+            Err(refused) => Err(Status::failed_precondition(refused.to_string())),
+        }
+    }
+
+    async fn vouch(&self, request: Request<pb::VouchRequest>) -> Answer<pb::VouchResponse> {
+        let asked = request.into_inner().epoch;
+        let held = self.0.view().epoch();
+        if held < asked {
+            return Err(Status::unavailable(format!("epoch {held} holds here, and {asked} there")));
+        }
+        let vouched = self.0.vouches();
+        let catalogs = vouched.catalogs.into_iter();
+        Ok(Response::new(pb::VouchResponse {
+            placements: vouched.placements.into_iter().collect(),
+            catalogs: catalogs.map(|(tenant, version)| pb::CatalogVersion { tenant, version }).collect(),
+        }))
+    }
+
+    async fn observe(&self, request: Request<pb::ObserveRequest>) -> Answer<pb::ObserveResponse> {
+        let missed = self.0.missed(calls::id(&request.into_inner().store)?);
+        let missed_ms = u64::try_from(missed.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(pb::ObserveResponse { missed_ms, sound: self.0.is_sound() }))
+    }
+
+    async fn leave(&self, request: Request<pb::LeaveRequest>) -> Answer<pb::LeaveResponse> {
+        let asked = request.into_inner();
+        let me = self.0.me();
+        let (progress, done) = match asked.begin {
+            true => self.0.drain(me, asked.stop).await?,
+            false => self.0.leaving_of(me).await?,
+        };
+        Ok(Response::new(pb::LeaveResponse { progress, done }))
+    }
+
+    async fn accept_loss(&self, _: Request<pb::AcceptLossRequest>) -> Answer<pb::AcceptLossResponse> {
+        self.0.accept_own_loss().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        Ok(Response::new(pb::AcceptLossResponse {}))
+    }
 }

@@ -1,6 +1,7 @@
 //! HTTP, as Prometheus's API has it; every path also stands under `/prometheus`.
 
 mod api;
+mod cluster;
 pub mod error;
 pub mod json;
 mod params;
@@ -45,6 +46,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let answers = Router::new()
         .merge(process::routes())
         .merge(api::routes())
+        .merge(cluster::routes())
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(compression);
     // Bodies of writes and uploads have limits of their own, and their answers are short.

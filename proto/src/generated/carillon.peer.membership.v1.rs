@@ -23,6 +23,13 @@ pub struct HelloResponse {
     #[prost(uint64, tag = "5")]
     pub incarnation: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GossipRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub frame: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GossipResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DocumentRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -43,6 +50,42 @@ pub struct AdoptResponse {
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VouchRequest {
+    /// Of the document that the asker has adopted; a node that has an older one can't answer.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VouchResponse {
+    /// Ids of placements.
+    #[prost(uint64, repeated, tag = "1")]
+    pub placements: ::prost::alloc::vec::Vec<u64>,
+    /// Versions of catalogs that list all of that.
+    #[prost(message, repeated, tag = "2")]
+    pub catalogs: ::prost::alloc::vec::Vec<CatalogVersion>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CatalogVersion {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObserveRequest {
+    #[prost(string, tag = "1")]
+    pub store: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObserveResponse {
+    /// 0 where the store is alive as far as the node knows.
+    #[prost(uint64, tag = "1")]
+    pub missed_ms: u64,
+    /// Whether the node has all that it ever acked for the placements that are open.
+    #[prost(bool, tag = "2")]
+    pub sound: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReachRequest {
     #[prost(string, tag = "1")]
@@ -56,6 +99,27 @@ pub struct ReachResponse {
     #[prost(string, tag = "1")]
     pub problem: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveRequest {
+    /// Whether to begin; otherwise only asks.
+    #[prost(bool, tag = "1")]
+    pub begin: bool,
+    /// Whether the process ends once the node has left.
+    #[prost(bool, tag = "2")]
+    pub stop: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveResponse {
+    /// What it does now, in words.
+    #[prost(string, tag = "1")]
+    pub progress: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub done: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptLossRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptLossResponse {}
 /// Generated client implementations.
 pub mod membership_client {
     #![allow(
@@ -161,6 +225,30 @@ pub mod membership_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// A message of gossip. An answer to it travels as a message of its own, the other way.
+        pub async fn gossip(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GossipRequest>,
+        ) -> std::result::Result<tonic::Response<super::GossipResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/carillon.peer.membership.v1.Membership/Gossip",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("carillon.peer.membership.v1.Membership", "Gossip"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The ring document that the node has adopted.
         pub async fn document(
             &mut self,
@@ -213,6 +301,57 @@ pub mod membership_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Asks which placements nobody writes by any more are in listed blocks as far as this node acked samples for them.
+        pub async fn vouch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VouchRequest>,
+        ) -> std::result::Result<tonic::Response<super::VouchResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/carillon.peer.membership.v1.Membership/Vouch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("carillon.peer.membership.v1.Membership", "Vouch"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks how long the node has missed a store without a break.
+        pub async fn observe(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ObserveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ObserveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/carillon.peer.membership.v1.Membership/Observe",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("carillon.peer.membership.v1.Membership", "Observe"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Asks the node to say hello to an address, to learn whether peers can reach it.
         pub async fn reach(
             &mut self,
@@ -237,6 +376,60 @@ pub mod membership_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Has the node leave the ring, or asks how far that is.
+        pub async fn leave(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeaveRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeaveResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/carillon.peer.membership.v1.Membership/Leave",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("carillon.peer.membership.v1.Membership", "Leave"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells the node that an operator accepts what its store lost: it counts again.
+        pub async fn accept_loss(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcceptLossRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcceptLossResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/carillon.peer.membership.v1.Membership/AcceptLoss",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "carillon.peer.membership.v1.Membership",
+                        "AcceptLoss",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -257,6 +450,11 @@ pub mod membership_server {
             &self,
             request: tonic::Request<super::HelloRequest>,
         ) -> std::result::Result<tonic::Response<super::HelloResponse>, tonic::Status>;
+        /// A message of gossip. An answer to it travels as a message of its own, the other way.
+        async fn gossip(
+            &self,
+            request: tonic::Request<super::GossipRequest>,
+        ) -> std::result::Result<tonic::Response<super::GossipResponse>, tonic::Status>;
         /// The ring document that the node has adopted.
         async fn document(
             &self,
@@ -271,11 +469,34 @@ pub mod membership_server {
             &self,
             request: tonic::Request<super::AdoptRequest>,
         ) -> std::result::Result<tonic::Response<super::AdoptResponse>, tonic::Status>;
+        /// Asks which placements nobody writes by any more are in listed blocks as far as this node acked samples for them.
+        async fn vouch(
+            &self,
+            request: tonic::Request<super::VouchRequest>,
+        ) -> std::result::Result<tonic::Response<super::VouchResponse>, tonic::Status>;
+        /// Asks how long the node has missed a store without a break.
+        async fn observe(
+            &self,
+            request: tonic::Request<super::ObserveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ObserveResponse>, tonic::Status>;
         /// Asks the node to say hello to an address, to learn whether peers can reach it.
         async fn reach(
             &self,
             request: tonic::Request<super::ReachRequest>,
         ) -> std::result::Result<tonic::Response<super::ReachResponse>, tonic::Status>;
+        /// Has the node leave the ring, or asks how far that is.
+        async fn leave(
+            &self,
+            request: tonic::Request<super::LeaveRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeaveResponse>, tonic::Status>;
+        /// Tells the node that an operator accepts what its store lost: it counts again.
+        async fn accept_loss(
+            &self,
+            request: tonic::Request<super::AcceptLossRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcceptLossResponse>,
+            tonic::Status,
+        >;
     }
     /// Who is there, and which ring document holds. Ids are 32 hex digits.
     #[derive(Debug)]
@@ -397,6 +618,49 @@ pub mod membership_server {
                     };
                     Box::pin(fut)
                 }
+                "/carillon.peer.membership.v1.Membership/Gossip" => {
+                    #[allow(non_camel_case_types)]
+                    struct GossipSvc<T: Membership>(pub Arc<T>);
+                    impl<T: Membership> tonic::server::UnaryService<super::GossipRequest>
+                    for GossipSvc<T> {
+                        type Response = super::GossipResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GossipRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Membership>::gossip(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GossipSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/carillon.peer.membership.v1.Membership/Document" => {
                     #[allow(non_camel_case_types)]
                     struct DocumentSvc<T: Membership>(pub Arc<T>);
@@ -485,6 +749,94 @@ pub mod membership_server {
                     };
                     Box::pin(fut)
                 }
+                "/carillon.peer.membership.v1.Membership/Vouch" => {
+                    #[allow(non_camel_case_types)]
+                    struct VouchSvc<T: Membership>(pub Arc<T>);
+                    impl<T: Membership> tonic::server::UnaryService<super::VouchRequest>
+                    for VouchSvc<T> {
+                        type Response = super::VouchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VouchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Membership>::vouch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VouchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/carillon.peer.membership.v1.Membership/Observe" => {
+                    #[allow(non_camel_case_types)]
+                    struct ObserveSvc<T: Membership>(pub Arc<T>);
+                    impl<
+                        T: Membership,
+                    > tonic::server::UnaryService<super::ObserveRequest>
+                    for ObserveSvc<T> {
+                        type Response = super::ObserveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ObserveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Membership>::observe(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ObserveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/carillon.peer.membership.v1.Membership/Reach" => {
                     #[allow(non_camel_case_types)]
                     struct ReachSvc<T: Membership>(pub Arc<T>);
@@ -513,6 +865,94 @@ pub mod membership_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/carillon.peer.membership.v1.Membership/Leave" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeaveSvc<T: Membership>(pub Arc<T>);
+                    impl<T: Membership> tonic::server::UnaryService<super::LeaveRequest>
+                    for LeaveSvc<T> {
+                        type Response = super::LeaveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeaveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Membership>::leave(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeaveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/carillon.peer.membership.v1.Membership/AcceptLoss" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptLossSvc<T: Membership>(pub Arc<T>);
+                    impl<
+                        T: Membership,
+                    > tonic::server::UnaryService<super::AcceptLossRequest>
+                    for AcceptLossSvc<T> {
+                        type Response = super::AcceptLossResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcceptLossRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Membership>::accept_loss(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptLossSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,0 +1,193 @@
+//! `carillon status`, `ring` and `ring owners`: the cluster as a node sees it.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::api::{Api, Connection};
+use super::output::{Output, Rows};
+
+/// Most series that `ring owners` asks about at once.
+const OWNERS_SERIES_MAX: usize = 1000;
+
+/// The cluster at a glance.
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// The ring.
+#[derive(Debug, Args)]
+pub struct Ring {
+    #[command(subcommand)]
+    verb: Option<RingVerb>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Subcommand)]
+enum RingVerb {
+    /// Show which stores keep the series that a selector matches
+    Owners(Owners),
+    /// Change how many stores keep each sample
+    ReplicationFactor(ReplicationFactor),
+}
+
+#[derive(Debug, Args)]
+struct Owners {
+    /// A selector, such as `up{job="node"}`
+    selector: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Args)]
+struct ReplicationFactor {
+    /// How many
+    copies: u32,
+    /// Do it even where samples lose copies
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Status {
+    pub(super) async fn run(self, output: &Output) -> Result<(), Failure> {
+        let api = Api::new(&self.connection)?;
+        let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        if output.is_table() {
+            output.text(&summary(&ring, &members))?;
+        }
+        let json = json!({"ring": ring, "members": members});
+        output.show(&json, || super::node::rows(&members))?;
+        for problem in ring["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            output.note(problem);
+        }
+        Ok(())
+    }
+}
+
+impl Ring {
+    pub(super) async fn run(self, output: &Output) -> Result<(), Failure> {
+        match self.verb {
+            None => placements(&self.connection, output).await,
+            Some(RingVerb::Owners(owners)) => owners.run(output).await,
+            Some(RingVerb::ReplicationFactor(change)) => change.run(output).await,
+        }
+    }
+}
+
+async fn placements(connection: &Connection, output: &Output) -> Result<(), Failure> {
+    let api = Api::new(connection)?;
+    let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
+    if output.is_table() {
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        output.text(&summary(&ring, &members))?;
+    }
+    output.show(&ring, || {
+        let mut rows = Rows::new(&["#placement", "#copies", "state", "members"]);
+        for placement in list(&ring["placements"]) {
+            let members: Vec<_> = list(&placement["members"]).iter().map(|m| text(&m["name"])).collect();
+            rows.push(vec![
+                placement["id"].to_string(),
+                placement["replication_factor"].to_string(),
+                text(&placement["state"]),
+                members.join(" "),
+            ]);
+        }
+        rows
+    })
+}
+
+impl Owners {
+    async fn run(self, output: &Output) -> Result<(), Failure> {
+        let api = Api::new(&self.connection)?;
+        let asked = [("match[]", self.selector), ("limit", OWNERS_SERIES_MAX.to_string())];
+        let series = api.ask("/api/v1/series", &asked).await?.data;
+        let found = api.ask("/api/v1/cluster/owners", &[("series", series.to_string())]).await?.data;
+        output.show(&found, || {
+            let mut rows = Rows::new(&["series", "#token", "owners"]);
+            for one in list(&found) {
+                let owners: Vec<_> = list(&one["owners"]).iter().map(text).collect();
+                rows.push(vec![one["series"].to_string(), text(&one["token"]), owners.join(" ")]);
+            }
+            rows
+        })
+    }
+}
+
+impl ReplicationFactor {
+    async fn run(self, output: &Output) -> Result<(), Failure> {
+        let api = Api::new(&self.connection)?;
+        let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
+        let now = ring["replication_factor"].as_u64().unwrap_or_default();
+        if u64::from(self.copies) < now && !self.yes {
+            return Err(Failure::usage(format!(
+                "this would keep {} copies of each sample instead of {now}; with --yes it is done",
+                self.copies
+            )));
+        }
+        let asked = [("value", self.copies.to_string()), ("lower", self.yes.to_string())];
+        let done = api.ask("/api/v1/cluster/replication_factor", &asked).await?.data;
+        output.show(&done, || {
+            let mut rows = Rows::new(&["#replication factor"]);
+            rows.push(vec![done["replication_factor"].to_string()]);
+            rows
+        })
+    }
+}
+
+/// A few lines on the whole cluster.
+fn summary(ring: &Value, members: &Value) -> String {
+    let all = list(members);
+    let alive = all.iter().filter(|m| m["alive"] == true).count();
+    let open = list(&ring["placements"]).len();
+    let state = match (ring["joint"] == true, open) {
+        (true, _) => "changing".to_owned(),
+        (false, 1) => "settled".to_owned(),
+        (false, _) => format!("settled, {} older placements still hold samples of their own", open - 1),
+    };
+    let bucket = &ring["bucket"];
+    let bucket_state = match bucket["problem"].as_str() {
+        Some(problem) => format!("away: {problem}"),
+        None => "fine".to_owned(),
+    };
+    format!(
+        "cluster   {}\nmembers   {} ({alive} alive)\nring      epoch {}, {state}\ncopies    {} of {} wanted\nbucket    {} ({bucket_state})\n",
+        text(&ring["cluster"]),
+        all.len(),
+        ring["epoch"],
+        ring["effective_rf"],
+        ring["replication_factor"],
+        text(&bucket["url"]),
+    )
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A string without its quotes; anything else as JSON.
+pub(super) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_what_is_wrong() {
+        let ring = json!({
+            "cluster": "c", "epoch": 7, "joint": false, "replication_factor": 3, "effective_rf": 2,
+            "placements": [{}, {}], "bucket": {"url": "s3://b", "problem": "timed out"},
+        });
+        let text = summary(&ring, &json!([{"alive": true}, {"alive": false}]));
+        for part in ["2 (1 alive)", "epoch 7", "1 older placements", "2 of 3 wanted", "away: timed out"] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}

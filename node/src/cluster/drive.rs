@@ -1,0 +1,462 @@
+//! Drives the ring from one document to the next.
+//!
+//! Every node watches; one at a time changes: the first living member by store id, and where it doesn't, after a while
+//! the next. Should two do so at once, compare-and-swap lets one win. In order of urgency:
+//!
+//! 1. A joint document is handed to its members, and made final when enough have adopted it; after
+//!    `cluster.transition_timeout` it is swapped back.
+//! 2. Newcomers that gossip has told of, and that answer at their address, join, several at once. One that has the
+//!    name of a member that is gone takes that one's place.
+//! 3. Earlier placements are closed when enough owners vouch.
+//! 4. A member that nobody has seen for `cluster.forget_after` is given up, when enough owners confirm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::epoch::{Change, NewMember, Refusal};
+use ring::member::Members;
+use ring::{Document, Epoch, StoreId, View, rules};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Cluster;
+use super::calls::Vouched;
+use crate::bucket;
+
+/// Time between looks at what is to be done.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long what is to be done may wait for each member that should have done it before this one.
+const TURN: Duration = Duration::from_secs(5);
+/// How long newcomers gather before they join together.
+const GATHER: Duration = Duration::from_millis(500);
+/// Most newcomers in one transition.
+const JOINS_MAX: usize = 64;
+/// Pause after a transition had to be taken back, or a change failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+const AFTER_REVERT: Duration = Duration::from_secs(30);
+/// Tries of a change that others win.
+const SWAPS_MAX: u32 = 8;
+
+/// Why the ring wasn't changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The ring doesn't allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The bucket is away.
+    #[error("the ring can't change without the bucket: {0}")]
+    Bucket(#[from] bucket::Error),
+    /// The bucket holds something older than this node has adopted.
+    #[error(
+        "the bucket's ring document has epoch {found}, and epoch {adopted} has been adopted: was the bucket restored? \
+         Put the newest document back"
+    )]
+    Restored {
+        /// In the bucket.
+        found: Epoch,
+        /// Here.
+        adopted: Epoch,
+    },
+    /// Others change it all the time.
+    #[error("the ring changes too often; try again")]
+    Busy,
+    /// It is there.
+    #[error("{0} is alive: drain it instead (`carillon node drain`)")]
+    Alive(String),
+    /// Another node can't do its part.
+    #[error("{0}")]
+    Peer(String),
+    /// The changed document can't be adopted here.
+    #[error(transparent)]
+    Adopt(#[from] super::AdoptError),
+}
+
+/// What one node remembers between looks.
+pub(super) struct Driver {
+    cluster: Arc<Cluster>,
+    /// The document that was seen last, and since when.
+    epoch: (Epoch, Instant),
+    /// Since when there is something to be done.
+    due_since: Option<Instant>,
+    /// Newcomers, and since when they wait.
+    newcomers_since: Option<Instant>,
+    not_before: Instant,
+    bucket_seen: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
+        let now = Instant::now();
+        let epoch = (cluster.view().epoch(), now);
+        Self { cluster, epoch, due_since: None, newcomers_since: None, not_before: now, bucket_seen: None }
+    }
+
+    /// Drives until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut views = self.cluster.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = views.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.look() => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let cluster = self.cluster.clone();
+        let (view, now) = (cluster.view(), Instant::now());
+        if view.epoch() != self.epoch.0 {
+            self.epoch = (view.epoch(), now);
+            self.due_since = None;
+        }
+        self.look_at_bucket(now).await;
+        let members = cluster.members();
+        let newcomers = newcomers(view.document(), &members);
+        self.newcomers_since = match newcomers.is_empty() {
+            true => None,
+            false => self.newcomers_since.or(Some(now)),
+        };
+        let gathered = self.newcomers_since.is_some_and(|since| now - since >= GATHER);
+        let gone = cluster.gone(&view, &members);
+        let due = view.document().is_joint()
+            || gathered
+            || view.document().placements.len() > 1
+            || !gone.is_empty();
+        if !due {
+            self.due_since = None;
+            return;
+        }
+        let since = *self.due_since.get_or_insert(now);
+        let Some(rank) = rank(&view, &members, cluster.me()) else { return };
+        if now < self.not_before || now - since < TURN * rank {
+            return;
+        }
+        let done = if view.document().is_joint() {
+            self.finish(&view).await
+        } else if gathered {
+            self.join(&view, newcomers, &members).await
+        } else if view.document().placements.len() > 1 {
+            self.close(&view, &members).await
+        } else {
+            self.forget(&view, &members, &gone).await
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "the ring isn't changed");
+            self.not_before = Instant::now() + AFTER_FAILURE;
+        }
+    }
+
+    /// Takes a newer document from the bucket, now and then: news that no peer has told of.
+    async fn look_at_bucket(&mut self, now: Instant) {
+        let every = self.cluster.settings.load().bucket_interval.to_std();
+        if self.bucket_seen.is_some_and(|seen| now - seen < every) {
+            return;
+        }
+        self.bucket_seen = Some(now);
+        match self.cluster.documents.current().await {
+            Ok(Some((document, _))) => {
+                let (found, adopted) = (document.epoch, self.cluster.view().epoch());
+                if found < adopted {
+                    let error = ChangeError::Restored { found, adopted };
+                    self.cluster.note_problem("bucket", Some(error.to_string()));
+                    return;
+                }
+                self.cluster.note_problem("bucket", None);
+                if let Err(error) = self.cluster.adopt(document).await {
+                    tracing::error!(%error, "the bucket's ring document isn't adopted");
+                }
+            }
+            Ok(None) => {
+                let text =
+                    "the bucket holds no ring document any more: was it emptied? Put the newest one back";
+                self.cluster.note_problem("bucket", Some(text.to_owned()));
+            }
+            Err(error) => self.cluster.note_problem("bucket", Some(error.to_string())),
+        }
+    }
+
+    /// Makes a joint document final when it may be, or swaps it back when that takes too long.
+    async fn finish(&mut self, view: &Arc<View>) -> Result<(), ChangeError> {
+        let adopted = self.cluster.hand_round(view).await;
+        let missing = rules::adoption(view, &adopted);
+        let epoch = view.epoch();
+        if missing.is_empty() {
+            return self.cluster.change(|document| step(document, epoch, Document::finish)).await.map(drop);
+        }
+        let waited = self.epoch.1.elapsed();
+        if waited < self.cluster.settings.load().transition_timeout.to_std() {
+            tracing::debug!(?missing, "waiting for owners to adopt the ring document");
+            return Ok(());
+        }
+        let waiting_for: BTreeSet<_> = missing.iter().flat_map(|m| &m.waiting_for).copied().collect();
+        let names: Vec<_> = waiting_for.into_iter().map(|store| self.cluster.name(store)).collect();
+        tracing::error!(waited_s = waited.as_secs(), waiting_for = ?names, "a change of the ring is taken back: too few nodes agree in time");
+        self.not_before = Instant::now() + AFTER_REVERT;
+        self.cluster.change(|document| step(document, epoch, Document::revert)).await.map(drop)
+    }
+
+    /// Lets newcomers in that answer at their addresses.
+    async fn join(
+        &mut self,
+        view: &View,
+        newcomers: BTreeMap<StoreId, NewMember>,
+        members: &Members,
+    ) -> Result<(), ChangeError> {
+        let mut change = Change::default();
+        for (store, member) in newcomers.into_iter().take(JOINS_MAX) {
+            let hello = self.cluster.calls.hello(&member.peer_address, self.cluster.me(), 0).await;
+            match hello {
+                Ok(hello) if hello.store == store => {}
+                other => {
+                    let answer = other.map(|hello| format!("store {} is there", hello.store));
+                    tracing::warn!(
+                        name = member.name,
+                        address = member.peer_address,
+                        ?answer,
+                        "a node wants to join and can't be reached at the address that it advertises"
+                    );
+                    continue;
+                }
+            }
+            let gone = predecessor(view.document(), members, &member)
+                .filter(|old| !change.replaces.contains_key(old));
+            match gone {
+                Some(old) => drop(change.replaces.insert(old, (store, member))),
+                None => drop(change.joins.insert(store, member)),
+            }
+        }
+        self.newcomers_since = None;
+        if change == Change::default() {
+            self.not_before = Instant::now() + AFTER_FAILURE;
+            return Ok(());
+        }
+        let names: Vec<_> = change.joins.values().map(|m| m.name.clone()).collect();
+        let replacing: Vec<_> = change.replaces.values().map(|(_, m)| m.name.clone()).collect();
+        tracing::info!(joining = ?names, ?replacing, "changing the ring");
+        let epoch = view.epoch();
+        self.cluster
+            .change(|document| step(document, epoch, |document| document.change(&change)))
+            .await
+            .map(drop)
+    }
+
+    /// Closes the placements for which enough owners vouch.
+    async fn close(&self, view: &Arc<View>, members: &Members) -> Result<(), ChangeError> {
+        let cluster = &self.cluster;
+        let mut owners: BTreeSet<StoreId> = BTreeSet::new();
+        for placement in view.document().placements.iter().rev().skip(1) {
+            owners.extend(placement.members.keys().copied());
+        }
+        let mut answers: BTreeMap<StoreId, Vouched> = BTreeMap::new();
+        if owners.remove(&cluster.me()) {
+            answers.insert(cluster.me(), cluster.vouches());
+        }
+        owners.retain(|store| is_alive(members, *store));
+        let (calls, epoch) = (cluster.calls.clone(), view.epoch());
+        answers.extend(
+            ask_all(owners, move |store| {
+                let calls = calls.clone();
+                async move { calls.vouch(store, epoch).await }
+            })
+            .await,
+        );
+        for placement in view.document().placements.iter().rev().skip(1).rev() {
+            let id = placement.id;
+            if rules::sealed_by(view, id).is_none() {
+                continue;
+            }
+            let vouching: BTreeSet<StoreId> = answers
+                .iter()
+                .filter(|(_, vouched)| vouched.placements.contains(&id))
+                .map(|(store, _)| *store)
+                .collect();
+            if let Some(missing) = rules::closing(view, id, &vouching) {
+                tracing::debug!(placement = id, ?missing, "a placement stays open");
+                continue;
+            }
+            let mut catalogs: BTreeMap<String, u64> = BTreeMap::new();
+            for (tenant, version) in vouching.iter().flat_map(|store| &answers[store].catalogs) {
+                let highest = catalogs.entry(tenant.clone()).or_default();
+                *highest = (*highest).max(*version);
+            }
+            tracing::info!(placement = id, "closing a placement: all of it lies in listed blocks");
+            cluster
+                .change(|document| step(document, epoch, |document| document.close(id, &catalogs)))
+                .await?;
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Gives up members that enough owners have missed for long enough.
+    async fn forget(
+        &self,
+        view: &Arc<View>,
+        members: &Members,
+        gone: &BTreeSet<StoreId>,
+    ) -> Result<(), ChangeError> {
+        let cluster = &self.cluster;
+        let Some(patience) = cluster.settings.load().forget_after.max() else { return Ok(()) };
+        for store in gone {
+            let mut others: BTreeSet<StoreId> = view.stores().map(|(_, other)| other).collect();
+            others.retain(|other| other != store && is_alive(members, *other));
+            let mut confirming = BTreeSet::new();
+            if others.remove(&cluster.me()) && cluster.is_sound() {
+                confirming.insert(cluster.me());
+            }
+            let (calls, missed) = (cluster.calls.clone(), *store);
+            let answers = ask_all(others, move |other| {
+                let calls = calls.clone();
+                async move { calls.missed(other, missed).await }
+            });
+            let confirmed = |(other, (missed, sound)): (StoreId, (Duration, bool))| {
+                (sound && missed >= patience.to_std()).then_some(other)
+            };
+            confirming.extend(answers.await.into_iter().filter_map(confirmed));
+            let missing = rules::forgetting(view, *store, &confirming);
+            if !missing.is_empty() {
+                tracing::debug!(%store, ?missing, "a member that is gone can't be given up yet");
+                continue;
+            }
+            tracing::warn!(name = cluster.name(*store), %store, "nobody has seen a member for long: it is given up");
+            let epoch = view.epoch();
+            return cluster
+                .change(|document| step(document, epoch, |document| document.change(&Change::lose(*store))))
+                .await
+                .map(drop);
+        }
+        Ok(())
+    }
+}
+
+/// Applies a step to the document that it was decided on, and none other.
+fn step(
+    document: &Document,
+    decided_on: Epoch,
+    step: impl FnOnce(&Document) -> Result<Document, Refusal>,
+) -> Result<Option<Document>, Refusal> {
+    if document.epoch == decided_on { step(document).map(Some) } else { Ok(None) }
+}
+
+/// Asks several stores at once; the answers of those that answer.
+async fn ask_all<T, F>(stores: BTreeSet<StoreId>, ask: impl Fn(StoreId) -> F) -> BTreeMap<StoreId, T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, tonic::Status>> + Send + 'static,
+{
+    let asked: Vec<_> = stores.into_iter().map(|store| (store, tokio::spawn(ask(store)))).collect();
+    let mut answers = BTreeMap::new();
+    for (store, answer) in asked {
+        match answer.await {
+            Ok(Ok(answer)) => drop(answers.insert(store, answer)),
+            Ok(Err(status)) => tracing::debug!(%store, reason = status.message(), "no answer"),
+            Err(error) => tracing::error!(%error, "asking a store failed"),
+        }
+    }
+    answers
+}
+
+/// Who gossips and was never part of the ring.
+fn newcomers(document: &Document, members: &Members) -> BTreeMap<StoreId, NewMember> {
+    let new = members.seen.iter().filter(|(store, seen)| seen.alive && !document.members.contains_key(store));
+    new.map(|(store, seen)| {
+        let profile = seen.profile.clone();
+        let member = NewMember {
+            name: profile.name,
+            zone: profile.zone,
+            peer_address: profile.peer_address,
+            http_address: profile.http_address,
+        };
+        (*store, member)
+    })
+    .filter(|(_, member)| !member.peer_address.is_empty())
+    .collect()
+}
+
+/// The member whose place a newcomer takes: one of its name that is gone, which is certain where the newcomer answers at
+/// that one's address.
+fn predecessor(document: &Document, members: &Members, new: &NewMember) -> Option<StoreId> {
+    let is_gone = |(store, old): &(StoreId, &ring::epoch::MemberInfo)| {
+        old.name == new.name && (old.peer_address == new.peer_address || !is_alive(members, *store))
+    };
+    document.active().find(is_gone).map(|(store, _)| store)
+}
+
+/// How many living members should act before this one; `None` where this isn't a member.
+fn rank(view: &View, members: &Members, me: StoreId) -> Option<u32> {
+    let active: Vec<StoreId> = view.document().active().map(|(store, _)| store).collect();
+    let before = active.iter().filter(|store| **store < me && is_alive(members, **store)).count();
+    active.contains(&me).then_some(before as u32)
+}
+
+pub(super) fn is_alive(members: &Members, store: StoreId) -> bool {
+    members.seen.get(&store).is_some_and(|seen| seen.alive)
+}
+
+impl Cluster {
+    /// Changes the ring: applies `change` to the document in the bucket, until it is there or nothing is to be changed
+    /// (`None`); then everybody is told. Returns the epoch that came of it.
+    ///
+    /// # Errors
+    /// Where the ring doesn't allow it, or the bucket is away.
+    pub(super) async fn change(
+        self: &Arc<Self>,
+        change: impl Fn(&Document) -> Result<Option<Document>, Refusal>,
+    ) -> Result<Option<Epoch>, ChangeError> {
+        for _ in 0..SWAPS_MAX {
+            let adopted = self.view().epoch();
+            let Some((document, tag)) = self.documents.current().await? else {
+                return Err(ChangeError::Restored { found: 0, adopted });
+            };
+            if document.epoch < adopted {
+                return Err(ChangeError::Restored { found: document.epoch, adopted });
+            }
+            let changed = change(&document)?;
+            if document.epoch > adopted {
+                self.adopt(document).await?;
+            }
+            let Some(changed) = changed else { return Ok(None) };
+            if self.documents.swap(&tag, &changed).await? {
+                let epoch = self.adopt(changed).await?;
+                let (cluster, view) = (self.clone(), self.view());
+                tokio::spawn(async move { cluster.hand_round(&view).await });
+                return Ok(Some(epoch));
+            }
+        }
+        Err(ChangeError::Busy)
+    }
+
+    /// Hands a document to all living members; those who go by it then.
+    async fn hand_round(&self, view: &View) -> BTreeSet<StoreId> {
+        let members = self.members();
+        let mut stores: BTreeSet<StoreId> =
+            view.stores().map(|(_, store)| store).filter(|store| is_alive(&members, *store)).collect();
+        stores.extend(view.document().transition.iter().flat_map(|transition| &transition.joins).copied());
+        stores.remove(&self.me());
+        let (calls, document) = (self.calls.clone(), bytes::Bytes::from(view.document().encode()));
+        let answers = ask_all(stores, move |store| {
+            let (calls, document) = (calls.clone(), document.clone());
+            async move { calls.adopt(store, document).await }
+        });
+        let mut adopted: BTreeSet<StoreId> = answers
+            .await
+            .into_iter()
+            .filter(|(_, epoch)| *epoch == view.epoch())
+            .map(|(store, _)| store)
+            .collect();
+        // Whoever is still adopting it hasn't yet.
+        let _settled = self.adopting.lock().await;
+        if self.view().epoch() == view.epoch() {
+            adopted.insert(self.me());
+        }
+        adopted
+    }
+}

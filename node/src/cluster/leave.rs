@@ -1,0 +1,169 @@
+//! Leaving the ring: a drain, told of step by step.
+//!
+//! 1. The ring goes over to a placement without this node.
+//! 2. Both heads of every tenant are cut; all blocks are uploaded and listed.
+//! 3. The placements in which it stood are closed, for which enough owners vouch, itself among them. Until then it
+//!    answers questions.
+//! 4. Its ledger says that the folder is to be emptied: that happens when the process ends, or when it starts again,
+//!    as a new store.
+//!
+//! A process that ends in between goes on with it when it starts again. With the bucket away it stays, and says why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::epoch::{Change, MemberState, Refusal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ChangeError, Cluster};
+use crate::env::on_disk;
+use crate::identity::Identity;
+
+/// Time between looks at what a step waits for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the last step is called.
+pub const LEFT: &str = "left";
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// What is being done, in words; empty where the node isn't leaving.
+    pub progress: String,
+    /// Whether it has left.
+    pub done: bool,
+    /// Whether the process is to end afterwards.
+    pub(super) stop: bool,
+}
+
+impl Cluster {
+    /// Begins to leave, unless that has begun; `stop` ends the process afterwards.
+    ///
+    /// # Errors
+    /// Where the ring can't do without this node.
+    pub(super) async fn leave(self: &Arc<Self>, stop: bool) -> Result<(), ChangeError> {
+        {
+            let mut leaving = self.leaving.lock();
+            leaving.stop |= stop;
+            if !leaving.progress.is_empty() {
+                if leaving.done && leaving.stop {
+                    self.ended.cancel();
+                }
+                return Ok(());
+            }
+        }
+        match self.propose_leave().await {
+            Ok(()) | Err(ChangeError::Busy | ChangeError::Bucket(_)) => {}
+            Err(ChangeError::Refused(Refusal::InTransition { .. } | Refusal::TooManyPlacements)) => {}
+            Err(refused) => return Err(refused),
+        }
+        self.progress("handing its part of the ring to the others");
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            let stopped = cluster.stopped.clone();
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = cluster.go_through_with_it() => {}
+            }
+        });
+        Ok(())
+    }
+
+    /// Goes on with what an earlier process had begun.
+    pub(super) async fn resume_leaving(self: &Arc<Self>) {
+        if self.state() == Some(MemberState::Leaving)
+            && let Err(error) = self.leave(false).await
+        {
+            tracing::error!(%error, "the drain that an earlier process began doesn't go on");
+        }
+    }
+
+    /// How far leaving is.
+    pub fn leaving(&self) -> Leaving {
+        self.leaving.lock().clone()
+    }
+
+    /// Cancelled when this node has left and its process is to end.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    async fn propose_leave(self: &Arc<Self>) -> Result<(), ChangeError> {
+        let me = self.me();
+        let leave = |document: &ring::Document| match document.members.get(&me).map(|member| member.state) {
+            Some(MemberState::Active) => document.change(&Change::leave(me)).map(Some),
+            _ => Ok(None),
+        };
+        self.change(leave).await.map(drop)
+    }
+
+    async fn go_through_with_it(self: &Arc<Self>) {
+        let me = self.me();
+        loop {
+            let view = self.view();
+            let document = view.document();
+            if !document.is_joint() && !document.current().members.contains_key(&me) {
+                break;
+            }
+            if !document.is_joint()
+                && let Err(error) = self.propose_leave().await
+            {
+                self.progress(&format!("handing its part of the ring to the others: {error}"));
+                tokio::time::sleep(RETRY).await;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.progress("cutting and uploading all blocks");
+        while let Err(error) = self.empty().await {
+            self.progress(&error);
+            tokio::time::sleep(RETRY).await;
+        }
+        loop {
+            let view = self.view();
+            let document = view.document();
+            if !document.is_owner(me) && !document.is_joint() {
+                break;
+            }
+            let open: Vec<_> = document.placements.iter().filter(|p| p.members.contains_key(&me)).collect();
+            let ids: Vec<_> = open.iter().map(|placement| placement.id.to_string()).collect();
+            self.progress(&format!(
+                "waiting for the other owners of placement {} to upload theirs",
+                ids.join(", ")
+            ));
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let ledger = self.documents.ledger.clone();
+        while let Err(error) = self.remember_to_empty(&ledger).await {
+            self.progress(&format!("writing to the ledger: {error}"));
+            tokio::time::sleep(RETRY).await;
+        }
+        tracing::info!("this node has left the ring; its folder is emptied when the process ends");
+        let stop = {
+            let mut leaving = self.leaving.lock();
+            leaving.progress = LEFT.to_owned();
+            leaving.done = true;
+            leaving.stop
+        };
+        if stop {
+            // Whoever follows the progress shall see the end of it.
+            tokio::time::sleep(RETRY).await;
+            self.ended.cancel();
+        }
+    }
+
+    async fn remember_to_empty(&self, ledger: &Arc<dyn crate::env::Ledger>) -> tsdb::Result<()> {
+        let ledger = ledger.clone();
+        on_disk(&*self.documents.pool, move || Identity::leave(&*ledger)).await
+    }
+
+    fn progress(&self, what: &str) {
+        let mut leaving = self.leaving.lock();
+        if leaving.progress != what {
+            tracing::info!(progress = what, "leaving the ring");
+            leaving.progress = what.to_owned();
+        }
+    }
+}

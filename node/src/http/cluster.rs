@@ -1,0 +1,112 @@
+//! `/api/v1/cluster/*`: the cluster as this node sees it, and what operators do with it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ring::StoreId;
+use serde_json::{Map, Value, json};
+
+use super::error::{ApiError, Kind};
+use super::params::{Params, Tenant};
+use crate::cluster::ChangeError;
+use crate::node::App;
+
+/// Most series whose owners are told at once.
+const SERIES_MAX: usize = 10_000;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/cluster/members", get(members))
+        .route("/api/v1/cluster/ring", get(ring))
+        .route("/api/v1/cluster/owners", get(owners).post(owners))
+        .route("/api/v1/cluster/drain", get(draining).post(drain))
+        .route("/api/v1/cluster/forget", axum::routing::post(forget))
+        .route("/api/v1/cluster/accept_loss", axum::routing::post(accept_loss))
+        .route("/api/v1/cluster/replication_factor", axum::routing::post(replication_factor))
+}
+
+fn success(data: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], json!({"status": "success", "data": data}).to_string())
+        .into_response()
+}
+
+async fn members(State(app): State<Arc<App>>) -> Response {
+    success(&app.cluster.describe_members())
+}
+
+async fn ring(State(app): State<Arc<App>>) -> Response {
+    success(&app.cluster.describe_ring())
+}
+
+async fn owners(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let text = required(&params, "series")?;
+    let series: Vec<Map<String, Value>> =
+        serde_json::from_str(text).map_err(|e| ApiError::parameter("series", e))?;
+    if series.len() > SERIES_MAX {
+        return Err(ApiError::parameter("series", format!("at most {SERIES_MAX} at once")));
+    }
+    Ok(success(&app.cluster.describe_owners(tenant.as_str(), &series)))
+}
+
+async fn draining(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    let (progress, done) =
+        app.cluster.leaving_of(store(&params)?).await.map_err(|status| unavailable(&status))?;
+    Ok(success(&json!({"progress": progress, "done": done})))
+}
+
+async fn drain(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    let stop = params.get("stop").is_some_and(|stop| stop == "true");
+    let (progress, done) =
+        app.cluster.drain(store(&params)?, stop).await.map_err(|status| unavailable(&status))?;
+    Ok(success(&json!({"progress": progress, "done": done})))
+}
+
+async fn forget(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    app.cluster.forget(store(&params)?).await.map_err(|error| refused(&error))?;
+    Ok(success(&json!({"state": "lost"})))
+}
+
+async fn accept_loss(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    app.cluster.accept_loss(store(&params)?).await.map_err(|error| refused(&error))?;
+    Ok(success(&json!({"state": "lost, accepted"})))
+}
+
+async fn replication_factor(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    let text = required(&params, "value")?;
+    let copies = text.parse().map_err(|_| ApiError::parameter("value", "not a number"))?;
+    let lower = params.get("lower").is_some_and(|lower| lower == "true");
+    app.cluster.set_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
+    Ok(success(&json!({"replication_factor": copies})))
+}
+
+fn store(params: &Params) -> Result<StoreId, ApiError> {
+    required(params, "store")?.parse().map_err(|e| ApiError::parameter("store", e))
+}
+
+fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
+    params.get(name).ok_or_else(|| ApiError::parameter(name, "it is missing"))
+}
+
+fn refused(error: &ChangeError) -> ApiError {
+    let kind = match error {
+        ChangeError::Refused(_) => Kind::Conflict,
+        _ => Kind::Unavailable,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+fn unavailable(status: &tonic::Status) -> ApiError {
+    let kind = match status.code() {
+        tonic::Code::FailedPrecondition => Kind::Conflict,
+        _ => Kind::Unavailable,
+    };
+    ApiError::new(kind, status.message())
+}
