@@ -8,6 +8,7 @@ mod bad_input;
 mod bucket;
 mod crash;
 mod dependencies;
+mod deploy;
 mod disk_full;
 mod docs;
 mod house;
