@@ -99,7 +99,9 @@ fn kubernetes_takes_what_kustomize_makes() {
     }
     // Whatever selects pods selects these: a budget or a service without a selector is valid, and does nothing.
     let selecting = text.split("---").filter(|part| {
-        ["kind: StatefulSet", "kind: Service\n", "kind: PodDisruptionBudget"].iter().any(|kind| part.contains(kind))
+        ["kind: StatefulSet", "kind: Service\n", "kind: PodDisruptionBudget"]
+            .iter()
+            .any(|kind| part.contains(kind))
     });
     for part in selecting {
         assert!(part.contains("  selector:\n"), "no selector:\n{part}");
