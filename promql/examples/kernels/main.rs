@@ -48,6 +48,9 @@ fn main() {
         "avg_over_time(m[1d])",
         "max_over_time(m[1d])",
         "stddev_over_time(m[1d])",
+        "quantile_over_time(0.9, m[1d])",
+        "mad_over_time(m[1d])",
+        "double_exponential_smoothing(m[1d], 0.5, 0.5)",
         "rate(m[1m])",
     ] {
         measure("100 series, 1000 steps", query, &steps, &long);

@@ -58,7 +58,7 @@ pub(crate) fn join<'c>(
     let keys: Vec<Option<usize>> = many.rows.iter().map(|row| key_of(&row.labels)).collect();
     let keys_count = keys.iter().flatten().map(|key| key + 1).max().unwrap_or(0).max(ones.len());
     ones.resize_with(keys_count, Vec::new);
-    let join = Join { context, node, spec: &spec, swapped, one: &one.rows, ones: &ones };
+    let join = Join { node, spec: &spec, swapped, one: &one.rows, ones: &ones };
     join.refuse_duplicates(&many.rows)?;
     if node.matching.cardinality == Cardinality::OneToOne {
         join.refuse_many(&keys, &many.rows)?;
@@ -118,7 +118,6 @@ impl<'a> Joined<'a> {
 }
 
 struct Join<'a> {
-    context: &'a Context<'a>,
     node: &'a Binary,
     spec: &'a KeySpec,
     swapped: bool,
@@ -236,7 +235,8 @@ impl Join<'_> {
     }
 
     fn unite(&self, rows: &mut Rows<'_>) -> Result<()> {
-        if self.context.range.is_instant() && self.one_to_one() {
+        // At a single step a row has one partner; at several a fill may have made a second row of it.
+        if self.one_to_one() && rows.rows.iter().all(|row| row.values.len() == 1) {
             return Ok(());
         }
         same::unite(rows).map_err(|error| match error {

@@ -63,7 +63,7 @@ pub(crate) fn combine<'c>(
         |part| all.merge(part),
     )?;
     let mut all = Rows::paid(all.rows, all.charge);
-    if is_or && !context.range.is_instant() {
+    if is_or && all.rows.iter().any(|row| row.values.len() > 1) {
         same::unite(&mut all)?;
     }
     Ok(all)
