@@ -19,7 +19,7 @@ use crate::env::{Env, Listener, on_disk};
 use crate::identity::Identity;
 use crate::log::LogControl;
 use crate::metrics::Metrics;
-use crate::query::Queries;
+use crate::query::{Queries, Reach, Reads};
 use crate::receive::batch::SeriesHasher;
 use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
@@ -138,6 +138,7 @@ impl Node {
         let at = advertised(&config, &env, address, peer_address).await;
 
         let app = Arc::new(App::open(config, env, hooks, &at).await?);
+        app.queries.reach(Reach::new(app.cluster.clone(), app.cluster.peers().clone()));
         let stop_background = CancellationToken::new();
         let background = app.start_background(&stop_background);
         let config = app.config.load();
@@ -347,6 +348,7 @@ fn services(app: &Arc<App>) -> Routes {
     Routes::default()
         .add_service(Membership::server(app.cluster.clone()))
         .add_service(Receiver::server(app.clone(), Arc::new(app.cluster.clone())))
+        .add_service(Reads::server(app.clone()))
         .add_service(repair::Serve::service(app.clone()))
 }
 

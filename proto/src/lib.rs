@@ -29,4 +29,9 @@ pub mod peer {
     pub mod write {
         include!("generated/carillon.peer.write.v1.rs");
     }
+
+    /// What a node that answers a question asks the others.
+    pub mod read {
+        include!("generated/carillon.peer.read.v1.rs");
+    }
 }

@@ -3,12 +3,18 @@
 use std::path::Path;
 
 /// Below `proto/`. A further file is named here and its module in `src/lib.rs`.
-const FILES: [&str; 4] =
-    ["prometheus/remote_write.proto", "peer/membership.proto", "peer/repair.proto", "peer/write.proto"];
+const FILES: [&str; 5] = [
+    "prometheus/remote_write.proto",
+    "peer/membership.proto",
+    "peer/read.proto",
+    "peer/repair.proto",
+    "peer/write.proto",
+];
 /// One a package, below `src/generated/`.
-const MODULES: [&str; 4] = [
+const MODULES: [&str; 5] = [
     "prometheus.rs",
     "carillon.peer.membership.v1.rs",
+    "carillon.peer.read.v1.rs",
     "carillon.peer.repair.v1.rs",
     "carillon.peer.write.v1.rs",
 ];

@@ -19,6 +19,7 @@
 //! | `me` | what this node says of itself there, and the newest epoch that others told of |
 //! | `server` | the port |
 //! | `peers`, `breaker`, `deadline` | calling: lazy connections, silent peers, bounded time |
+//! | [`read`] | questions between nodes, as messages |
 //! | `repair` | series as messages |
 //! | `traffic` | bytes, counted at the socket |
 //! | [`frame`] | what frames of the write stream carry |
@@ -34,6 +35,7 @@ mod header;
 mod me;
 mod peers;
 mod protocol;
+pub mod read;
 mod repair;
 mod server;
 mod traffic;

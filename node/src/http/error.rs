@@ -117,7 +117,10 @@ impl From<promql::Error> for ApiError {
 impl From<query::Error> for ApiError {
     fn from(error: query::Error) -> Self {
         let kind = match error {
-            query::Error::Busy => Kind::Unavailable,
+            query::Error::Busy
+            | query::Error::Incomplete(_)
+            | query::Error::Behind { .. }
+            | query::Error::Restless => Kind::Unavailable,
             query::Error::Late(_) => Kind::Timeout,
             query::Error::Query(error) => return error.into(),
             query::Error::Storage(error) => return error.into(),

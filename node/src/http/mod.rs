@@ -77,4 +77,4 @@ async fn measured(State(app): State<Arc<App>>, request: Request, next: Next) -> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -129,6 +129,11 @@ impl Params {
         self.get(name).map(parse).transpose()
     }
 
+    /// Whether an answer may lack what too few owners answered for.
+    pub fn partial(&self) -> Result<bool, ApiError> {
+        Ok(self.switch("partial_response")?.unwrap_or(false))
+    }
+
     /// The labels by which replicas of a scraper differ: `replicaLabels[]`, or the tenant's setting; none where
     /// `dedup=false`.
     pub fn replicas(&self, config: &Config, tenant: &TenantId) -> Result<Replicas, ApiError> {

@@ -1,7 +1,7 @@
 //! A PromQL query.
 //!
 //! 1. It is planned: which series over which range.
-//! 2. Those are fetched, with what the choice between replicas of a scraper needs around them.
+//! 2. Those are fetched, from all who keep any, with what the choice between replicas of a scraper needs around them.
 //! 3. Replicas are merged, and the plan is evaluated over what is left, within a byte budget and until nobody waits.
 
 use std::sync::Arc;
@@ -12,11 +12,14 @@ use promql::parse::ast::Expr;
 use promql::value::Output;
 use promql::{Limits, Plan, QueryRange, Settings};
 use tsdb::model::TenantId;
-use tsdb::select::{Select, Series};
+use tsdb::select::{Select, Series, merge_series};
 
+use super::coverage::Coverage;
 use super::dedup::Replicas;
-use super::memory::Account;
-use super::{Error, in_turn, turns};
+use super::fanout::{self, Fetched};
+use super::reach::Reach;
+use super::turns::Switch;
+use super::{Error, Turn, turns};
 use crate::env::PoolWorkers;
 use crate::node::App;
 
@@ -33,27 +36,101 @@ pub struct Question {
     pub timeout: Duration,
     /// Labels by which replicas of a scraper differ.
     pub replicas: Replicas,
+    /// Whether an answer may lack what too few owners answered for.
+    pub partial: bool,
+}
+
+/// An answer, and who gave it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The result.
+    pub output: Output,
+    /// What isn't as it should be.
+    pub warnings: Vec<String>,
+    /// Who answered.
+    pub coverage: Coverage,
 }
 
 /// Answers a query.
 ///
 /// # Errors
 /// Whatever keeps it from being answered.
-pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Output, Error> {
-    let timeout = question.timeout;
+pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer, Error> {
+    let question = Arc::new(question);
+    let switch = Switch::default();
+    turns::within(question.timeout, async {
+        let turn = app.queries.turn(&switch).await?;
+        match app.queries.others() {
+            None => alone(app, question.clone(), &turn).await,
+            Some(reach) => with_others(app, reach, question.clone(), &turn).await,
+        }
+    })
+    .await
+}
+
+/// Where this node keeps everything: in one go.
+async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<Answer, Error> {
     let own = app.clone();
-    in_turn(app, timeout, move |cancelled| {
-        let plan = promql::plan(&question.expr, &question.range, &Settings::default())?;
+    let work = move |cancelled: &Arc<AtomicBool>| {
+        let plan = question.plan()?;
         let selects = widened(&plan, &question.replicas);
         let tenant = own.storage.existing(&question.tenant);
         let mut inputs = Vec::with_capacity(selects.len());
         for select in &selects {
-            turns::check(&cancelled)?;
+            turns::check(cancelled)?;
             inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select(select))?);
         }
         evaluate(&own, &plan, &selects, inputs, &question, cancelled)
-    })
-    .await
+    };
+    let output = turn.on_cores(app, work).await?;
+    Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone() })
+}
+
+async fn with_others(
+    app: &Arc<App>,
+    reach: &Reach,
+    question: Arc<Question>,
+    turn: &Turn,
+) -> Result<Answer, Error> {
+    let asked = question.clone();
+    let planned = turn.on_cores(app, move |_| {
+        let plan = asked.plan()?;
+        let selects = widened(&plan, &asked.replicas);
+        Ok((plan, selects))
+    });
+    let (plan, selects) = planned.await?;
+    let purse = app.purse(&question.tenant);
+    if selects.is_empty() {
+        // `1 + 1` needs nobody.
+        let own = app.clone();
+        let output = turn
+            .on_cores(app, move |cancelled| evaluate(&own, &plan, &selects, Vec::new(), &question, cancelled))
+            .await?;
+        return Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone() });
+    }
+    let fetched = fanout::fetch(app, reach, &question.tenant, &selects, &purse, &turn.cancelled).await?;
+    let Fetched { sources, coverage } = fetched;
+    let warnings = app.queries.judged(&coverage, question.partial)?;
+    let own = app.clone();
+    let work = move |cancelled: &Arc<AtomicBool>| {
+        let merged = sources.into_iter().map(|sources| {
+            turns::check(cancelled)?;
+            Ok(merge_series(sources)?)
+        });
+        let inputs = merged.collect::<Result<_, Error>>()?;
+        let output = evaluate(&own, &plan, &selects, inputs, &question, cancelled);
+        // What was fetched is paid for until here.
+        drop(purse);
+        output
+    };
+    let output = turn.on_cores(app, work).await?;
+    Ok(Answer { output, warnings, coverage })
+}
+
+impl Question {
+    fn plan(&self) -> Result<Plan, Error> {
+        Ok(promql::plan(&self.expr, &self.range, &Settings::default())?)
+    }
 }
 
 /// What to fetch for a plan.
@@ -69,23 +146,15 @@ fn evaluate(
     selects: &[Select],
     mut inputs: Vec<Vec<Series>>,
     question: &Question,
-    cancelled: Arc<AtomicBool>,
+    cancelled: &Arc<AtomicBool>,
 ) -> Result<Output, Error> {
     let workers = PoolWorkers(&*app.env.pool);
     for (input, select) in inputs.iter_mut().zip(selects) {
-        turns::check(&cancelled)?;
+        turns::check(cancelled)?;
         *input = question.replicas.merge(std::mem::take(input), &select.range_ms, &workers)?;
     }
-    let account = account(app, &question.tenant);
+    let account = app.account(&question.tenant);
     let bytes_max = app.config.load().query_max_memory.as_usize();
-    let limits = Limits { bytes_max, lender: Some(account), cancelled };
+    let limits = Limits { bytes_max, lender: Some(account), cancelled: cancelled.clone() };
     Ok(plan.evaluate(inputs, &limits, &workers)?)
-}
-
-/// A query's way to the memory that all share.
-fn account(app: &App, tenant: &TenantId) -> Arc<Account> {
-    let config = app.config.load();
-    let tenant_bytes_max = config.limits_of(tenant.as_str()).max_query_memory.as_usize();
-    let node_bytes_max = config.query_max_total_memory.as_usize();
-    app.queries.memory.account(tenant.clone(), tenant_bytes_max, node_bytes_max)
 }

@@ -6,25 +6,42 @@
 //! | `memory` | what they may take, each and together |
 //! | [`answer`] | a PromQL query: plan, fetch, merge replicas, evaluate |
 //! | [`names`] | what there is: labels, values, series, metadata, exemplars |
+//! | `reach`, `fanout` | who keeps something, and asking all of them |
+//! | `own`, `serve` | what this store answers when several are asked |
+//! | [`coverage`] | whether enough of them have answered |
 //! | [`dedup`] | one series out of those of an HA pair |
 
 pub mod answer;
+pub mod coverage;
 pub mod dedup;
 mod error;
+mod fanout;
 mod memory;
 pub mod names;
+mod own;
+mod reach;
+mod serve;
 mod turns;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use error::Error;
-use memory::Memory;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use turns::Turns;
+use tokio::sync::OwnedSemaphorePermit;
+use tsdb::model::TenantId;
+
+use coverage::Coverage;
+pub use error::Error;
+use memory::{Account, Memory};
+pub use reach::Reach;
+pub use serve::Reads;
+use turns::{Switch, Turns};
 
 use crate::config::Config;
 use crate::env::on_cores;
@@ -34,35 +51,124 @@ use crate::node::App;
 /// What all questions share.
 pub struct Queries {
     turns: Turns,
+    /// Of questions that other nodes answer: theirs mustn't wait for ours, which may wait for theirs.
+    peer_turns: Turns,
     memory: Arc<Memory>,
+    reach: OnceLock<Reach>,
+    numbers: Arc<Numbers>,
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// Answers that lacked owners, refused ones among them.
+    incomplete: AtomicU64,
+    /// Answers for ranges whose owners are lost.
+    lossy: AtomicU64,
 }
 
 impl Queries {
     /// As configured.
     pub fn new(config: &Config) -> Self {
         let as_usize = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let turns = || Turns::new(as_usize(config.query_max_concurrency), as_usize(config.query_max_waiting));
         Self {
-            turns: Turns::new(as_usize(config.query_max_concurrency), as_usize(config.query_max_waiting)),
+            turns: turns(),
+            peer_turns: turns(),
             memory: Arc::default(),
+            reach: OnceLock::new(),
+            numbers: Arc::default(),
         }
+    }
+
+    /// From now on, others are asked too. Only the first call counts.
+    pub fn reach(&self, reach: Reach) {
+        if self.reach.set(reach).is_err() {
+            tracing::error!("a node joins one cluster");
+        }
+    }
+
+    /// The way to the others, if there are any that keep something.
+    fn others(&self) -> Option<&Reach> {
+        self.reach.get().filter(|reach| !reach.is_alone())
+    }
+
+    /// Whether others keep something too.
+    pub(crate) fn has_others(&self) -> bool {
+        self.others().is_some()
+    }
+
+    /// What an answer's coverage means: warnings, or, where owners are missing and that isn't allowed, an error.
+    fn judged(&self, coverage: &Coverage, partial: bool) -> Result<Vec<String>, Error> {
+        let mut warnings = Vec::new();
+        if !coverage.missing.is_empty() {
+            self.numbers.incomplete.fetch_add(1, Ordering::Relaxed);
+            if !partial {
+                return Err(Error::Incomplete(coverage.gaps()));
+            }
+            warnings.push(format!("the answer is incomplete: {}", coverage.gaps()));
+        }
+        if !coverage.lossy.is_empty() {
+            self.numbers.lossy.fetch_add(1, Ordering::Relaxed);
+            warnings.push(format!("samples may be lost: {}", coverage.losses()));
+        }
+        Ok(warnings)
     }
 
     /// What `/metrics` shows of them.
     pub fn collector(&self) -> Box<dyn Collector> {
-        Box::new(Shown { memory: self.memory.clone() })
+        Box::new(Shown { memory: self.memory.clone(), numbers: self.numbers.clone() })
     }
 }
 
 #[derive(Debug)]
 struct Shown {
     memory: Arc<Memory>,
+    numbers: Arc<Numbers>,
 }
 
 impl Collector for Shown {
     #[allow(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let used = self.memory.used_bytes() as f64;
-        Asked(encoder).gauge("carillon_query_memory_bytes", "Memory that queries in work hold", used)
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed) as f64;
+        let mut out = Asked(encoder);
+        out.gauge("carillon_query_memory_bytes", "Memory that queries in work hold", used)?;
+        let incomplete = count(&self.numbers.incomplete);
+        out.counter("carillon_query_incomplete", "Answers for which owners were missing", incomplete)?;
+        out.counter("carillon_query_lossy", "Answers with lost owners", count(&self.numbers.lossy))
+    }
+}
+
+/// A question's turn.
+struct Turn {
+    permit: Arc<OwnedSemaphorePermit>,
+    /// Set when nobody waits any more.
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Turn {
+    /// Runs a part of the work on the pool.
+    async fn on_cores<T: Send + 'static>(
+        &self,
+        app: &App,
+        work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (permit, cancelled) = (self.permit.clone(), self.cancelled.clone());
+        on_cores(&*app.env.pool, false, move || {
+            // Held by the work itself: it may outlive whoever waits for it, and still needs its core.
+            let _permit = permit;
+            turns::check(&cancelled)?;
+            work(&cancelled)
+        })
+        .await
+    }
+}
+
+impl Queries {
+    /// Waits for a turn; the work ends when `switch` is dropped.
+    async fn turn(&self, switch: &Switch) -> Result<Turn, Error> {
+        Ok(Turn { permit: Arc::new(self.turns.take().await?), cancelled: switch.cancelled() })
     }
 }
 
@@ -73,17 +179,23 @@ impl Collector for Shown {
 pub(crate) async fn in_turn<T: Send + 'static>(
     app: &App,
     timeout: Duration,
-    work: impl FnOnce(Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
+    work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    turns::within(timeout, async |cancelled: Arc<AtomicBool>| {
-        let turn = app.queries.turns.take().await?;
-        on_cores(&*app.env.pool, false, move || {
-            // Held by the work itself: it may outlive whoever waits for it, and still needs its core.
-            let _turn = turn;
-            turns::check(&cancelled)?;
-            work(cancelled)
-        })
-        .await
-    })
-    .await
+    let switch = Switch::default();
+    turns::within(timeout, async { app.queries.turn(&switch).await?.on_cores(app, work).await }).await
+}
+
+impl App {
+    /// A query's way to the memory that all share.
+    fn account(&self, tenant: &TenantId) -> Arc<Account> {
+        let config = self.config.load();
+        let tenant_bytes_max = config.limits_of(tenant.as_str()).max_query_memory.as_usize();
+        let node_bytes_max = config.query_max_total_memory.as_usize();
+        self.queries.memory.account(tenant.clone(), tenant_bytes_max, node_bytes_max)
+    }
+
+    /// What a question may take for what other nodes send.
+    fn purse(&self, tenant: &TenantId) -> fanout::Purse {
+        fanout::Purse::new(self.account(tenant), self.config.load().query_max_memory.as_usize())
+    }
 }

@@ -1,15 +1,17 @@
 //! What there is: labels, their values, series, metadata, exemplars.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tsdb::db::{Metadata, SeriesExemplars, Tenant};
+use tsdb::db::{Exemplar, Metadata, SeriesExemplars, Tenant};
 use tsdb::model::{Labels, Matcher, TenantId};
 
-use super::{Error, in_turn, turns};
+use super::coverage::Coverage;
+use super::turns::Switch;
+use super::{Error, fanout, turns};
 use crate::node::App;
 
 /// Which series a question is about.
@@ -34,7 +36,12 @@ pub enum Question {
     Metadata(Option<String>, usize),
     /// Exemplars.
     Exemplars(Scope),
+    /// How many series of the head have each label, each series counted once.
+    Counts,
 }
+
+/// A label's name and value.
+pub type Pair = (String, String);
 
 /// An answer: sorted, nothing twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,24 +54,50 @@ pub enum Found {
     Metadata(Vec<Metadata>),
     /// By labels.
     Exemplars(Vec<SeriesExemplars>),
+    /// Series by label.
+    Counts(BTreeMap<Pair, u64>),
+}
+
+/// An answer, and who gave it.
+#[derive(Debug)]
+pub struct Answer {
+    /// What was found.
+    pub found: Found,
+    /// What isn't as it should be.
+    pub warnings: Vec<String>,
+    /// Who answered.
+    pub coverage: Coverage,
 }
 
 /// Answers a question.
 ///
 /// # Errors
-/// Whatever keeps it from being answered.
+/// Whatever keeps it from being answered; with `partial`, missing owners are a warning.
 pub(crate) async fn ask(
     app: &Arc<App>,
     tenant: TenantId,
     question: Question,
     timeout: Duration,
-) -> Result<Found, Error> {
-    let own = app.clone();
-    in_turn(app, timeout, move |cancelled| match own.storage.existing(&tenant) {
-        Some(tenant) => question.of(&tenant, &cancelled),
-        None => Ok(question.nothing()),
-    })
-    .await
+    partial: bool,
+) -> Result<Answer, Error> {
+    let switch = Switch::default();
+    let asked = turns::within(timeout, async {
+        let turn = app.queries.turn(&switch).await?;
+        let Some(reach) = app.queries.others() else {
+            let own = app.clone();
+            let (tenant, question) = (tenant.clone(), question.clone());
+            let found = turn.on_cores(app, move |cancelled| match own.storage.existing(&tenant) {
+                Some(tenant) => question.of(&tenant, cancelled),
+                None => Ok(question.nothing()),
+            });
+            return Ok((found.await?, Coverage::alone()));
+        };
+        let purse = app.purse(&tenant);
+        fanout::ask(app, reach, &tenant, &question, &purse, &turn.cancelled).await
+    });
+    let (found, coverage) = asked.await?;
+    let warnings = app.queries.judged(&coverage, partial)?;
+    Ok(Answer { found, warnings, coverage })
 }
 
 impl Question {
@@ -75,6 +108,57 @@ impl Question {
             Self::Series(..) => Found::Series(Vec::new()),
             Self::Metadata(..) => Found::Metadata(Vec::new()),
             Self::Exemplars(..) => Found::Exemplars(Vec::new()),
+            Self::Counts => Found::Counts(BTreeMap::new()),
+        }
+    }
+
+    /// One answer out of several.
+    pub fn merged(&self, all: impl Iterator<Item = Found>) -> Found {
+        let limited = |limit: usize| if limit == 0 { usize::MAX } else { limit };
+        match self {
+            Self::Names(_, limit) | Self::Values(_, _, limit) => {
+                let texts =
+                    all.filter_map(|found| if let Found::Texts(texts) = found { Some(texts) } else { None });
+                let texts: BTreeSet<_> = texts.flatten().collect();
+                Found::Texts(texts.into_iter().take(limited(*limit)).collect())
+            }
+            Self::Series(_, limit) => {
+                let series = all
+                    .filter_map(|found| if let Found::Series(series) = found { Some(series) } else { None });
+                let series: BTreeSet<_> = series.flatten().collect();
+                Found::Series(series.into_iter().take(limited(*limit)).collect())
+            }
+            Self::Metadata(_, limit) => {
+                let mut families: BTreeMap<String, Metadata> = BTreeMap::new();
+                for metadata in
+                    all.filter_map(|found| if let Found::Metadata(m) = found { Some(m) } else { None })
+                {
+                    for one in metadata {
+                        let kept = families.entry(one.family.clone()).or_default();
+                        let order = |m: &Metadata| (m.kind.clone(), m.help.clone(), m.unit.clone());
+                        // Where nodes disagree, a fixed one of them, so that all answer alike.
+                        if kept.family.is_empty() || order(&one) > order(kept) {
+                            *kept = one;
+                        }
+                    }
+                }
+                Found::Metadata(families.into_values().take(limited(*limit)).collect())
+            }
+            Self::Exemplars(_) => {
+                let all =
+                    all.filter_map(|found| if let Found::Exemplars(e) = found { Some(e) } else { None });
+                Found::Exemplars(merge_exemplars(all.flatten()))
+            }
+            Self::Counts => {
+                let mut counts = BTreeMap::new();
+                for found in all.filter_map(|found| if let Found::Counts(c) = found { Some(c) } else { None })
+                {
+                    for (pair, series) in found {
+                        *counts.entry(pair).or_insert(0) += series;
+                    }
+                }
+                Found::Counts(counts)
+            }
         }
     }
 
@@ -111,7 +195,55 @@ impl Question {
                 found.dedup_by(|a, b| a.labels == b.labels);
                 Found::Exemplars(found)
             }
+            Self::Counts => {
+                let mut counts = BTreeMap::new();
+                tenant.head_series(&mut |labels| {
+                    for (name, value) in labels {
+                        *counts.entry((name.to_owned(), value.to_owned())).or_insert(0) += 1;
+                    }
+                })?;
+                Found::Counts(counts)
+            }
         })
+    }
+}
+
+/// Exemplars of series that are the same, together: by labels, then time, nothing twice.
+pub fn merge_exemplars(all: impl Iterator<Item = SeriesExemplars>) -> Vec<SeriesExemplars> {
+    let mut by_labels: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+    for series in all {
+        by_labels.entry(series.labels).or_default().extend(series.exemplars);
+    }
+    let tidy = |(labels, mut exemplars): (Labels, Vec<Exemplar>)| {
+        let order = |e: &Exemplar| (e.timestamp_ms, e.labels.clone(), e.value.to_bits());
+        exemplars.sort_by_cached_key(order);
+        exemplars.dedup_by_key(|e| order(e));
+        SeriesExemplars { labels, exemplars }
+    };
+    by_labels.into_iter().map(tidy).collect()
+}
+
+impl Found {
+    /// The same in pieces of at most `entries`; at least one, which may be empty.
+    pub fn pieces(self, entries: usize) -> Vec<Self> {
+        fn cut<T>(mut all: Vec<T>, entries: usize, of: fn(Vec<T>) -> Found) -> Vec<Found> {
+            let mut pieces = Vec::new();
+            while all.len() > entries {
+                let rest = all.split_off(entries);
+                pieces.push(of(std::mem::replace(&mut all, rest)));
+            }
+            pieces.push(of(all));
+            pieces
+        }
+        match self {
+            Self::Texts(texts) => cut(texts, entries, Self::Texts),
+            Self::Series(series) => cut(series, entries, Self::Series),
+            Self::Metadata(metadata) => cut(metadata, entries, Self::Metadata),
+            Self::Exemplars(exemplars) => cut(exemplars, entries, Self::Exemplars),
+            Self::Counts(counts) => {
+                cut(counts.into_iter().collect(), entries, |some| Self::Counts(some.into_iter().collect()))
+            }
+        }
     }
 }
 

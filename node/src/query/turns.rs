@@ -51,29 +51,35 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Ends the work when whoever asked is gone.
-struct CancelOnDrop(Arc<AtomicBool>);
+/// Ends the work when whoever asked is gone: a switch that is set when this is dropped.
+#[derive(Default)]
+pub(super) struct Switch(Arc<AtomicBool>);
 
-impl Drop for CancelOnDrop {
+impl Switch {
+    /// For those who work.
+    pub(super) fn cancelled(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Switch {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Gives `work` a switch that is set at the timeout, or when whoever waits is gone.
+/// Waits for `work` until the timeout.
 ///
 /// # Errors
 /// Those of `work`; [`Error::Late`].
 pub(super) async fn within<T>(
     timeout: Duration,
-    work: impl AsyncFnOnce(Arc<AtomicBool>) -> Result<T, Error>,
+    work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let _guard = CancelOnDrop(cancelled.clone());
     if timeout.is_zero() {
         return Err(Error::Late(timeout));
     }
-    tokio::time::timeout(timeout, work(cancelled)).await.map_err(|_| Error::Late(timeout))?
+    tokio::time::timeout(timeout, work).await.map_err(|_| Error::Late(timeout))?
 }
 
 /// An error once the switch is set.

@@ -16,7 +16,7 @@ use crate::block::Block;
 use crate::head::SeriesRef;
 use crate::head::shard::{LatePart, Shard};
 use crate::index::postings::find;
-use crate::model::{Labels, Matcher};
+use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher};
 use crate::select::{Select, Series, merge_series};
 use crate::{Error, Result};
 
@@ -213,6 +213,20 @@ impl Tenant {
             all.extend(block.series(matchers, &range_ms)?);
         }
         Ok(limited(all, limit))
+    }
+
+    /// Calls `each` with the labels of every series of the head, in any order.
+    ///
+    /// # Errors
+    /// None, as things are; those of [`Tenant::select`].
+    pub fn head_series(&self, each: &mut dyn FnMut(&Labels)) -> Result<()> {
+        let named = Matcher::new(MatchOp::NotEqual, METRIC_NAME, "")?;
+        let mut scratch = Vec::new();
+        self.visit(&[named], &mut |shard, own| {
+            if let Some(found) = shard.get(own) {
+                each(&shard.labels.labels(found.labels, &mut scratch));
+            }
+        })
     }
 
     /// Exemplars of the series that match, in a range: by labels, then time.

@@ -1,6 +1,5 @@
 //! `query_exemplars`: the exemplars of the series that a query's selectors match.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,16 +8,15 @@ use axum::response::Response;
 use axum::routing::get;
 use promql::Syntax;
 use promql::parse::ast::{Expr, Node};
-use tsdb::db::{Exemplar, SeriesExemplars};
-use tsdb::model::{Labels, Matcher};
+use tsdb::db::SeriesExemplars;
+use tsdb::model::Matcher;
 
-use super::success;
+use super::{covered, success};
 use crate::http::error::ApiError;
 use crate::http::json::{push_float, push_labels, push_timestamp};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
-use crate::query::dedup::Replicas;
-use crate::query::names::{Found, Question, Scope, ask};
+use crate::query::names::{Found, Question, Scope, ask, merge_exemplars};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/api/v1/query_exemplars", get(query).post(query))
@@ -42,26 +40,13 @@ async fn query(
     gather_selectors(&expr, &mut selectors);
     let replicas = params.replicas(&config, &tenant)?;
     let question = Question::Exemplars(Scope { selectors, range_ms: start_ms..=end_ms });
-    let found = ask(&app, tenant, question, config.query_timeout.to_std()).await?;
-    let Found::Exemplars(mut found) = found else { unreachable!("exemplars were asked for") };
+    let answer = ask(&app, tenant, question, config.query_timeout.to_std(), params.partial()?).await?;
+    let Found::Exemplars(mut found) = answer.found else { unreachable!("exemplars were asked for") };
     if !replicas.is_empty() {
-        found = merged(found, &replicas);
+        let stripped = found.into_iter().map(|s| SeriesExemplars { labels: replicas.strip(&s.labels), ..s });
+        found = merge_exemplars(stripped);
     }
-    Ok(success(&data(&found), &[]))
-}
-
-/// Exemplars of series that differ in replica labels alone, together: by time, nothing twice.
-fn merged(found: Vec<SeriesExemplars>, replicas: &Replicas) -> Vec<SeriesExemplars> {
-    let mut by_labels: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
-    for series in found {
-        by_labels.entry(replicas.strip(&series.labels)).or_default().extend(series.exemplars);
-    }
-    let tidy = |(labels, mut exemplars): (Labels, Vec<Exemplar>)| {
-        exemplars.sort_by(|a, b| (a.timestamp_ms, &a.labels).cmp(&(b.timestamp_ms, &b.labels)));
-        exemplars.dedup();
-        SeriesExemplars { labels, exemplars }
-    };
-    by_labels.into_iter().map(tidy).collect()
+    Ok(covered(success(&data(&found), &answer.warnings), &answer.coverage))
 }
 
 fn gather_selectors(expr: &Expr, selectors: &mut Vec<Vec<Matcher>>) {

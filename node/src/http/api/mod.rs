@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
 use super::json::push_string;
 use crate::node::App;
+use crate::query::coverage::Coverage;
 use crate::repair;
 
 /// How many warnings, and how many infos, an answer carries.
@@ -35,6 +37,16 @@ pub(crate) fn success(data: &[u8], warnings: &[String]) -> Response {
     push_texts(&mut body, "warnings", warnings);
     body.push(b'}');
     ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The header that tells who answered.
+const COVERAGE: HeaderName = HeaderName::from_static("x-carillon-coverage");
+
+/// Tells who answered.
+fn covered(mut response: Response, coverage: &Coverage) -> Response {
+    let value = HeaderValue::from_str(&coverage.header()).expect("words and numbers");
+    response.headers_mut().insert(COVERAGE, value);
+    response
 }
 
 /// `,"name":["text",…]`, or nothing where there is no text.

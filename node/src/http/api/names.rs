@@ -10,7 +10,7 @@ use promql::Syntax;
 use promql::parse::ast::Node;
 use tsdb::model::{Matcher, TenantId};
 
-use super::success;
+use super::{covered, success};
 use crate::http::error::ApiError;
 use crate::http::json::{push_labels, push_string};
 use crate::http::params::{Params, Tenant};
@@ -33,6 +33,7 @@ struct Asked {
     /// Results wanted; 0 = all.
     limit: usize,
     replicas: Replicas,
+    partial: bool,
 }
 
 impl Asked {
@@ -49,6 +50,7 @@ impl Asked {
             scope: Scope { selectors, range_ms: start_ms..=end_ms },
             limit: params.limit("limit")?,
             replicas: params.replicas(&config, &tenant)?,
+            partial: params.partial()?,
             tenant,
         })
     }
@@ -70,11 +72,12 @@ impl Asked {
 
     async fn texts(self, app: &Arc<App>, question: Question) -> Result<Response, ApiError> {
         let timeout = app.config.load().query_timeout.to_std();
-        let found = ask(app, self.tenant.clone(), question, timeout).await?;
-        let Found::Texts(mut texts) = found else { unreachable!("texts were asked for") };
+        let answer = ask(app, self.tenant.clone(), question, timeout, self.partial).await?;
+        let Found::Texts(mut texts) = answer.found else { unreachable!("texts were asked for") };
         texts.retain(|text| !self.replicas.contains(text));
-        let warnings = self.cut(&mut texts);
-        Ok(success(&list(&texts, |out, text| push_string(out, text)), &warnings))
+        let warnings = [answer.warnings, self.cut(&mut texts)].concat();
+        let response = success(&list(&texts, |out, text| push_string(out, text)), &warnings);
+        Ok(covered(response, &answer.coverage))
     }
 }
 
@@ -98,15 +101,15 @@ async fn series(
     }
     let timeout = app.config.load().query_timeout.to_std();
     let question = Question::Series(asked.scope.clone(), asked.ask_for());
-    let found = ask(&app, asked.tenant.clone(), question, timeout).await?;
-    let Found::Series(mut series) = found else { unreachable!("series were asked for") };
+    let answer = ask(&app, asked.tenant.clone(), question, timeout, asked.partial).await?;
+    let Found::Series(mut series) = answer.found else { unreachable!("series were asked for") };
     if !asked.replicas.is_empty() {
         series = series.iter().map(|labels| asked.replicas.strip(labels)).collect();
         series.sort_unstable();
         series.dedup();
     }
-    let warnings = asked.cut(&mut series);
-    Ok(success(&list(&series, push_labels), &warnings))
+    let warnings = [answer.warnings, asked.cut(&mut series)].concat();
+    Ok(covered(success(&list(&series, push_labels), &warnings), &answer.coverage))
 }
 
 async fn labels(
@@ -165,8 +168,9 @@ async fn metadata(
 ) -> Result<Response, ApiError> {
     let family = params.get("metric").map(str::to_owned);
     let timeout = app.config.load().query_timeout.to_std();
-    let found = ask(&app, tenant, Question::Metadata(family, params.limit("limit")?), timeout).await?;
-    let Found::Metadata(found) = found else { unreachable!("metadata was asked for") };
+    let question = Question::Metadata(family, params.limit("limit")?);
+    let answer = ask(&app, tenant, question, timeout, params.partial()?).await?;
+    let Found::Metadata(found) = answer.found else { unreachable!("metadata was asked for") };
     let mut data = vec![b'{'];
     for (i, metadata) in found.iter().enumerate() {
         if i > 0 {
@@ -182,7 +186,7 @@ async fn metadata(
         data.extend_from_slice(b"}]");
     }
     data.push(b'}');
-    Ok(success(&data, &[]))
+    Ok(covered(success(&data, &answer.warnings), &answer.coverage))
 }
 
 fn list<T>(items: &[T], mut push: impl FnMut(&mut Vec<u8>, &T)) -> Vec<u8> {

@@ -13,13 +13,14 @@ use promql::value::{Output, Value};
 use promql::{Level, QueryRange, Syntax};
 use tsdb::model::TenantId;
 
-use super::{ANNOTATIONS_MAX, push_texts, success};
+use super::{ANNOTATIONS_MAX, covered, push_texts, success};
 use crate::config::Config;
 use crate::http::error::{ApiError, Kind};
 use crate::http::json::{ResultBody, push_string};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
-use crate::query::answer::{self, answer};
+use crate::query::answer::{self, Answer, answer};
+use crate::query::coverage::Coverage;
 use crate::query::dedup::Replicas;
 
 /// Most steps of a range query.
@@ -80,6 +81,7 @@ struct Question {
     limit: usize,
     stats: bool,
     replicas: Replicas,
+    partial: bool,
 }
 
 impl Question {
@@ -100,22 +102,25 @@ impl Question {
             limit: params.limit("limit")?,
             stats: params.get("stats").is_some(),
             replicas: params.replicas(config, tenant)?,
+            partial: params.partial()?,
         })
     }
 
     async fn answer(self, app: &Arc<App>, tenant: TenantId, range: QueryRange) -> Result<Response, ApiError> {
         let began = tokio::time::Instant::now();
-        let Self { expr, timeout, replicas, .. } = self;
-        let mut output = answer(app, answer::Question { tenant, expr, range, timeout, replicas }).await?;
+        let Self { expr, timeout, replicas, partial, .. } = self;
+        let question = answer::Question { tenant, expr, range, timeout, replicas, partial };
+        let Answer { mut output, warnings: shortcomings, coverage } = answer(app, question).await?;
         app.metrics.queried(&output.stats);
-        let mut warnings = output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX);
+        let mut warnings = shortcomings;
+        warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
         let infos = output.annotations.render(Level::Info, &self.text, ANNOTATIONS_MAX);
         if cut(&mut output.value, self.limit) {
             warnings.push(format!("the result was cut to {} series (limit)", self.limit));
         }
         let mut tail = Vec::new();
         if self.stats {
-            push_stats(&mut tail, &output, began.elapsed());
+            push_stats(&mut tail, &output, &coverage, began.elapsed());
         }
         tail.push(b'}');
         push_texts(&mut tail, "warnings", &warnings);
@@ -123,7 +128,8 @@ impl Question {
         tail.push(b'}');
         let head = b"{\"status\":\"success\",\"data\":";
         let body = ResultBody::new(head, output.value, tail).into_body();
-        Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+        let response = ([(CONTENT_TYPE, "application/json")], body).into_response();
+        Ok(covered(response, &coverage))
     }
 }
 
@@ -145,11 +151,15 @@ fn cut(value: &mut Value, limit: usize) -> bool {
     true
 }
 
-fn push_stats(out: &mut Vec<u8>, output: &Output, elapsed: Duration) {
+fn push_stats(out: &mut Vec<u8>, output: &Output, coverage: &Coverage, elapsed: Duration) {
     let stats = serde_json::json!({
         "timings": {"execTotalTime": elapsed.as_secs_f64()},
         "samples": {"totalQueryableSamples": output.stats.samples},
-        "carillon": {"series": output.stats.series, "peakBytes": output.stats.peak_bytes},
+        "carillon": {
+            "series": output.stats.series,
+            "peakBytes": output.stats.peak_bytes,
+            "coverage": coverage.json(),
+        },
     });
     out.extend_from_slice(b",\"stats\":");
     out.extend_from_slice(stats.to_string().as_bytes());

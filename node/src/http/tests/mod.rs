@@ -30,31 +30,31 @@ use crate::env::{DiskLedger, Env, Inline, ManualClock, OsProcess, TcpNet};
 use crate::node::{App, Hooks};
 
 /// 2026-01-01T00:00:00Z.
-pub(super) const NOW_MS: i64 = 1_767_225_600_000;
+pub(crate) const NOW_MS: i64 = 1_767_225_600_000;
 
 /// A node without a network.
-pub(super) struct TestNode {
-    pub(super) app: Arc<App>,
-    pub(super) disk: MemoryDisk,
+pub(crate) struct TestNode {
+    pub(crate) app: Arc<App>,
+    pub(crate) disk: MemoryDisk,
     bucket: Arc<InMemory>,
     router: Router,
     stop: CancellationToken,
 }
 
 /// What came back.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl TestNode {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with("").await
     }
 
     /// A node with a configuration file.
-    pub(super) async fn with(yaml: &str) -> Self {
+    pub(crate) async fn with(yaml: &str) -> Self {
         Self::on(MemoryDisk::new(), Arc::default(), yaml).await
     }
 
@@ -93,20 +93,20 @@ impl TestNode {
     }
 
     /// Cuts the power and starts again on what is left.
-    pub(super) async fn crash(self, yaml: &str) -> Self {
+    pub(crate) async fn crash(self, yaml: &str) -> Self {
         self.stop.cancel();
         self.disk.crash(&mut rand::rngs::StdRng::seed_from_u64(7));
         Self::on(self.disk.clone(), self.bucket.clone(), yaml).await
     }
 
-    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         let encoded = |c: char| match c {
             '{' | '}' | '"' | '|' | '<' | '>' | ' ' => format!("%{:02x}", c as u32),
             _ => c.to_string(),
@@ -115,21 +115,21 @@ impl TestNode {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
-    pub(super) async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         let request = headers.iter().fold(Request::post(path), |r, (name, value)| r.header(*name, *value));
         self.send(request.body(body.into()).unwrap()).await
     }
 
-    pub(super) async fn form(&self, path: &str, form: &str) -> Answer {
+    pub(crate) async fn form(&self, path: &str, form: &str) -> Answer {
         self.post(path, &[("content-type", "application/x-www-form-urlencoded")], form.to_owned()).await
     }
 
     /// Remote write of whole series.
-    pub(super) async fn write(&self, timeseries: Vec<pb::TimeSeries>) -> Answer {
+    pub(crate) async fn write(&self, timeseries: Vec<pb::TimeSeries>) -> Answer {
         self.write_request(&pb::WriteRequest { timeseries, metadata: Vec::new() }).await
     }
 
-    pub(super) async fn write_request(&self, request: &pb::WriteRequest) -> Answer {
+    pub(crate) async fn write_request(&self, request: &pb::WriteRequest) -> Answer {
         let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap();
         let headers = [("content-encoding", "snappy"), ("content-type", "application/x-protobuf")];
         self.post("/api/v1/write", &headers, body).await
@@ -143,23 +143,23 @@ impl Drop for TestNode {
 }
 
 impl Answer {
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
     }
 
     /// The data of a success.
-    pub(super) fn data(&self) -> serde_json::Value {
+    pub(crate) fn data(&self) -> serde_json::Value {
         let json = self.json();
         assert_eq!((self.status, &json["status"]), (StatusCode::OK, &"success".into()), "{json}");
         json["data"].clone()
     }
 
     /// Status, kind and message of an error in the envelope.
-    pub(super) fn error(&self) -> (u16, String, String) {
+    pub(crate) fn error(&self) -> (u16, String, String) {
         let json = self.json();
         let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
         assert_eq!(text("status"), "error", "{json}");
@@ -168,7 +168,7 @@ impl Answer {
 }
 
 /// A series with samples of `(timestamp_ms, value)`.
-pub(super) fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> pb::TimeSeries {
+pub(crate) fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> pb::TimeSeries {
     let label =
         |(name, value): &(&str, &str)| pb::Label { name: (*name).to_owned(), value: (*value).to_owned() };
     pb::TimeSeries {

@@ -1,0 +1,190 @@
+//! Asking all who keep something, and judging what came back.
+//!
+//! 1. All owners in open placements that seem to be there are asked at once, this node among them. Those that seem to be
+//!    away are asked only if the others can't answer for every range: what gossip says costs or saves time, and decides
+//!    nothing.
+//! 2. As soon as enough owners have answered for every range, the rest has [`STRAGGLER_WAIT`] left. A peer that is dead
+//!    or slow costs that, and not the query's time.
+//! 3. An answer may tell of a newer ring document. Then that is waited for, and everything is asked again.
+
+mod names;
+mod select;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use ring::StoreId;
+use ring::epoch::Epoch;
+use tokio::time::Instant;
+
+pub(super) use names::ask;
+pub(super) use select::{Fetched, fetch};
+pub(super) use stream::Purse;
+
+use super::Error;
+use super::coverage::{Coverage, Silence, Standing, judge};
+use super::reach::{Owners, Reach};
+use crate::grpc::read::Opening;
+
+/// How long the last nodes are waited for once the others' answers are enough.
+pub(super) const STRAGGLER_WAIT: Duration = Duration::from_millis(250);
+
+/// How often a question is planned again because the ring changed meanwhile.
+const PLANS_MAX: usize = 5;
+
+/// Why a peer's answer is none.
+#[derive(Debug)]
+enum Failure {
+    /// Its own fault, or the network's.
+    Peer(String),
+    /// The question itself can't go on.
+    Question(Error),
+}
+
+/// One store's answer, on its way.
+type Asking<'a, T> = BoxFuture<'a, Result<(Opening, T), Failure>>;
+
+/// What came back.
+struct Gathered<T> {
+    answers: BTreeMap<StoreId, (Opening, T)>,
+    silent: BTreeMap<StoreId, String>,
+}
+
+/// Asks all owners. `ask` gets a store and all that are asked with it.
+async fn gather<'a, T: Send + 'a>(
+    owners: &Owners,
+    ask: impl Fn(StoreId, Vec<StoreId>) -> Asking<'a, T>,
+) -> Result<Gathered<T>, Error> {
+    let all = || {
+        let mut all = [owners.likely.clone(), owners.suspects.clone()].concat();
+        all.sort_unstable();
+        all
+    };
+    let asking = |store: StoreId, asked: Vec<StoreId>| ask(store, asked).map(move |answer| (store, answer));
+    let mut gathered = Gathered { answers: BTreeMap::new(), silent: BTreeMap::new() };
+    let mut waiting: FuturesUnordered<_> =
+        owners.likely.iter().map(|store| asking(*store, owners.likely.clone())).collect();
+    let mut outstanding = owners.likely.clone();
+    let mut suspects_are_asked = false;
+    let mut deadline = None;
+    loop {
+        // Hoping that all answer that may: if that isn't enough, whoever else there is must be asked.
+        let hope = |store, placement| match gathered.answers.get(&store) {
+            None if outstanding.contains(&store) => Standing::Counted,
+            _ => gathered.standing(store, placement),
+        };
+        if !suspects_are_asked && !judge(&owners.view, &hope).0.is_empty() {
+            suspects_are_asked = true;
+            for store in &owners.suspects {
+                waiting.push(asking(*store, all()));
+                outstanding.push(*store);
+            }
+        }
+        if outstanding.is_empty() {
+            return Ok(gathered);
+        }
+        if deadline.is_none() && gathered.is_enough(owners) {
+            deadline = Some(Instant::now() + STRAGGLER_WAIT);
+        }
+        let next = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, waiting.next()).await,
+            None => Ok(waiting.next().await),
+        };
+        let Ok(Some((store, answer))) = next else {
+            let late = |store| (store, format!("no answer {STRAGGLER_WAIT:?} after the others"));
+            gathered.silent.extend(outstanding.into_iter().map(late));
+            return Ok(gathered);
+        };
+        outstanding.retain(|waiting| *waiting != store);
+        match answer {
+            Ok(answer) => drop(gathered.answers.insert(store, answer)),
+            Err(Failure::Peer(why)) => drop(gathered.silent.insert(store, why)),
+            Err(Failure::Question(error)) => return Err(error),
+        }
+    }
+}
+
+impl<T> Gathered<T> {
+    fn standing(&self, store: StoreId, placement: Epoch) -> Standing {
+        match self.answers.get(&store) {
+            None => Standing::Silent,
+            Some((opening, _)) if opening.disclaimed.contains(&placement) => Standing::Disclaimed,
+            Some(_) => Standing::Counted,
+        }
+    }
+
+    fn is_enough(&self, owners: &Owners) -> bool {
+        judge(&owners.view, &|store, placement| self.standing(store, placement)).0.is_empty()
+    }
+
+    /// The newest document that an answer goes by.
+    fn newest(&self) -> Epoch {
+        self.answers.values().map(|(opening, _)| opening.epoch).max().unwrap_or(0)
+    }
+
+    /// A store's answer turned out to be none.
+    fn lose(&mut self, store: StoreId, why: String) {
+        self.answers.remove(&store);
+        self.silent.insert(store, why);
+    }
+
+    fn coverage(&self, owners: &Owners) -> Coverage {
+        let view = &owners.view;
+        let (missing, lossy) = judge(view, &|store, placement| self.standing(store, placement));
+        let owner = |store: &StoreId| owners.likely.contains(store) || owners.suspects.contains(store);
+        let named = |store: &StoreId| match view.document().members.get(store) {
+            Some(member) => format!("{} at {}", member.name, member.peer_address),
+            None => store.to_string(),
+        };
+        let mut silent: BTreeMap<_, _> = self
+            .silent
+            .iter()
+            .map(|(store, why)| (*store, Silence { name: named(store), why: why.clone() }))
+            .collect();
+        for store in owners.suspects.iter().filter(|store| !self.answers.contains_key(store)) {
+            let why = "it seems to be away, and wasn't asked".to_owned();
+            silent.entry(*store).or_insert_with(|| Silence { name: named(store), why });
+        }
+        Coverage {
+            epoch: view.epoch(),
+            asked: owners.likely.len() + owners.suspects.len(),
+            answered: self.answers.keys().filter(|store| owner(store)).count(),
+            ranges: view.read_sets().iter().map(|table| table.ranges().len()).sum(),
+            missing,
+            lossy,
+            silent,
+        }
+    }
+}
+
+/// Counts how often a question is planned.
+#[derive(Default)]
+struct Plans(usize);
+
+impl Plans {
+    /// Whether answers by `owners` are good: nobody told of a newer ring document. Where somebody did, it is adopted
+    /// now, and everything has to be asked again.
+    async fn is_settled<T>(
+        &mut self,
+        reach: &Reach,
+        owners: &Owners,
+        gathered: &Gathered<T>,
+    ) -> Result<bool, Error> {
+        let (known, newest) = (owners.view.epoch(), gathered.newest());
+        if newest <= known {
+            return Ok(true);
+        }
+        self.0 += 1;
+        if self.0 >= PLANS_MAX {
+            return Err(Error::Restless);
+        }
+        if !reach.adopted(newest).await {
+            return Err(Error::Behind { known, newest });
+        }
+        Ok(false)
+    }
+}

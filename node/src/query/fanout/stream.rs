@@ -1,0 +1,166 @@
+//! Reading one node's answer, frame by frame, into memory that is paid for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use promql::Lender;
+use prost::Message;
+use proto::peer::read::{NamesFrame, Sealed, SelectFrame};
+use ring::StoreId;
+use tonic::{Status, Streaming};
+use tsdb::select::Series;
+
+use super::super::names::{Found, Question};
+use super::super::own::Own;
+use super::super::reach::Reach;
+use super::Failure;
+use crate::grpc::read::{NamesAsk, NamesPart, Opening, ReadClient, SelectAsk, SelectPart, open};
+use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel};
+
+/// How long a node may take to begin its answer: it does so before it looks for anything. Later on, pings notice when
+/// it is gone.
+const OPENING_WAIT: Duration = Duration::from_secs(3);
+
+/// Bytes that a series, a chunk, a mark or a text takes beside what it holds.
+const ENTRY_BYTES: usize = 48;
+
+/// What a question has taken of the memory that all share; given back when dropped.
+#[derive(Debug)]
+pub(in super::super) struct Purse {
+    lender: Arc<dyn Lender>,
+    bytes_max: usize,
+    taken: AtomicUsize,
+}
+
+impl Purse {
+    /// For one question, which may take `bytes_max` itself.
+    pub(in super::super) fn new(lender: Arc<dyn Lender>, bytes_max: usize) -> Self {
+        Self { lender, bytes_max, taken: AtomicUsize::new(0) }
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Failure> {
+        let limit = |text| Failure::Question(promql::Error::Limit(text).into());
+        self.lender.borrow(bytes).map_err(limit)?;
+        let taken = self.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if taken > self.bytes_max {
+            return Err(limit(format!(
+                "what other nodes sent for the query takes more than its limit of {} bytes (query.max_memory); select \
+                 fewer series or a shorter range",
+                self.bytes_max
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Purse {
+    fn drop(&mut self) {
+        self.lender.give_back(*self.taken.get_mut());
+    }
+}
+
+/// Asks a node for series.
+pub(super) async fn select(
+    reach: &Reach,
+    store: StoreId,
+    ask: &SelectAsk,
+    purse: &Purse,
+) -> Result<(Opening, Own), Failure> {
+    let mut client = client(reach, store)?;
+    let mut frames = client.select(ask.to_message()).await.map_err(failed)?.into_inner();
+    let selections = ask.selects.len();
+    let mut own = Own { series: vec![Vec::new(); selections], marks: vec![Vec::new(); selections] };
+    let mut opening = None;
+    loop {
+        let frame: SelectFrame = next(&mut frames).await?;
+        let part = SelectPart::from_message(frame, selections).map_err(|e| Failure::Peer(e.to_string()))?;
+        if opening.is_none() {
+            opening = Some(part.opening.ok_or_else(|| broken("an answer begins with its opening"))?);
+        }
+        for (i, series) in part.series {
+            purse.take(series_bytes(&series))?;
+            append(&mut own.series[i], series)?;
+        }
+        for (i, marks) in part.marks {
+            purse.take(marks.len() * ENTRY_BYTES)?;
+            own.marks[i].extend(marks);
+        }
+        if part.is_last {
+            return Ok((opening.expect("the first frame has it"), own));
+        }
+    }
+}
+
+/// Asks a node for anything else.
+pub(super) async fn names(
+    reach: &Reach,
+    store: StoreId,
+    ask: &NamesAsk,
+    purse: &Purse,
+) -> Result<(Opening, Vec<Found>), Failure> {
+    let mut client = client(reach, store)?;
+    let mut frames = client.names(ask.to_message()).await.map_err(failed)?.into_inner();
+    let mut found = Vec::new();
+    let mut opening = None;
+    loop {
+        let frame: NamesFrame = next(&mut frames).await?;
+        purse.take(frame.encoded_len() + entries(&frame) * ENTRY_BYTES)?;
+        let part = parsed(frame, &ask.question)?;
+        if opening.is_none() {
+            opening = Some(part.opening.ok_or_else(|| broken("an answer begins with its opening"))?);
+        }
+        found.push(part.found);
+        if part.is_last {
+            return Ok((opening.expect("the first frame has it"), found));
+        }
+    }
+}
+
+fn parsed(frame: NamesFrame, question: &Question) -> Result<NamesPart, Failure> {
+    NamesPart::from_message(frame, question).map_err(|e| Failure::Peer(e.to_string()))
+}
+
+fn entries(frame: &NamesFrame) -> usize {
+    let lists = [frame.texts.len(), frame.series.len(), frame.metadata.len(), frame.counts.len()];
+    lists.iter().sum::<usize>() + frame.exemplars.iter().map(|e| e.exemplars.len() + 1).sum::<usize>()
+}
+
+fn client(reach: &Reach, store: StoreId) -> Result<ReadClient<PeerChannel>, Failure> {
+    let channel = reach.peers.to_store(store, Lane::Data).map_err(failed)?;
+    let client = ReadClient::new(channel.timeout(OPENING_WAIT).stream());
+    Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+async fn next<M: Message + Default>(frames: &mut Streaming<Sealed>) -> Result<M, Failure> {
+    let sealed = frames.message().await.map_err(failed)?;
+    let sealed = sealed.ok_or_else(|| broken("the answer was cut short"))?;
+    open(sealed).map_err(|e| Failure::Peer(e.to_string()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(status: Status) -> Failure {
+    Failure::Peer(status.message().to_owned())
+}
+
+fn broken(why: &str) -> Failure {
+    Failure::Peer(why.to_owned())
+}
+
+/// Adds a series, or the next part of one, to those of its selection.
+fn append(all: &mut Vec<Series>, series: Series) -> Result<(), Failure> {
+    match all.last_mut() {
+        Some(last) if last.labels == series.labels => {
+            last.chunks.extend(series.chunks);
+            last.deleted_ms.extend(series.deleted_ms);
+        }
+        Some(last) if last.labels > series.labels => return Err(broken("series came in the wrong order")),
+        _ => all.push(series),
+    }
+    Ok(())
+}
+
+fn series_bytes(series: &Series) -> usize {
+    let chunks = series.chunks.iter().map(|chunk| chunk.data.len() + ENTRY_BYTES).sum::<usize>();
+    chunks + series.labels.as_bytes().len() + ENTRY_BYTES
+}

@@ -1,0 +1,173 @@
+//! What one store answers to a question that several are asked.
+//!
+//! Of every series one of them sends the chunks, the others a *mark*: a hash of labels and chunks. Replicas encode the
+//! same samples into the same bytes, nearly always, so that marks tell the asker what it has already; where they differ,
+//! it asks again, with a digest of the samples that it has, and gets what that doesn't cover.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use ring::epoch::Epoch;
+use ring::hash::series_token;
+use ring::{StoreId, StoreIndex, View};
+use tsdb::chunk::Columns;
+use tsdb::digest::DigestKey;
+use tsdb::model::{Labels, TenantId};
+use tsdb::select::Series;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::names::{Found, Question};
+use super::{Error, turns};
+use crate::grpc::read::{Mark, NamesAsk, SelectAsk};
+use crate::node::App;
+
+/// Series and marks, by selection.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// Sorted by labels.
+    pub series: Vec<Vec<Series>>,
+    /// Of series whose chunks somebody else sends.
+    pub marks: Vec<Vec<Mark>>,
+}
+
+/// Which of several stores sends a series' chunks.
+pub(super) struct Roles<'a> {
+    view: &'a View,
+    tenant: &'a str,
+    me: Option<StoreIndex>,
+    asker: Option<StoreIndex>,
+    asked: Vec<StoreIndex>,
+}
+
+impl<'a> Roles<'a> {
+    /// As seen by store `me` of a question by `asker` to all of `asked`.
+    pub(super) fn new(
+        view: &'a View,
+        tenant: &'a TenantId,
+        me: StoreId,
+        asker: StoreId,
+        asked: &[StoreId],
+    ) -> Self {
+        let mut asked: Vec<_> = asked.iter().filter_map(|store| view.index(*store)).collect();
+        asked.sort_unstable();
+        let asker = view.index(asker).filter(|asker| asked.contains(asker));
+        Self { view, tenant: tenant.as_str(), me: view.index(me), asker, asked }
+    }
+
+    /// Whether this store sends the chunks of the series with these labels: if it is the asker and keeps it, or else the
+    /// first owner that is asked, in the newest placement where there is one.
+    pub(super) fn sends(&self, labels: &Labels) -> bool {
+        let token = series_token(self.tenant, labels.iter());
+        let mut first = None;
+        for table in self.view.read_sets().iter().rev() {
+            let owners = table.replicas(token);
+            if self.asker.is_some_and(|asker| owners.contains(&asker)) {
+                return self.me == self.asker;
+            }
+            first = first
+                .or_else(|| owners.iter().find(|owner| self.asked.binary_search(owner).is_ok()).copied());
+        }
+        // Where no owner is asked, whoever has it sends it.
+        first.is_none_or(|first| self.me == Some(first))
+    }
+}
+
+/// What this store has of the series that are asked for; for the pool. `sends` says of which it sends the chunks.
+///
+/// # Errors
+/// Those of the engine; when it is cancelled.
+pub(super) fn select(
+    app: &App,
+    ask: &SelectAsk,
+    sends: &dyn Fn(&Labels) -> bool,
+    digest_key: u128,
+    cancelled: &AtomicBool,
+) -> Result<Own, Error> {
+    let mut own =
+        Own { series: vec![Vec::new(); ask.selects.len()], marks: vec![Vec::new(); ask.selects.len()] };
+    let Some(tenant) = app.storage.existing(&ask.tenant) else { return Ok(own) };
+    let mut columns = Columns::default();
+    for (i, select) in ask.selects.iter().enumerate() {
+        turns::check(cancelled)?;
+        let wanted = ask.wanted.as_ref().map(|wanted| &wanted[i]);
+        if wanted.is_some_and(BTreeMap::is_empty) {
+            continue;
+        }
+        let found = tenant.select(select)?;
+        let Some(wanted) = wanted else {
+            for series in found {
+                if sends(&series.labels) {
+                    own.series[i].push(series);
+                } else {
+                    own.marks[i].push(mark(&series, digest_key));
+                }
+            }
+            continue;
+        };
+        for series in found {
+            let Some(theirs) = wanted.get(&series.labels.hash64()) else { continue };
+            let is_same = match theirs {
+                None => false,
+                Some(theirs) => {
+                    let range_ms = select.range_ms.clone();
+                    series.digest(DigestKey::new(digest_key), range_ms, &mut columns)? == *theirs
+                }
+            };
+            if !is_same {
+                own.series[i].push(series);
+            }
+        }
+    }
+    Ok(own)
+}
+
+/// What this store has of anything else; for the pool. `counts` says which series it counts.
+///
+/// # Errors
+/// Those of the engine; when it is cancelled.
+pub(super) fn names(
+    app: &App,
+    ask: &NamesAsk,
+    counts: &dyn Fn(&Labels) -> bool,
+    cancelled: &AtomicBool,
+) -> Result<Found, Error> {
+    let Some(tenant) = app.storage.existing(&ask.tenant) else { return Ok(ask.question.nothing()) };
+    match &ask.question {
+        Question::Counts => {
+            let mut found = BTreeMap::new();
+            tenant.head_series(&mut |labels| {
+                if counts(labels) {
+                    for (name, value) in labels {
+                        *found.entry((name.to_owned(), value.to_owned())).or_insert(0) += 1;
+                    }
+                }
+            })?;
+            Ok(Found::Counts(found))
+        }
+        question => question.of(&tenant, cancelled),
+    }
+}
+
+/// The mark of a series.
+pub(super) fn mark(series: &Series, digest_key: u128) -> Mark {
+    let mut hasher = Xxh3::with_seed((digest_key >> 64) as u64);
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    add(series.labels.as_bytes());
+    for chunk in &series.chunks {
+        add(&[chunk.encoding as u8]);
+        add(&chunk.data);
+    }
+    for deleted in &series.deleted_ms {
+        add(&deleted.start().to_le_bytes());
+        add(&deleted.end().to_le_bytes());
+    }
+    Mark { hash: series.labels.hash64(), fingerprint: hasher.digest128() }
+}
+
+/// What an answer says first.
+pub(super) fn opening(epoch: Epoch, disclaimed: Vec<Epoch>) -> crate::grpc::read::Opening {
+    crate::grpc::read::Opening { epoch, disclaimed, stale_catalog: None }
+}
