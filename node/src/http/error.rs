@@ -120,6 +120,7 @@ impl From<query::Error> for ApiError {
             query::Error::Busy
             | query::Error::Incomplete(_)
             | query::Error::Behind { .. }
+            | query::Error::Bucket(_)
             | query::Error::Restless => Kind::Unavailable,
             query::Error::Late(_) => Kind::Timeout,
             query::Error::Query(error) => return error.into(),

@@ -60,7 +60,7 @@ pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer,
     let switch = Switch::default();
     turns::within(question.timeout, async {
         let turn = app.queries.turn(&switch).await?;
-        match app.queries.others() {
+        match app.queries.elsewhere(app, &question.tenant).await {
             None => alone(app, question.clone(), &turn).await,
             Some(reach) => with_others(app, reach, question.clone(), &turn).await,
         }

@@ -53,6 +53,8 @@ pub struct Coverage {
     pub missing: Vec<Gap>,
     /// For which all answered that are left, and too few vouch.
     pub lossy: Vec<Gap>,
+    /// Why blocks in the bucket couldn't be read.
+    pub unread: Option<String>,
     /// By store, why it didn't answer.
     pub silent: BTreeMap<StoreId, Silence>,
 }
@@ -74,15 +76,20 @@ impl Coverage {
 
     /// Whether enough owners answered and vouch for every range.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.lossy.is_empty()
+        self.missing.is_empty() && self.lossy.is_empty() && self.unread.is_none()
+    }
+
+    /// Whether more might have come: then asking again may help.
+    pub fn is_incomplete(&self) -> bool {
+        !self.missing.is_empty() || self.unread.is_some()
     }
 
     /// What a header says: `complete` or what else it is, and the numbers.
     pub fn header(&self) -> String {
-        let state = match (self.missing.is_empty(), self.lossy.is_empty()) {
-            (false, _) => "incomplete",
-            (true, false) => "lossy",
-            (true, true) => "complete",
+        let state = match (self.is_incomplete(), self.lossy.is_empty()) {
+            (true, _) => "incomplete",
+            (false, false) => "lossy",
+            (false, true) => "complete",
         };
         let short: usize = self.missing.iter().chain(&self.lossy).map(|gap| gap.ranges).sum();
         format!(
@@ -114,6 +121,7 @@ impl Coverage {
             "answered": self.answered,
             "ranges": self.ranges,
             "missing": self.missing.iter().map(gap).collect::<Vec<_>>(),
+            "unread": self.unread,
             "lossy": self.lossy.iter().map(gap).collect::<Vec<_>>(),
             "silent": self.silent.iter().map(silence).collect::<Vec<_>>(),
         })
@@ -121,7 +129,9 @@ impl Coverage {
 
     /// What is missing, in words: ranges, and who didn't answer for them.
     pub fn gaps(&self) -> String {
-        self.words(&self.missing)
+        let unread = self.unread.iter().map(|why| format!("blocks in the bucket can't be read: {why}"));
+        let gaps = (!self.missing.is_empty()).then(|| self.words(&self.missing));
+        gaps.into_iter().chain(unread).collect::<Vec<_>>().join("; ")
     }
 
     /// What is lost, in words.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ring::epoch::Epoch;
 
+use crate::bucket;
+
 /// What keeps a question from being answered, sorted by what whoever asked should do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,6 +37,9 @@ pub enum Error {
     /// The ring changed whenever everybody had been asked.
     #[error("the ring changes too often for a question to be answered; try again")]
     Restless,
+    /// A block that the catalog lists can't be read: look at the bucket, or ask for what there is.
+    #[error("blocks in the bucket can't be read: {0}")]
+    Bucket(#[from] bucket::Error),
     /// Stored data can't be read.
     #[error(transparent)]
     Storage(#[from] tsdb::Error),

@@ -8,10 +8,12 @@
 //! | [`names`] | what there is: labels, values, series, metadata, exemplars |
 //! | `reach`, `fanout` | who keeps something, and asking all of them |
 //! | `own`, `serve` | what this store answers when several are asked |
+//! | `blocks` | what the bucket holds |
 //! | [`coverage`] | whether enough of them have answered |
 //! | [`dedup`] | one series out of those of an HA pair |
 
 pub mod answer;
+mod blocks;
 pub mod coverage;
 pub mod dedup;
 mod error;
@@ -93,6 +95,18 @@ impl Queries {
         self.reach.get().filter(|reach| !reach.is_alone())
     }
 
+    /// The way to all that this node doesn't have itself, if there is any: other nodes, or blocks in the bucket.
+    async fn elsewhere(&self, app: &App, tenant: &TenantId) -> Option<&Reach> {
+        let reach = self.reach.get()?;
+        if !reach.is_alone() {
+            return Some(reach);
+        }
+        let listed = app.blocks.catalogs.current(tenant).await;
+        let local = app.storage.existing(tenant);
+        let is_here = |ulid| local.as_ref().is_some_and(|tenant| tenant.block(ulid).is_some());
+        listed.blocks().any(|listed| !is_here(listed.ulid)).then_some(reach)
+    }
+
     /// Whether others keep something too.
     pub(crate) fn has_others(&self) -> bool {
         self.others().is_some()
@@ -101,7 +115,7 @@ impl Queries {
     /// What an answer's coverage means: warnings, or, where owners are missing and that isn't allowed, an error.
     fn judged(&self, coverage: &Coverage, partial: bool) -> Result<Vec<String>, Error> {
         let mut warnings = Vec::new();
-        if !coverage.missing.is_empty() {
+        if coverage.is_incomplete() {
             self.numbers.incomplete.fetch_add(1, Ordering::Relaxed);
             if !partial {
                 return Err(Error::Incomplete(coverage.gaps()));

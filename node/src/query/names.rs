@@ -83,7 +83,7 @@ pub(crate) async fn ask(
     let switch = Switch::default();
     let asked = turns::within(timeout, async {
         let turn = app.queries.turn(&switch).await?;
-        let Some(reach) = app.queries.others() else {
+        let Some(reach) = app.queries.elsewhere(app, &tenant).await else {
             let own = app.clone();
             let (tenant, question) = (tenant.clone(), question.clone());
             let found = turn.on_cores(app, move |cancelled| match own.storage.existing(&tenant) {

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use ring::epoch::Epoch;
 use ring::hash::series_token;
 use ring::{StoreId, StoreIndex, View};
 use tsdb::chunk::Columns;
@@ -17,7 +16,8 @@ use tsdb::select::Series;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::names::{Found, Question};
-use super::{Error, turns};
+use super::{Error, blocks, turns};
+use crate::bucket::catalog::Catalog;
 use crate::grpc::read::{Mark, NamesAsk, SelectAsk};
 use crate::node::App;
 
@@ -72,7 +72,8 @@ impl<'a> Roles<'a> {
     }
 }
 
-/// What this store has of the series that are asked for; for the pool. `sends` says of which it sends the chunks.
+/// What this store has of the series that are asked for; for the pool. `sends` says of which it sends the chunks, and
+/// blocks that `catalog` knows to be listed at the question's version are left out.
 ///
 /// # Errors
 /// Those of the engine; when it is cancelled.
@@ -80,12 +81,14 @@ pub(super) fn select(
     app: &App,
     ask: &SelectAsk,
     sends: &dyn Fn(&Labels) -> bool,
+    catalog: &Catalog,
     digest_key: u128,
     cancelled: &AtomicBool,
 ) -> Result<Own, Error> {
     let mut own =
         Own { series: vec![Vec::new(); ask.selects.len()], marks: vec![Vec::new(); ask.selects.len()] };
     let Some(tenant) = app.storage.existing(&ask.tenant) else { return Ok(own) };
+    let is_left_out = blocks::is_left_out(catalog, ask.catalog_version);
     let mut columns = Columns::default();
     for (i, select) in ask.selects.iter().enumerate() {
         turns::check(cancelled)?;
@@ -93,7 +96,7 @@ pub(super) fn select(
         if wanted.is_some_and(BTreeMap::is_empty) {
             continue;
         }
-        let found = tenant.select(select)?;
+        let found = tenant.select_without(select, &is_left_out)?;
         let Some(wanted) = wanted else {
             for series in found {
                 if sends(&series.labels) {
@@ -165,9 +168,4 @@ pub(super) fn mark(series: &Series, digest_key: u128) -> Mark {
         add(&deleted.end().to_le_bytes());
     }
     Mark { hash: series.labels.hash64(), fingerprint: hasher.digest128() }
-}
-
-/// What an answer says first.
-pub(super) fn opening(epoch: Epoch, disclaimed: Vec<Epoch>) -> crate::grpc::read::Opening {
-    crate::grpc::read::Opening { epoch, disclaimed, stale_catalog: None }
 }

@@ -8,6 +8,7 @@ use ring::{StoreId, View};
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
+use crate::grpc::read::Opening;
 use crate::grpc::{Lane, Peers};
 
 /// How long a question waits for a ring document that another node goes by already.
@@ -100,9 +101,10 @@ impl Reach {
         matches!(adopted, Ok(Ok(_)))
     }
 
-    /// Placements for which this node doesn't vouch.
-    pub(super) fn disclaimed(&self, view: &View) -> Vec<Epoch> {
+    /// How this node's answers begin.
+    pub(super) fn opening(&self, view: &View) -> Opening {
         let ids = view.read_sets().iter().map(ring::PlacementTable::id);
-        ids.filter(|id| self.ring.has_disclaimed(*id)).collect()
+        let disclaimed = ids.filter(|id| self.ring.has_disclaimed(*id)).collect();
+        Opening { epoch: view.epoch(), disclaimed, stale_catalog: None }
     }
 }

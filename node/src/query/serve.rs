@@ -13,12 +13,14 @@ use ring::{StoreId, View};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use tsdb::model::TenantId;
 use tsdb::select::Series;
 
 use super::names::Found;
 use super::own::{self, Own, Roles};
 use super::reach::Reach;
-use super::{Error, turns};
+use super::{Error, blocks, turns};
+use crate::bucket::catalog::Catalog;
 use crate::env::on_cores;
 use crate::grpc::read::{Mark, NamesAsk, NamesPart, Read, ReadServer, SelectAsk, SelectPart, seal};
 use crate::grpc::{Header, MESSAGE_BYTES_MAX};
@@ -59,15 +61,16 @@ impl Read for Reads {
         let (frames, answer) = mpsc::channel(FRAMES_WAITING);
         let app = self.app.clone();
         tokio::spawn(async move {
-            let view = match open(&app, &frames).await {
-                Ok(view) => view,
+            let (view, catalog) = match open(&app, &frames, &ask.tenant, ask.catalog_version).await {
+                Ok(Some(opened)) => opened,
+                Ok(None) => return,
                 Err(status) => return drop(frames.send(Err(status)).await),
             };
             let own = app.clone();
             let work = move |reach: &Reach, cancelled: &AtomicBool| {
                 let roles = Roles::new(&view, &ask.tenant, reach.ring.me(), asker, &ask.asked);
                 let digest_key = view.document().digest_key;
-                own::select(&own, &ask, &|labels| roles.sends(labels), digest_key, cancelled)
+                own::select(&own, &ask, &|labels| roles.sends(labels), &catalog, digest_key, cancelled)
             };
             match done(&app, &frames, work).await {
                 Some(Ok(own)) => send_series(&frames, own).await,
@@ -84,8 +87,9 @@ impl Read for Reads {
         let (frames, answer) = mpsc::channel(FRAMES_WAITING);
         let app = self.app.clone();
         tokio::spawn(async move {
-            let view = match open(&app, &frames).await {
-                Ok(view) => view,
+            let view = match open(&app, &frames, &ask.tenant, ask.catalog_version).await {
+                Ok(Some((view, _))) => view,
+                Ok(None) => return,
                 Err(status) => return drop(frames.send(Err(status)).await),
             };
             let own = app.clone();
@@ -115,16 +119,24 @@ fn invalid(error: crate::grpc::read::Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-/// Begins an answer.
+/// Begins an answer. Ends it too, with `None`, where the question goes by too old a catalog.
 #[allow(clippy::result_large_err, reason = "tonic's")]
-async fn open(app: &App, frames: &Frames) -> Result<Arc<View>, Status> {
+async fn open(
+    app: &App,
+    frames: &Frames,
+    tenant: &TenantId,
+    version: Option<u64>,
+) -> Result<Option<(Arc<View>, Arc<Catalog>)>, Status> {
     let reach = app.queries.reach.get();
     let reach = reach.ok_or_else(|| Status::unavailable("this node hasn't joined its cluster yet"))?;
     let view = reach.view();
-    let opening = Some(own::opening(view.epoch(), reach.disclaimed(&view)));
-    // Whether anybody still listens is seen later.
-    let _is_heard = send(frames, SelectPart { opening, ..SelectPart::default() }).await;
-    Ok(view)
+    let catalog = app.blocks.catalogs.current(tenant).await;
+    let mut opening = reach.opening(&view);
+    opening.stale_catalog = blocks::needed(app, &catalog, tenant, reach.ring.me(), version);
+    let is_last = opening.stale_catalog.is_some();
+    let is_heard =
+        send(frames, SelectPart { opening: Some(opening), is_last, ..SelectPart::default() }).await;
+    Ok((is_heard && !is_last).then_some((view, catalog)))
 }
 
 /// Does the work when it is its turn; `None` when the asker is gone.

@@ -156,6 +156,7 @@ impl<T> Gathered<T> {
             ranges: view.read_sets().iter().map(|table| table.ranges().len()).sum(),
             missing,
             lossy,
+            unread: None,
             silent,
         }
     }
@@ -163,11 +164,15 @@ impl<T> Gathered<T> {
 
 /// Counts how often a question is planned.
 #[derive(Default)]
-struct Plans(usize);
+struct Plans {
+    made: usize,
+    /// The version of the catalog that is needed at least.
+    catalog_min: u64,
+}
 
 impl Plans {
-    /// Whether answers by `owners` are good: nobody told of a newer ring document. Where somebody did, it is adopted
-    /// now, and everything has to be asked again.
+    /// Whether answers by `owners` are good: nobody told of a newer ring document or of a newer catalog. Where somebody
+    /// did, it is taken, and everything has to be asked again.
     async fn is_settled<T>(
         &mut self,
         reach: &Reach,
@@ -175,16 +180,24 @@ impl Plans {
         gathered: &Gathered<T>,
     ) -> Result<bool, Error> {
         let (known, newest) = (owners.view.epoch(), gathered.newest());
-        if newest <= known {
+        let catalog_min = gathered.answers.values().filter_map(|(opening, _)| opening.stale_catalog).max();
+        if newest <= known && catalog_min.is_none() {
             return Ok(true);
         }
-        self.0 += 1;
-        if self.0 >= PLANS_MAX {
-            return Err(Error::Restless);
+        self.again(catalog_min)?;
+        if newest <= known {
+            return Ok(false);
         }
         if !reach.adopted(newest).await {
             return Err(Error::Behind { known, newest });
         }
         Ok(false)
+    }
+
+    /// Plans once more, with this version of the catalog at least.
+    fn again(&mut self, catalog_min: Option<u64>) -> Result<(), Error> {
+        self.made += 1;
+        self.catalog_min = self.catalog_min.max(catalog_min.unwrap_or(0));
+        if self.made >= PLANS_MAX { Err(Error::Restless) } else { Ok(()) }
     }
 }

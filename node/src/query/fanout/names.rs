@@ -6,13 +6,14 @@ use std::sync::atomic::AtomicBool;
 use futures_util::FutureExt as _;
 use tsdb::model::TenantId;
 
-use super::super::Error;
 use super::super::coverage::Coverage;
 use super::super::names::{Found, Question};
 use super::super::own::{self, Roles};
 use super::super::reach::Reach;
+use super::super::{Error, blocks};
 use super::stream::{self, Purse};
 use super::{Failure, Plans, gather};
+use crate::bucket;
 use crate::env::on_cores;
 use crate::grpc::read::NamesAsk;
 use crate::node::App;
@@ -31,18 +32,21 @@ pub(in super::super) async fn ask(
 ) -> Result<(Found, Coverage), Error> {
     let me = reach.ring.me();
     let mut plans = Plans::default();
-    let (owners, gathered) = loop {
+    let (owners, gathered, unread, in_bucket) = loop {
         let owners = reach.owners();
         let view = &owners.view;
-        let gathered = gather(&owners, |store, asked| {
+        let catalog = blocks::catalog(app, view, tenant, plans.catalog_min).await;
+        let known = catalog.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
+        let asking = gather(&owners, |store, asked| {
             let (tenant, question) = (tenant.clone(), question.clone());
-            let ask = NamesAsk { tenant, question, asked, catalog_version: None };
+            let catalog_version = catalog.as_ref().ok().map(|catalog| catalog.version());
+            let ask = NamesAsk { tenant, question, asked, catalog_version };
             let view = view.clone();
             async move {
                 if store != me {
                     return stream::names(reach, store, &ask, purse).await;
                 }
-                let opening = own::opening(view.epoch(), reach.disclaimed(&view));
+                let opening = reach.opening(&view);
                 let (app_, cancelled) = (app.clone(), cancelled.clone());
                 let work = move || {
                     let roles = Roles::new(&view, &ask.tenant, me, me, &ask.asked);
@@ -52,16 +56,24 @@ pub(in super::super) async fn ask(
                 Ok((opening, vec![found]))
             }
             .boxed()
-        })
-        .await?;
+        });
+        let (gathered, in_bucket) =
+            futures_util::future::join(asking, blocks::names(app, tenant, &known, question)).await;
+        let gathered = gathered?;
+        if let Err(bucket::Error::Replan { .. }) = in_bucket {
+            plans.again(None)?;
+            app.blocks.catalogs.refresh(tenant).await?;
+            continue;
+        }
         if plans.is_settled(reach, &owners, &gathered).await? {
-            break (owners, gathered);
+            let unread = catalog.as_ref().err().or(in_bucket.as_ref().err()).map(ToString::to_string);
+            break (owners, gathered, unread, in_bucket.unwrap_or_default());
         }
     };
-    let coverage = gathered.coverage(&owners);
+    let coverage = Coverage { unread, ..gathered.coverage(&owners) };
     let question = question.clone();
     let merge = move || {
-        let all = gathered.answers.into_values().flat_map(|(_, found)| found);
+        let all = gathered.answers.into_values().flat_map(|(_, found)| found).chain(in_bucket);
         question.merged(all)
     };
     Ok((on_cores(&*app.env.pool, false, merge).await, coverage))

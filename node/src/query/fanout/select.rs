@@ -11,12 +11,14 @@ use tsdb::digest::{Digest, DigestKey};
 use tsdb::model::TenantId;
 use tsdb::select::{Select, Series, merge_series};
 
-use super::super::Error;
 use super::super::coverage::Coverage;
 use super::super::own::{self, Own, mark};
 use super::super::reach::{Owners, Reach};
+use super::super::{Error, blocks};
 use super::stream::{self, Purse};
 use super::{Failure, Gathered, Plans, gather};
+use crate::bucket;
+use crate::bucket::catalog::Catalog;
 use crate::env::on_cores;
 use crate::grpc::read::{Mark, Opening, SelectAsk};
 use crate::node::App;
@@ -41,18 +43,34 @@ pub(in super::super) async fn fetch(
     cancelled: &Arc<AtomicBool>,
 ) -> Result<Fetched, Error> {
     let mut plans = Plans::default();
-    let (owners, mut gathered) = loop {
+    let (owners, mut gathered, catalog, in_bucket) = loop {
         let owners = reach.owners();
-        let gathered = gather(&owners, |store, asked| {
+        // Without a catalog everything is asked of the owners, and what they have no more is missing.
+        let catalog = blocks::catalog(app, &owners.view, tenant, plans.catalog_min).await;
+        let known = catalog.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
+        let asking = gather(&owners, |store, asked| {
             let (tenant, selects) = (tenant.clone(), selects.to_vec());
-            let ask = SelectAsk { tenant, selects, asked, catalog_version: None, wanted: None };
-            one(app, reach, owners.view.clone(), store, ask, purse, cancelled).boxed()
-        })
-        .await?;
+            let catalog_version = catalog.as_ref().ok().map(|catalog| catalog.version());
+            let ask = SelectAsk { tenant, selects, asked, catalog_version, wanted: None };
+            one(app, reach, owners.view.clone(), known.clone(), store, ask, purse, cancelled).boxed()
+        });
+        let (gathered, in_bucket) =
+            futures_util::future::join(asking, blocks::select(app, tenant, &known, selects)).await;
+        let gathered = gathered?;
+        if let (Ok(known), Err(bucket::Error::Replan { .. })) = (&catalog, &in_bucket) {
+            // A listed block is gone: a newer catalog says what took its place.
+            plans.again(None)?;
+            let version = known.version();
+            app.blocks.catalogs.refresh(tenant).await?;
+            tracing::debug!(%tenant, version, "a listed block is gone, asking again");
+            continue;
+        }
         if plans.is_settled(reach, &owners, &gathered).await? {
-            break (owners, gathered);
+            break (owners, gathered, catalog, in_bucket);
         }
     };
+    let unread = catalog.as_ref().err().or(in_bucket.as_ref().err()).map(ToString::to_string);
+    let catalog_version = catalog.ok().map(|catalog| catalog.version());
     let digest_key = owners.view.document().digest_key;
     let mut held = Held { selects: selects.to_vec(), digest_key, ..Held::default() };
     let mut marks = BTreeMap::new();
@@ -61,22 +79,26 @@ pub(in super::super) async fn fetch(
         marks.insert(*store, std::mem::take(&mut own.marks));
     }
     if marks.values().flatten().any(|marks| !marks.is_empty()) {
-        held = second_rounds(app, reach, &owners, tenant, &mut gathered, marks, held, purse).await?;
+        held = second_rounds(app, reach, &owners, tenant, &mut gathered, marks, held, catalog_version, purse)
+            .await?;
     }
     let mut sources: Vec<Vec<Vec<Series>>> = vec![Vec::new(); selects.len()];
-    for (_, by_select) in held.sources {
+    let of_owners = held.sources.into_iter().map(|(_, by_select)| by_select);
+    for by_select in of_owners.chain(in_bucket) {
         for (sources, series) in sources.iter_mut().zip(by_select) {
             sources.push(series);
         }
     }
-    Ok(Fetched { sources, coverage: gathered.coverage(&owners) })
+    Ok(Fetched { sources, coverage: Coverage { unread, ..gathered.coverage(&owners) } })
 }
 
 /// One store's answer: this one's own, or a peer's.
+#[allow(clippy::too_many_arguments, reason = "one question's whole state")]
 async fn one(
     app: &Arc<App>,
     reach: &Reach,
     view: Arc<View>,
+    catalog: Arc<Catalog>,
     store: StoreId,
     ask: SelectAsk,
     purse: &Purse,
@@ -88,9 +110,9 @@ async fn one(
     let (app_, cancelled) = (app.clone(), cancelled.clone());
     let digest_key = view.document().digest_key;
     // What is here costs nothing to have: all chunks, and no marks.
-    let work = move || own::select(&app_, &ask, &|_| true, digest_key, &cancelled);
+    let work = move || own::select(&app_, &ask, &|_| true, &catalog, digest_key, &cancelled);
     let own = on_cores(&*app.env.pool, false, work).await.map_err(Failure::Question)?;
-    Ok((own::opening(view.epoch(), reach.disclaimed(&view)), own))
+    Ok((reach.opening(&view), own))
 }
 
 /// Asks for what marks tell of and nobody has sent, until there is none of it left. A store that fails is lost: what it
@@ -104,6 +126,7 @@ async fn second_rounds(
     gathered: &mut Gathered<Own>,
     mut marks: BTreeMap<StoreId, Vec<Vec<Mark>>>,
     mut held: Held,
+    catalog_version: Option<u64>,
     purse: &Purse,
 ) -> Result<Held, Error> {
     let mut served: BTreeSet<(usize, Mark)> = BTreeSet::new();
@@ -125,7 +148,7 @@ async fn second_rounds(
                 tenant: tenant.clone(),
                 selects: held.selects.clone(),
                 asked: owners.likely.clone(),
-                catalog_version: None,
+                catalog_version,
                 wanted: Some(want.series),
             };
             async move { (store, want.marks, stream::select(reach, store, &ask, purse).await) }

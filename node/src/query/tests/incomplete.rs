@@ -7,7 +7,7 @@ use proto::peer::read as pb;
 use tonic::{Request, Response, Status};
 
 use super::*;
-use crate::grpc::read::{Read, ReadServer, SelectPart, seal};
+use crate::grpc::read::{Opening, Read, ReadServer, SelectPart, seal};
 use crate::http::tests::NOW_MS;
 use crate::query::fanout::STRAGGLER_WAIT;
 
@@ -144,7 +144,7 @@ impl Read for Mischief {
     type NamesStream = Answer;
 
     async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Answer>, Status> {
-        let opening = Some(crate::query::own::opening(1, Vec::new()));
+        let opening = Some(Opening { epoch: 1, ..Opening::default() });
         let opening = seal(&SelectPart { opening, ..SelectPart::default() }.into_message());
         let bad = match self {
             Self::Garbage => pb::Sealed { crc32c: 7, body: bytes::Bytes::from_static(b"garbage") },

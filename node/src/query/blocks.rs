@@ -1,0 +1,117 @@
+//! Blocks that the bucket holds, as questions use them.
+//!
+//! A question goes by one version of the tenant's catalog. What that lists, the asker reads itself; owners leave exactly
+//! that out and answer from everything else. An owner that lacks a block of its own which that version doesn't list yet
+//! says so, and the asker begins again with a newer one: nothing falls between the two, and nothing comes twice.
+
+use std::sync::Arc;
+
+use ring::{StoreId, View};
+use tsdb::model::TenantId;
+use tsdb::select::{Select, Series};
+use ulid::Ulid;
+
+use super::names::{Found, Question, Scope};
+use crate::bucket;
+use crate::bucket::catalog::Catalog;
+use crate::node::App;
+
+/// The catalog to go by: at least as new as the ring document says that it must be, and as `at_least`.
+///
+/// # Errors
+/// What keeps it from being read.
+pub(super) async fn catalog(
+    app: &App,
+    view: &View,
+    tenant: &TenantId,
+    at_least: u64,
+) -> bucket::Result<Arc<Catalog>> {
+    let floor = view.document().catalog_floors.get(tenant.as_str()).copied().unwrap_or(0);
+    app.blocks.catalogs.at_least(tenant, floor.max(at_least)).await
+}
+
+/// The blocks that an owner leaves out.
+pub(super) fn is_left_out(catalog: &Catalog, version: Option<u64>) -> impl Fn(Ulid) -> bool {
+    move |ulid| {
+        version.is_some_and(|version| catalog.block(ulid).is_some_and(|listed| listed.version <= version))
+    }
+}
+
+/// The version that a question must go by at least, where `version` doesn't list a block which this store has made and
+/// has no more.
+pub(super) fn needed(
+    app: &App,
+    catalog: &Catalog,
+    tenant: &TenantId,
+    me: StoreId,
+    version: Option<u64>,
+) -> Option<u64> {
+    let version = version.filter(|version| *version < catalog.version())?;
+    let local = app.storage.existing(tenant);
+    let is_here = |ulid| local.as_ref().is_some_and(|tenant| tenant.block(ulid).is_some());
+    let later = catalog.blocks().filter(|listed| listed.store == me && listed.version > version);
+    later.filter(|listed| !is_here(listed.ulid)).map(|listed| listed.version).max()
+}
+
+/// The series of listed blocks.
+///
+/// # Errors
+/// Those of the bucket; there is no answer without a block.
+pub(super) async fn select(
+    app: &App,
+    tenant: &TenantId,
+    catalog: &Catalog,
+    selects: &[Select],
+) -> bucket::Result<Vec<Vec<Series>>> {
+    if selects.iter().all(|select| catalog.blocks_in(&select.range_ms).next().is_none()) {
+        return Ok(Vec::new());
+    }
+    let local = app.storage.existing(tenant);
+    app.blocks.remote.select(tenant, catalog, local.as_deref(), selects).await
+}
+
+/// Names, values or series of listed blocks; nothing for questions that blocks don't answer.
+///
+/// # Errors
+/// Those of the bucket.
+pub(super) async fn names(
+    app: &App,
+    tenant: &TenantId,
+    catalog: &Catalog,
+    question: &Question,
+) -> bucket::Result<Vec<Found>> {
+    let (Question::Names(scope, _) | Question::Values(_, scope, _) | Question::Series(scope, _)) = question
+    else {
+        return Ok(Vec::new());
+    };
+    if catalog.blocks_in(&scope.range_ms).next().is_none() {
+        return Ok(Vec::new());
+    }
+    let local = app.storage.existing(tenant);
+    let (local, remote) = (local.as_deref(), &app.blocks.remote);
+    let mut found = Vec::new();
+    for matchers in each(scope) {
+        let range_ms = &scope.range_ms;
+        found.push(match question {
+            Question::Values(name, ..) => {
+                let values = remote.label_values(tenant, catalog, local, name, matchers, range_ms).await?;
+                Found::Texts(values.into_iter().collect())
+            }
+            Question::Series(..) => {
+                let series = remote.series(tenant, catalog, local, matchers, range_ms).await?;
+                Found::Series(series.into_iter().collect())
+            }
+            _ => {
+                let names = remote.label_names(tenant, catalog, local, matchers, range_ms).await?;
+                Found::Texts(names.into_iter().collect())
+            }
+        });
+    }
+    Ok(found)
+}
+
+/// Each selector, or one that everything passes.
+fn each(scope: &Scope) -> impl Iterator<Item = &[tsdb::model::Matcher]> {
+    let everything = scope.selectors.is_empty().then_some(&[][..]);
+    scope.selectors.iter().map(Vec::as_slice).chain(everything)
+}
