@@ -2,7 +2,7 @@
 //!
 //! Every option stands once, in this file: its YAML key, type, default, help, and whether it can change while the
 //! node runs. Flag (`--wal-sync`), variable (`CARILLON_WAL_SYNC`), reference page and JSON Schema follow from that.
-//! [`load`] reads flag over environment over file, and names every mistake at once.
+//! [`load()`] reads flag over environment over file, and names every mistake at once.
 
 mod declare;
 mod describe;

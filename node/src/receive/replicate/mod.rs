@@ -1,9 +1,9 @@
 //! Writes to all replicas of each series, on whichever nodes they are.
 //!
 //! 1. Routes: each series' replicas by the ring document, from a cache ([`route`]).
-//! 2. The local part, if any, as one node alone would take it ([`local`]). What it refuses by age nobody else is asked.
-//! 3. The others' parts as frames on a stream to each peer ([`outbound`], [`frames`]).
-//! 4. Each replica's word on each sample is counted ([`tally`]); the sender is answered as soon as each sample has its
+//! 2. The local part, if any, as one node alone would take it (`local`). What it refuses by age nobody else is asked.
+//! 3. The others' parts as frames on a stream to each peer (`outbound`, `frames`).
+//! 4. Each replica's word on each sample is counted (`tally`); the sender is answered as soon as each sample has its
 //!    quorum in each write set, or can't have it any more, or time is over.
 //! 5. If a replica went by a newer ring document, all of it is routed again by that; whoever has it already says so.
 //!
