@@ -1,7 +1,7 @@
 //! The world that a simulated node lives in: every seam of `node::env`, on simulated time, network and disk.
 //!
 //! A [`Machine`] is what outlives the process that runs on it: the disk, the clock, the supervisor's wish that the
-//! process stops. Each start of the process gets a fresh [`Env`] over them.
+//! process stops. Each start of the process gets a fresh `Env` over them.
 
 mod bucket;
 mod clock;
