@@ -230,6 +230,7 @@ impl App {
         metrics.collect(cluster.peers().collector());
         let replicator =
             Replicator::open(&config, &env, Arc::new(cluster.clone()), cluster.peers().clone()).await?;
+        cluster.keep_hints(replicator.hints().clone());
         metrics.collect(replicator.collector());
         metrics.collect(replicator.hints().collector());
         Ok(Self {

@@ -52,7 +52,7 @@ pub enum ArriveError {
     /// Somebody else tells of a cluster that isn't in the bucket.
     #[error(
         "{this} belongs to cluster {cluster}, and the bucket {bucket} to none: give this node the cluster's --bucket \
-         (where the bucket has moved, `carillon bucket move` copies it)"
+         (where the bucket has moved, copy all of it first, with every node stopped)"
     )]
     NotInBucket {
         /// Seed or data folder.
@@ -302,7 +302,7 @@ impl Newcomer<'_> {
                     ledger,
                     ?bucket,
                     "the ring document in the bucket is older than this store's: was the bucket restored? It isn't \
-                     taken; `carillon ring restore` puts the newest one back"
+                     taken, and the ring stands still until the newest one is put back"
                 );
                 kept.clone()
             }

@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TURN: Duration = Duration::from_secs(5);
 /// How long newcomers gather before they join together.
 const GATHER: Duration = Duration::from_millis(500);
+/// How long a newcomer waits whose name a living member has.
+const NAMESAKE_WAIT: Duration = Duration::from_secs(30);
 /// Most newcomers in one transition.
 const JOINS_MAX: usize = 64;
 /// Pause after a transition had to be taken back, or a change failed.
@@ -226,6 +228,13 @@ impl Driver {
                     continue;
                 }
             }
+            if self.is_namesake(view.document(), members, store, &member) {
+                tracing::info!(
+                    name = member.name,
+                    "a node wants to join under the name of one that seems to be there: waiting"
+                );
+                continue;
+            }
             let gone = predecessor(view.document(), members, &member)
                 .filter(|old| !change.replaces.contains_key(old));
             match gone {
@@ -246,6 +255,14 @@ impl Driver {
             .change(|document| step(document, epoch, |document| document.change(&change)))
             .await
             .map(drop)
+    }
+
+    /// Whether a newcomer has the name of a member that gossip takes for alive: a node that comes back elsewhere with an
+    /// empty disk is waited for until its old self is known to be gone, for a while.
+    fn is_namesake(&self, document: &Document, members: &Members, store: StoreId, new: &NewMember) -> bool {
+        let is_new = members.seen.get(&store).is_some_and(|seen| seen.since.elapsed() < NAMESAKE_WAIT);
+        let mut same = document.active().filter(|(_, old)| old.name == new.name);
+        is_new && same.any(|(old, info)| info.peer_address != new.peer_address && is_alive(members, old))
     }
 
     /// Closes the placements for which enough owners vouch.

@@ -2,9 +2,10 @@
 //!
 //! 1. The ring goes over to a placement without this node.
 //! 2. Both heads of every tenant are cut; all blocks are uploaded and listed.
-//! 3. The placements in which it stood are closed, for which enough owners vouch, itself among them. Until then it
+//! 3. Hints that it keeps for others are sent, as far as those answer; what they miss all the same, repair finds.
+//! 4. The placements in which it stood are closed, for which enough owners vouch, itself among them. Until then it
 //!    answers questions.
-//! 4. Its ledger says that the folder is to be emptied: that happens when the process ends, or when it starts again,
+//! 5. Its ledger says that the folder is to be emptied: that happens when the process ends, or when it starts again,
 //!    as a new store.
 //!
 //! A process that ends in between goes on with it when it starts again. With the bucket away it stays, and says why.
@@ -23,6 +24,9 @@ use crate::identity::Identity;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Longest wait for hints to be taken by those who are there.
+const HINTS_MAX: Duration = Duration::from_secs(60);
 
 /// What the last step is called.
 pub const LEFT: &str = "left";
@@ -121,6 +125,7 @@ impl Cluster {
             self.progress(&error);
             tokio::time::sleep(RETRY).await;
         }
+        self.deliver_hints().await;
         loop {
             let view = self.view();
             let document = view.document();
@@ -151,6 +156,21 @@ impl Cluster {
             // Whoever follows the progress shall see the end of it.
             tokio::time::sleep(RETRY).await;
             self.ended.cancel();
+        }
+    }
+
+    /// Has hints sent to those who are there.
+    async fn deliver_hints(&self) {
+        let Some(hints) = self.hints.get() else { return };
+        let deadline = tokio::time::Instant::now() + HINTS_MAX;
+        while tokio::time::Instant::now() < deadline {
+            let waiting = hints.pending().stores.into_iter().filter(|store| self.is_alive(*store)).count();
+            if waiting == 0 {
+                return;
+            }
+            self.progress(&format!("sending hints to {waiting} nodes"));
+            hints.hurry();
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

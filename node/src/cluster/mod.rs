@@ -58,6 +58,7 @@ use crate::config::Config;
 use crate::env::{Env, on_disk};
 use crate::grpc::{Me, Peers, Protocol};
 use crate::identity::Identity;
+use crate::receive::hints::Hints;
 use crate::receive::replicate;
 use arrive::Newcomer;
 use calls::{Calls, Vouched};
@@ -107,6 +108,8 @@ pub struct Cluster {
     instance: u64,
     /// There once the storage is open.
     keeper: OnceLock<Keeper>,
+    /// There once writes can be replicated.
+    hints: OnceLock<Arc<Hints>>,
     /// There once others can answer.
     gossip: OnceLock<Gossip>,
     /// Members that aren't there, and since when this node has missed them without a break.
@@ -249,6 +252,7 @@ impl Cluster {
             settings: ArcSwap::from_pointee(config.clone()),
             instance: fresh(env, "instance") as u64,
             keeper: OnceLock::new(),
+            hints: OnceLock::new(),
             gossip: OnceLock::new(),
             missing: Mutex::default(),
             noted: Mutex::default(),
@@ -367,6 +371,12 @@ impl Cluster {
         let is_first = self.keeper.set(keeper).is_ok();
         debug_assert!(is_first, "the storage is opened once");
         Ok(())
+    }
+
+    /// What this node keeps for others, to be sent before it leaves.
+    pub(crate) fn keep_hints(&self, hints: Arc<Hints>) {
+        let is_first = self.hints.set(hints).is_ok();
+        debug_assert!(is_first, "hints are opened once");
     }
 
     /// Brings everything that this store has into listed blocks.
@@ -522,6 +532,7 @@ impl Cluster {
             self.watch(&known, now - watched >= PAUSE_MIN);
             watched = now;
             self.tell_addresses(&known);
+            self.note_starts(&known).await;
             let (heard, held) = (*news.borrow_and_update(), views.borrow_and_update().epoch());
             let gossiped = known
                 .seen
@@ -545,6 +556,15 @@ impl Cluster {
                 _ = members.changed(), if fetched => {}
                 _ = views.changed(), if fetched => {}
                 () = tokio::time::sleep(if fetched { WATCH_EVERY } else { FETCH_RETRY }) => {}
+            }
+        }
+    }
+
+    /// Remembers the starts of others, so that one whose disk is put back to an earlier state is told so.
+    async fn note_starts(&self, members: &Members) {
+        for (store, seen) in members.seen.iter().filter(|(store, _)| **store != self.me()) {
+            if let Err(error) = self.note_incarnation(*store, seen.incarnation).await {
+                tracing::error!(%error, "the ledger can't be written");
             }
         }
     }
@@ -758,3 +778,6 @@ fn fresh(env: &Env, purpose: &str) -> u128 {
     let [low, high] = [env.seed as u64, (env.seed >> 64) as u64];
     xxh3_128_with_seed(&[purpose.as_bytes(), &high.to_le_bytes()].concat(), low)
 }
+
+#[cfg(test)]
+mod tests;

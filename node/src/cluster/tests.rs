@@ -1,0 +1,235 @@
+//! Several nodes in one process, over the loopback, with a bucket in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::memory::InMemory;
+use ring::StoreId;
+use ring::epoch::MemberState;
+use tsdb::disk::MemoryDisk;
+
+use crate::bucket::Handed;
+use crate::config::{Config, Sources, load};
+use crate::env::{DiskLedger, Env, Inline, ManualClock, OsProcess, TcpNet};
+use crate::node::StartError;
+use crate::{Node, cluster::ArriveError};
+
+const NOW_MS: i64 = 1_767_225_600_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A place where nodes run one after the other: its disk stays.
+struct Place {
+    name: String,
+    disk: MemoryDisk,
+    bucket: Arc<InMemory>,
+    starts: u128,
+}
+
+impl Place {
+    fn new(name: &str, bucket: &Arc<InMemory>) -> Self {
+        Self { name: name.to_owned(), disk: MemoryDisk::new(), bucket: bucket.clone(), starts: 0 }
+    }
+
+    async fn try_start(&mut self, seeds: &[String], more: &str) -> Result<Node, StartError> {
+        self.starts += 1;
+        let disk = Arc::new(self.disk.clone());
+        let name = self.name.bytes().fold(0u128, |seed, byte| seed << 8 | u128::from(byte));
+        let env = Env {
+            clock: Arc::new(ManualClock::new(NOW_MS)),
+            disk: disk.clone(),
+            lock: None,
+            ledger: Arc::new(DiskLedger::open(disk).unwrap()),
+            net: Arc::new(TcpNet),
+            pool: Arc::new(Inline),
+            bucket: Arc::new(Handed(self.bucket.clone())),
+            process: Arc::new(OsProcess::new()),
+            seed: name << 32 | self.starts,
+        };
+        let yaml = format!(
+            "name: {}\nzone: zone-{}\nbucket: 'memory:'\nseed: {seeds:?}\nhttp: {{address: '127.0.0.1:0'}}\n\
+             peer: {{address: '127.0.0.1:0'}}\ncluster: {{gossip_interval: 100ms}}\n{more}",
+            self.name, self.name
+        );
+        let config: Config = load(&Sources { file: Some(("test", &yaml)), ..Sources::default() }).unwrap();
+        Node::start(config, env).await
+    }
+
+    async fn start(&mut self, seeds: &[String]) -> Node {
+        self.try_start(seeds, "").await.unwrap()
+    }
+}
+
+fn address(node: &Node) -> String {
+    node.peer_address().to_string()
+}
+
+/// Waits until all nodes go by one settled document with these members in the current placement.
+async fn settled(nodes: &[&Node]) {
+    let mut wanted: Vec<StoreId> = nodes.iter().map(|node| node.cluster().me()).collect();
+    wanted.sort_unstable();
+    let is_so = |node: &&Node| {
+        let view = node.cluster().view();
+        let document = view.document();
+        let active: Vec<StoreId> = document.active().map(|(store, _)| store).collect();
+        active == wanted
+            && document.placements.len() == 1
+            && view.epoch() == nodes[0].cluster().view().epoch()
+    };
+    eventually("one settled ring", || nodes.iter().all(|node| is_so(node))).await;
+}
+
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// Three nodes that have formed a ring.
+async fn three(bucket: &Arc<InMemory>) -> ([Place; 3], [Node; 3]) {
+    let mut places = ["a", "b", "c"].map(|name| Place::new(name, bucket));
+    let a = places[0].start(&[]).await;
+    let seeds = [address(&a)];
+    let b = places[1].start(&seeds).await;
+    let c = places[2].start(&seeds).await;
+    settled(&[&a, &b, &c]).await;
+    (places, [a, b, c])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_is_a_cluster_of_one_and_stays_that_one() {
+    let bucket = Arc::default();
+    let mut place = Place::new("a", &bucket);
+    let node = place.start(&[]).await;
+    let (cluster, store) = (node.cluster().id(), node.cluster().me());
+    assert!(node.cluster().is_member());
+    node.stop().await.unwrap();
+    let node = place.start(&[]).await;
+    assert_eq!((node.cluster().id(), node.cluster().me()), (cluster, store));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_is_itself_founds_a_cluster() {
+    let mut place = Place::new("a", &Arc::default());
+    let node =
+        place.try_start(&["127.0.0.1:7".to_owned()], "advertise_address: '127.0.0.1:7'\n").await.unwrap();
+    assert!(node.cluster().is_member());
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_join_one_drains_and_a_wiped_one_takes_its_old_place() {
+    let bucket = Arc::default();
+    let (mut places, [a, b, c]) = three(&bucket).await;
+    assert_eq!(a.cluster().view().current().rf(), 3);
+
+    // With fewer nodes than copies, nobody may leave.
+    let refused = a.cluster().drain(b.cluster().me(), false).await.unwrap_err();
+    assert!(refused.message().contains("replication factor"), "{refused}");
+
+    // An empty disk under the same name takes the old one's place.
+    let lost = c.cluster().me();
+    drop(c.stop().await);
+    places[2].disk = MemoryDisk::new();
+    let c = places[2].start(&[address(&a)]).await;
+    assert_ne!(c.cluster().me(), lost);
+    eventually("the wiped node is back", || c.cluster().is_member()).await;
+    let state = a.cluster().view().document().members.get(&lost).map(|member| member.state);
+    assert_eq!(state, Some(MemberState::Lost));
+
+    // With a fourth, one may.
+    let mut place = Place::new("d", &bucket);
+    let d = place.start(&[address(&a)]).await;
+    eventually("the fourth has joined", || d.cluster().is_member()).await;
+    eventually("the ring is settled", || a.cluster().view().document().placements.len() == 1).await;
+    let leaving = b.cluster().me();
+    a.cluster().drain(leaving, false).await.unwrap();
+    eventually("the drain is done", || b.cluster().leaving().done).await;
+    settled(&[&a, &c, &d]).await;
+    b.stop().await.unwrap();
+    let b = places[1].start(&[address(&a)]).await;
+    assert_ne!(b.cluster().me(), leaving, "what was drained comes back as a new store");
+    settled(&[&a, &b, &c, &d]).await;
+    for node in [a, b, c, d] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seeds_of_one_cluster_and_the_bucket_of_another_are_refused_with_both_named() {
+    let mut one = Place::new("a", &Arc::default());
+    let mut other = Place::new("b", &Arc::default());
+    let (one, other_node) = (one.start(&[]).await, other.start(&[]).await);
+    let mut stray = Place::new("c", &other.bucket);
+    let error = stray.try_start(&[address(&one)], "").await.err().unwrap();
+    assert!(matches!(error, StartError::Cluster(ArriveError::Clusters { .. })), "{error}");
+    for id in [one.cluster().id(), other_node.cluster().id()] {
+        assert!(error.to_string().contains(&id.to_string()), "{error}");
+    }
+    // And where the bucket belongs to nobody yet, nothing is founded in it.
+    let mut stray = Place::new("d", &Arc::default());
+    let error = stray.try_start(&[address(&one)], "").await.err().unwrap();
+    assert!(matches!(error, StartError::Cluster(ArriveError::NotInBucket { .. })), "{error}");
+    for node in [one, other_node] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_data_folder_is_refused_while_the_original_runs() {
+    let bucket = Arc::default();
+    let (places, [a, b, c]) = three(&bucket).await;
+    let mut twin = Place::new("b", &bucket);
+    twin.disk = places[1].disk.fork();
+    let error = twin.try_start(&[address(&a)], "").await.err().unwrap();
+    assert!(matches!(error, StartError::Cluster(ArriveError::Twin { .. })), "{error}");
+    for node in [a, b, c] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_put_back_becomes_a_new_store() {
+    let bucket = Arc::default();
+    let (mut places, [a, b, c]) = three(&bucket).await;
+    let (old, backup) = (b.cluster().me(), places[1].disk.fork());
+    b.stop().await.unwrap();
+    let again = places[1].start(&[address(&a)]).await;
+    assert_eq!(again.cluster().me(), old);
+    eventually("it is known again", || a.cluster().is_alive(old)).await;
+    again.stop().await.unwrap();
+    places[1].disk = backup;
+    let restored = places[1].start(&[address(&a)]).await;
+    assert_ne!(restored.cluster().me(), old);
+    for node in [a, restored, c] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_older_than_the_ledgers_is_not_taken_from_a_restored_bucket() {
+    let bucket: Arc<InMemory> = Arc::default();
+    let mut place = Place::new("a", &bucket);
+    let node = place.start(&[]).await;
+    node.stop().await.unwrap();
+    let before = bucket.fork();
+    let node = place.start(&[]).await;
+    let mut second = Place::new("b", &bucket);
+    let b = second.start(&[address(&node)]).await;
+    settled(&[&node, &b]).await;
+    let epoch = node.cluster().view().epoch();
+    node.stop().await.unwrap();
+    b.stop().await.unwrap();
+    place.bucket = Arc::new(before);
+    let node = place.start(&[]).await;
+    assert_eq!(node.cluster().view().epoch(), epoch);
+    eventually("it says so", || {
+        let ring = node.cluster().describe_ring();
+        ring["problems"].to_string().contains("was the bucket restored")
+    })
+    .await;
+    node.stop().await.unwrap();
+}
