@@ -75,7 +75,7 @@ async fn settled(nodes: &[&Node]) {
             && document.placements.len() == 1
             && view.epoch() == nodes[0].cluster().view().epoch()
     };
-    eventually("one settled ring", || nodes.iter().all(|node| is_so(node))).await;
+    eventually("one settled ring", || nodes.iter().all(is_so)).await;
 }
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
