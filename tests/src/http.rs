@@ -42,6 +42,11 @@ impl Http {
         Self { base: base.to_owned(), client, headers: Vec::new() }
     }
 
+    /// The URL that it was made for.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The same, for a tenant.
     #[must_use]
     pub fn tenant(mut self, tenant: &str) -> Self {

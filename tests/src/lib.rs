@@ -8,9 +8,11 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test panics at what it doesn't expect")]
 
 mod binary;
+pub mod cluster;
 pub mod compare;
 mod http;
 pub mod ledger;
+pub mod load;
 mod peer;
 mod process;
 pub mod wire;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::process::signal;
 use crate::{Http, skip};
@@ -14,9 +15,21 @@ pub struct Peer {
     log: PathBuf,
 }
 
-/// A port of the loopback that nobody listens on now.
+/// Ports below those that the system gives to outgoing connections: one of these could be taken between the choice and
+/// the start of who shall listen on it, or while a node that is to come back to it is away.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// A port of the loopback that nobody listens on now, and that no other test of this process gets.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Processes that run at once begin far from each other.
+    let first = std::process::id().wrapping_mul(2_654_435_761);
+    (0..count)
+        .map(|_| first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % count + PORTS.start)
+        .map(|port| u16::try_from(port).expect("the range ends below 65,536"))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("some port is free")
 }
 
 /// Debian's Prometheus, or `None` with a message.
@@ -135,6 +148,16 @@ impl Peer {
     /// A client of it.
     pub fn http(&self) -> Http {
         Http::new(&self.url())
+    }
+
+    /// Stops it in its tracks, as a machine that is suspended.
+    pub fn pause(&self) {
+        signal("STOP", self.child.id());
+    }
+
+    /// Lets a paused one go on.
+    pub fn go_on(&self) {
+        signal("CONT", self.child.id());
     }
 
     /// What it has logged so far.

@@ -52,8 +52,25 @@ impl NodeProcess {
 
     /// As [`NodeProcess::start`]; where the node ends instead, what it said on stderr.
     pub fn try_start(data_dir: &Path, args: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(carillon())
-            .args(["run", "--http-address", "127.0.0.1:0", "--peer-address", "127.0.0.1:0", "--data-dir"])
+        let mut all = vec!["--peer-address", "127.0.0.1:0"];
+        all.extend(args);
+        Self::try_start_at(data_dir, "127.0.0.1:0", &all)
+    }
+
+    /// As [`NodeProcess::try_start`], with an address of its own for HTTP.
+    pub fn try_start_at(data_dir: &Path, http_address: &str, args: &[&str]) -> Result<Self, String> {
+        Self::try_start_by(Command::new(carillon()), data_dir, http_address, args)
+    }
+
+    /// As [`NodeProcess::try_start_at`], by a command that runs `carillon` with the arguments it is given.
+    pub fn try_start_by(
+        mut command: Command,
+        data_dir: &Path,
+        http_address: &str,
+        args: &[&str],
+    ) -> Result<Self, String> {
+        let mut child = command
+            .args(["run", "--http-address", http_address, "--data-dir"])
             .arg(data_dir)
             .args(args)
             .stdin(Stdio::null())
@@ -120,6 +137,11 @@ impl NodeProcess {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Ends it with SIGKILL, at once.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod blocks;
+pub mod stage;
 
 use std::path::Path;
 

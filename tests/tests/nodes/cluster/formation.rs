@@ -1,0 +1,103 @@
+//! How clusters come to be, and what keeps two of them apart.
+
+use std::time::{Duration, Instant};
+
+use tests::cluster::Cluster;
+use tests::{eventually, now_ms, wire};
+
+const TWENTY: usize = 20;
+
+/// What all must see of the members: how many are alive.
+async fn alive(cluster: &Cluster, node: usize) -> usize {
+    let members = cluster.asked(node, "members").await;
+    let members = members.as_array().cloned().unwrap_or_default();
+    members.iter().filter(|member| member["alive"] == true).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_nodes_form_one_ring_and_all_see_a_death() {
+    let begin = Instant::now();
+    let mut cluster = Cluster::start(TWENTY, 4).await;
+    let ring = cluster.agreed(60).await;
+    let formed = begin.elapsed();
+    let members = ring["placements"].as_array().and_then(|all| all.last()).unwrap();
+    assert_eq!(members["members"].as_array().map(Vec::len), Some(TWENTY), "{ring}");
+    cluster.kill(7);
+    let begin = Instant::now();
+    for node in cluster.running() {
+        eventually("a death that everybody sees", 60, async || {
+            (alive(&cluster, node).await == TWENTY - 1).then_some(())
+        })
+        .await;
+    }
+    println!("20 nodes: one ring after {formed:.1?}, a death seen by all after {:.1?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_anywhere_is_read_everywhere_in_the_same_bytes() {
+    let cluster = Cluster::start(3, 3).await;
+    let now_ms = now_ms();
+    for node in 0..3 {
+        let series: Vec<_> = (0..50).map(|s| format!("{node}-{s}")).collect();
+        let labels: Vec<_> = series.iter().map(|s| [("__name__", "any"), ("series", s.as_str())]).collect();
+        let samples: Vec<wire::Sample<'_>> = labels.iter().map(|l| (&l[..], 1.5, now_ms - 1000)).collect();
+        let answer = cluster.http(node).write(wire::body(&samples)).await;
+        assert!(answer.status < 300, "{}", answer.body);
+    }
+    let time = format!("{:.3}", now_ms as f64 / 1000.0);
+    let mut bodies = Vec::new();
+    for path in ["/api/v1/query", "/api/v1/series", "/api/v1/label/series/values"] {
+        for node in 0..3 {
+            let asked = [("query", "any"), ("time", &*time), ("match[]", "any")];
+            let answer = cluster.http(node).get(path, &asked).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            bodies.push(answer.body);
+        }
+        assert!(bodies.iter().all(|body| *body == bodies[0]), "{path}: {bodies:?}");
+        assert!(bodies[0].contains("2-49"), "{path}: {}", bodies[0]);
+        bodies.clear();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_another_cluster_is_refused_by_name() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let other = Cluster::start(1, 1).await;
+    let stray = cluster.place("z1");
+    let bucket = other.bucket().display().to_string();
+    // The seeds are of one cluster, the bucket is the other's.
+    let refused = cluster.try_begin_with(stray, &bucket, &[]);
+    let log = match refused {
+        Err(log) => log,
+        Ok(mut process) => {
+            eventually("the stray node ends", 30, async || process.ended().then_some(())).await;
+            process.log()
+        }
+    };
+    let ids = [cluster.asked(0, "ring").await, other.asked(0, "ring").await];
+    for id in ids.iter().map(|ring| ring["cluster"].as_str().unwrap()) {
+        assert!(log.contains(id), "{id} isn't named:\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_with_data_grows_to_three() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let mut load = super::load("grown", &cluster, &[0]);
+    load.read_through(cluster.http(0));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for zone in ["z1", "z2"] {
+        let node = cluster.place(zone);
+        cluster.begin(node);
+        cluster.ready(node, 60).await;
+        load.read_through(cluster.http(node));
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let book = load.finish().await;
+    cluster.agreed(30).await;
+    super::all_is_well(&cluster, &book).await;
+    // The old data, too, is on all three in the end.
+    cluster.replicas_equal(120).await;
+    cluster.kill(0);
+    super::complete(&cluster, &book).await;
+}
