@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -74,7 +75,7 @@ impl Metrics {
         };
         {
             let mut registry = metrics.registry.lock();
-            registry.register_collector(Box::new(ProcessCollector(process)));
+            registry.register_collector(self::process(process));
             let carillon = registry.sub_registry_with_prefix("carillon");
             let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
             carillon.register("build", "The program's version", version);
@@ -144,8 +145,27 @@ impl Metrics {
     }
 }
 
+/// A collector that has `tell` asked at each scrape.
+pub fn at_scrape(tell: impl Fn(&mut Asked<'_>) -> fmt::Result + Send + Sync + 'static) -> Box<dyn Collector> {
+    Box::new(AtScrape(tell))
+}
+
+struct AtScrape<F>(F);
+
+impl<F> fmt::Debug for AtScrape<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtScrape")
+    }
+}
+
+impl<F: Fn(&mut Asked<'_>) -> fmt::Result + Send + Sync + 'static> Collector for AtScrape<F> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        (self.0)(&mut Asked(encoder))
+    }
+}
+
 /// Writes metrics that are asked for at a scrape.
-pub struct Asked<'a>(pub DescriptorEncoder<'a>);
+pub struct Asked<'a>(DescriptorEncoder<'a>);
 
 impl Asked<'_> {
     /// A value that can fall.
@@ -158,30 +178,25 @@ impl Asked<'_> {
         self.one(name, help, &ConstCounter::new(value))
     }
 
+    /// A [counter](Self::counter) that is raised elsewhere.
+    pub fn count(&mut self, name: &str, help: &str, raised: &AtomicU64) -> fmt::Result {
+        self.counter(name, help, raised.load(Ordering::Relaxed) as f64)
+    }
+
     fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
         metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
     }
 }
 
-struct ProcessCollector(Arc<dyn Process>);
-
-impl fmt::Debug for ProcessCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProcessCollector")
-    }
-}
-
-impl Collector for ProcessCollector {
-    #[allow(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let usage = self.0.usage();
-        let mut out = Asked(encoder);
+fn process(process: Arc<dyn Process>) -> Box<dyn Collector> {
+    at_scrape(move |out| {
+        let usage = process.usage();
         out.counter("process_cpu_seconds", "User and system time", usage.cpu_s)?;
         out.gauge("process_resident_memory_bytes", "Memory in use", usage.resident_bytes as f64)?;
         out.gauge("process_virtual_memory_bytes", "Address space", usage.virtual_bytes as f64)?;
         out.gauge("process_open_fds", "Open file descriptors", usage.open_fds as f64)?;
         out.gauge("process_start_time_seconds", "When the process started", usage.start_s)
-    }
+    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! The engine inside a node: opening it, tenants with their settings, and what has to be done every few seconds.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use tokio_util::sync::CancellationToken;
 use tsdb::Result;
 use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Tenant, TenantSettings};
@@ -14,7 +12,7 @@ use tsdb::model::TenantId;
 
 use crate::config::{Bound, Config, Duration};
 use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
-use crate::metrics::Asked;
+use crate::metrics::at_scrape;
 
 /// What stands for "unlimited" where the engine adds to it: a hundred years, in milliseconds.
 const UNLIMITED_MS: i64 = 100 * 365 * 24 * 60 * 60 * 1000;
@@ -87,7 +85,34 @@ impl Storage {
 
     /// What the engine tells at each scrape.
     pub fn collector(&self) -> Box<dyn Collector> {
-        Box::new(DbCollector(self.db.clone()))
+        let db = self.db.clone();
+        at_scrape(move |out| {
+            let stats = db.stats();
+            out.gauge("carillon_tenants", "Tenants known", stats.tenants as f64)?;
+            out.gauge("carillon_head_series", "Series in the head", stats.series as f64)?;
+            out.gauge(
+                "carillon_head_series_bytes",
+                "Memory of series and open chunks",
+                stats.series_bytes as f64,
+            )?;
+            out.gauge("carillon_head_label_bytes", "Memory of labels", stats.label_bytes as f64)?;
+            out.gauge(
+                "carillon_head_key_bytes",
+                "Memory of tables that find series",
+                stats.key_bytes as f64,
+            )?;
+            out.gauge("carillon_head_chunk_files", "Files of sealed chunks", stats.head_chunk_files as f64)?;
+            out.counter("carillon_wal_appended_bytes", "Bytes logged", stats.wal.appended_bytes as f64)?;
+            out.counter("carillon_wal_syncs", "Syncs of the log", stats.wal.syncs as f64)?;
+            out.gauge("carillon_wal_segments", "Segments of the log", stats.wal.segments as f64)?;
+            out.gauge(
+                "carillon_wal_pending_bytes",
+                "Bytes that wait for a sync",
+                stats.wal.pending_bytes as f64,
+            )?;
+            out.gauge("carillon_wal_full", "1 while the disk is full", f64::from(u8::from(stats.wal.full)))?;
+            out.gauge("carillon_wal_stopped", "1 after a failed sync", f64::from(u8::from(stats.wal.stopped)))
+        })
     }
 
     /// Maintains the engine until `stop`.
@@ -109,42 +134,6 @@ impl Storage {
                 Err(error) => tracing::error!(%error, "maintenance failed"),
             }
         }
-    }
-}
-
-struct DbCollector(Arc<Db>);
-
-impl fmt::Debug for DbCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DbCollector")
-    }
-}
-
-impl Collector for DbCollector {
-    #[allow(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = self.0.stats();
-        let mut out = Asked(encoder);
-        out.gauge("carillon_tenants", "Tenants known", stats.tenants as f64)?;
-        out.gauge("carillon_head_series", "Series in the head", stats.series as f64)?;
-        out.gauge(
-            "carillon_head_series_bytes",
-            "Memory of series and open chunks",
-            stats.series_bytes as f64,
-        )?;
-        out.gauge("carillon_head_label_bytes", "Memory of labels", stats.label_bytes as f64)?;
-        out.gauge("carillon_head_key_bytes", "Memory of tables that find series", stats.key_bytes as f64)?;
-        out.gauge("carillon_head_chunk_files", "Files of sealed chunks", stats.head_chunk_files as f64)?;
-        out.counter("carillon_wal_appended_bytes", "Bytes logged", stats.wal.appended_bytes as f64)?;
-        out.counter("carillon_wal_syncs", "Syncs of the log", stats.wal.syncs as f64)?;
-        out.gauge("carillon_wal_segments", "Segments of the log", stats.wal.segments as f64)?;
-        out.gauge(
-            "carillon_wal_pending_bytes",
-            "Bytes that wait for a sync",
-            stats.wal.pending_bytes as f64,
-        )?;
-        out.gauge("carillon_wal_full", "1 while the disk is full", f64::from(u8::from(stats.wal.full)))?;
-        out.gauge("carillon_wal_stopped", "1 after a failed sync", f64::from(u8::from(stats.wal.stopped)))
     }
 }
 

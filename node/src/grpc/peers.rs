@@ -27,7 +27,7 @@ use super::breaker::Breaker;
 use super::deadline::{Bounded, expired};
 use super::header::{Header, Refusal};
 use super::me::Me;
-use super::traffic::{Counted, TrafficCollector};
+use super::traffic::Counted;
 use super::{CALL_TIMEOUT, CONNECT_TIMEOUT, CONNECTIONS_MAX, PING_INTERVAL, PING_TIMEOUT, WINDOW_BYTES};
 use crate::env::{Connection, Lane, Net};
 
@@ -93,7 +93,7 @@ impl Peers {
 
     /// Bytes and calls, for `/metrics`.
     pub fn collector(&self) -> Box<dyn Collector> {
-        Box::new(TrafficCollector(self.me.traffic.clone()))
+        self.me.traffic.collector()
     }
 
     fn channel(&self, address: &str, to: Option<StoreId>, lane: Lane) -> Result<PeerChannel, Status> {

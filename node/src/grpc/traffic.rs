@@ -1,6 +1,5 @@
 //! Bytes between this node and its peers, counted where they enter and leave the socket.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,11 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::env::{BoxFuture, Connection, Listener};
-use crate::metrics::Asked;
+use crate::metrics::at_scrape;
 
 /// What went over the peer port's connections, both those that were made and those that were accepted.
 #[derive(Default)]
@@ -29,40 +27,29 @@ impl Traffic {
     pub(super) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
     }
-}
 
-/// What a scrape is told.
-pub(super) struct TrafficCollector(pub(super) Arc<Traffic>);
-
-impl fmt::Debug for TrafficCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TrafficCollector")
-    }
-}
-
-impl Collector for TrafficCollector {
-    #[allow(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
-        let traffic = &self.0;
-        let mut out = Asked(encoder);
-        out.counter("carillon_peer_sent_bytes", "Bytes sent to other nodes", of(&traffic.sent_bytes))?;
-        out.counter(
-            "carillon_peer_received_bytes",
-            "Bytes received from other nodes",
-            of(&traffic.received_bytes),
-        )?;
-        out.counter("carillon_peer_calls", "Calls of other nodes", of(&traffic.calls))?;
-        out.counter(
-            "carillon_peer_calls_unreachable",
-            "Calls that got no answer in time",
-            of(&traffic.unreachable),
-        )?;
-        out.counter(
-            "carillon_peer_calls_refused",
-            "Calls, made or taken, that failed for version, cluster or store",
-            of(&traffic.refused),
-        )
+    /// What a scrape is told.
+    pub(super) fn collector(self: &Arc<Self>) -> Box<dyn Collector> {
+        let traffic = self.clone();
+        at_scrape(move |out| {
+            out.count("carillon_peer_sent_bytes", "Bytes sent to other nodes", &traffic.sent_bytes)?;
+            out.count(
+                "carillon_peer_received_bytes",
+                "Bytes received from other nodes",
+                &traffic.received_bytes,
+            )?;
+            out.count("carillon_peer_calls", "Calls of other nodes", &traffic.calls)?;
+            out.count(
+                "carillon_peer_calls_unreachable",
+                "Calls that got no answer in time",
+                &traffic.unreachable,
+            )?;
+            out.count(
+                "carillon_peer_calls_refused",
+                "Calls, made or taken, that failed for version, cluster or store",
+                &traffic.refused,
+            )
+        })
     }
 }
 

@@ -28,13 +28,11 @@ mod turns;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use tokio::sync::OwnedSemaphorePermit;
 use tsdb::model::TenantId;
 
@@ -47,7 +45,7 @@ use turns::{Switch, Turns};
 
 use crate::config::Config;
 use crate::env::on_cores;
-use crate::metrics::Asked;
+use crate::metrics::at_scrape;
 use crate::node::App;
 
 /// What all questions share.
@@ -131,26 +129,14 @@ impl Queries {
 
     /// What `/metrics` shows of them.
     pub fn collector(&self) -> Box<dyn Collector> {
-        Box::new(Shown { memory: self.memory.clone(), numbers: self.numbers.clone() })
-    }
-}
-
-#[derive(Debug)]
-struct Shown {
-    memory: Arc<Memory>,
-    numbers: Arc<Numbers>,
-}
-
-impl Collector for Shown {
-    #[allow(clippy::cast_precision_loss, reason = "bytes are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let used = self.memory.used_bytes() as f64;
-        let count = |number: &AtomicU64| number.load(Ordering::Relaxed) as f64;
-        let mut out = Asked(encoder);
-        out.gauge("carillon_query_memory_bytes", "Memory that queries in work hold", used)?;
-        let incomplete = count(&self.numbers.incomplete);
-        out.counter("carillon_query_incomplete", "Answers for which owners were missing", incomplete)?;
-        out.counter("carillon_query_lossy", "Answers with lost owners", count(&self.numbers.lossy))
+        let (memory, numbers) = (self.memory.clone(), self.numbers.clone());
+        at_scrape(move |out| {
+            let used = memory.used_bytes() as f64;
+            out.gauge("carillon_query_memory_bytes", "Memory that queries in work hold", used)?;
+            let incomplete = &numbers.incomplete;
+            out.count("carillon_query_incomplete", "Answers for which owners were missing", incomplete)?;
+            out.count("carillon_query_lossy", "Answers with lost owners", &numbers.lossy)
+        })
     }
 }
 

@@ -42,7 +42,6 @@ use self::digests::Digests;
 pub(crate) use self::http::routes;
 use self::keys::Keys;
 pub use self::progress::Progress;
-use self::progress::ProgressCollector;
 pub use self::serve::Serve;
 use crate::env::on_cores;
 use crate::grpc::Peers;
@@ -115,7 +114,7 @@ impl Repair {
 
 /// What is told on `/metrics`.
 pub(crate) fn collector(app: &Arc<App>) -> Box<dyn prometheus_client::collector::Collector> {
-    Box::new(ProgressCollector(Arc::downgrade(app)))
+    progress::collector(Arc::downgrade(app))
 }
 
 /// Repairs until `stop`.

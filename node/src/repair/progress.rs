@@ -1,12 +1,10 @@
 //! How far repair is: for `status` and `/metrics`.
 
-use std::fmt;
 use std::sync::Weak;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 
-use crate::metrics::Asked;
+use crate::metrics::at_scrape;
 use crate::node::App;
 
 /// How far repair is. Counts are since the start.
@@ -39,20 +37,10 @@ pub struct Progress {
 }
 
 /// Tells it at each scrape.
-pub(super) struct ProgressCollector(pub(super) Weak<App>);
-
-impl fmt::Debug for ProgressCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProgressCollector")
-    }
-}
-
-impl Collector for ProgressCollector {
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(app) = self.0.upgrade() else { return Ok(()) };
+pub(super) fn collector(app: Weak<App>) -> Box<dyn Collector> {
+    at_scrape(move |out| {
+        let Some(app) = app.upgrade() else { return Ok(()) };
         let progress = app.repair.progress();
-        let mut out = Asked(encoder);
         for (name, help, count) in [
             ("carillon_repair_rounds", "Rounds of repair through all peers", progress.rounds),
             ("carillon_repair_windows_compared", "Windows compared with a peer", progress.compared),
@@ -75,5 +63,5 @@ impl Collector for ProgressCollector {
             "Peers that the last round couldn't ask",
             progress.unasked as f64,
         )
-    }
+    })
 }

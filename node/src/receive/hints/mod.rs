@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use proto::peer::write::Frame;
 use ring::StoreId;
 use tokio::sync::Notify;
@@ -29,7 +28,7 @@ use tsdb::{Error, Result, files};
 
 use self::segment::Hint;
 use crate::env::{Clock, Pool, on_disk};
-use crate::metrics::Asked;
+use crate::metrics::at_scrape;
 
 pub(crate) use replay::Replay;
 
@@ -197,7 +196,25 @@ impl Hints {
 
     /// What `/metrics` tells.
     pub fn collector(self: &Arc<Self>) -> Box<dyn Collector> {
-        Box::new(HintsCollector(self.clone()))
+        let hints = self.clone();
+        at_scrape(move |out| {
+            let (pending, counters) = (hints.pending(), &hints.counters);
+            out.gauge(
+                "carillon_hints_bytes",
+                "Bytes kept for stores that missed them",
+                pending.bytes as f64,
+            )?;
+            out.gauge(
+                "carillon_hints_stores",
+                "Stores that have missed something",
+                pending.stores.len() as f64,
+            )?;
+            out.count("carillon_hints_kept", "Hints kept", &counters.kept)?;
+            out.count("carillon_hints_replayed", "Hints that were taken", &counters.replayed)?;
+            out.count("carillon_hints_dropped", "Hints for which there was no room", &counters.dropped)?;
+            out.count("carillon_hints_expired", "Hints that were too old to be of use", &counters.expired)?;
+            out.count("carillon_hints_damaged", "Hints that couldn't be read back", &counters.damaged)
+        })
     }
 
     /// Writes what waits until `stop`, and then the rest.
@@ -404,30 +421,6 @@ fn entries(disk: &dyn Disk, dir: &Path) -> Result<Vec<std::path::PathBuf>> {
         Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(Error::io("list", dir, e)),
-    }
-}
-
-struct HintsCollector(Arc<Hints>);
-
-impl std::fmt::Debug for HintsCollector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HintsCollector")
-    }
-}
-
-impl Collector for HintsCollector {
-    #[allow(clippy::cast_precision_loss, reason = "counts and bytes are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
-        let (pending, counters) = (self.0.pending(), &self.0.counters);
-        let mut out = Asked(encoder);
-        out.gauge("carillon_hints_bytes", "Bytes kept for stores that missed them", pending.bytes as f64)?;
-        out.gauge("carillon_hints_stores", "Stores that have missed something", pending.stores.len() as f64)?;
-        out.counter("carillon_hints_kept", "Hints kept", of(&counters.kept))?;
-        out.counter("carillon_hints_replayed", "Hints that were taken", of(&counters.replayed))?;
-        out.counter("carillon_hints_dropped", "Hints for which there was no room", of(&counters.dropped))?;
-        out.counter("carillon_hints_expired", "Hints that were too old to be of use", of(&counters.expired))?;
-        out.counter("carillon_hints_damaged", "Hints that couldn't be read back", of(&counters.damaged))
     }
 }
 

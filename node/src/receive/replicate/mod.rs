@@ -19,7 +19,6 @@ mod service;
 mod tally;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,7 +27,6 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
 use ring::{StoreId, StoreIndex, View};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -49,7 +47,7 @@ use crate::config::Config;
 use crate::env::{Env, on_disk};
 use crate::grpc::Peers;
 use crate::grpc::frame::Verdict;
-use crate::metrics::Asked;
+use crate::metrics::at_scrape;
 
 /// How often a write is routed again because the ring changed under it.
 const ROUNDS_MAX: u32 = 4;
@@ -112,33 +110,6 @@ impl Counters {
     fn frames(&self, items: usize) {
         self.frames.fetch_add(1, Ordering::Relaxed);
         self.items.fetch_add(items as u64, Ordering::Relaxed);
-    }
-}
-
-struct CountersCollector(Arc<Counters>);
-
-impl fmt::Debug for CountersCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CountersCollector")
-    }
-}
-
-impl Collector for CountersCollector {
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
-        let mut out = Asked(encoder);
-        out.counter("carillon_replicated_frames", "Frames sent to other nodes", of(&self.0.frames))?;
-        out.counter(
-            "carillon_replicated_samples",
-            "Samples in them, one for each replica",
-            of(&self.0.items),
-        )?;
-        out.counter(
-            "carillon_replicas_missed",
-            "Samples that a replica didn't take in time",
-            of(&self.0.missed),
-        )
     }
 }
 
@@ -240,7 +211,20 @@ impl Replicator {
 
     /// What `/metrics` tells of writes to others.
     pub fn collector(&self) -> Box<dyn Collector> {
-        Box::new(CountersCollector(self.shared.counters.clone()))
+        let counters = self.shared.counters.clone();
+        at_scrape(move |out| {
+            out.count("carillon_replicated_frames", "Frames sent to other nodes", &counters.frames)?;
+            out.count(
+                "carillon_replicated_samples",
+                "Samples in them, one for each replica",
+                &counters.items,
+            )?;
+            out.count(
+                "carillon_replicas_missed",
+                "Samples that a replica didn't take in time",
+                &counters.missed,
+            )
+        })
     }
 
     /// Lets a write in that this node takes alone; `None` when there are others to write to.
