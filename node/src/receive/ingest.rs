@@ -51,6 +51,18 @@ impl Reason {
             Self::SeriesLimit => "series_limit",
         }
     }
+
+    /// What is said of a sample's timestamp when it is refused, for the sender to read.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Invalid => "can't be stored",
+            Self::TooOld => "is older than max_backfill allows",
+            Self::OutOfOrder => "is older than its series' newest, and than out_of_order_window allows",
+            Self::TooFarAhead => "is further ahead than max_future allows",
+            Self::Deleted => "lies in a range that was deleted",
+            Self::SeriesLimit => "is of a new series, and the tenant may have no more",
+        }
+    }
 }
 
 /// What became of a batch.
@@ -275,7 +287,7 @@ fn append_again(
 
 fn tally(request: &Request<'_>, batch: &Batch, outcomes: &[Outcome], report: &mut Report) {
     for (at, outcome) in outcomes.iter().enumerate() {
-        let (reason, why) = match outcome {
+        let reason = match outcome {
             Outcome::Stored => {
                 report.stored += 1;
                 continue;
@@ -286,16 +298,15 @@ fn tally(request: &Request<'_>, batch: &Batch, outcomes: &[Outcome], report: &mu
             }
             // Refused when it couldn't be interned again.
             Outcome::UnknownSeries => continue,
-            Outcome::TooOld => (Reason::TooOld, "is older than max_backfill allows"),
-            Outcome::OutOfOrder => {
-                (Reason::OutOfOrder, "is older than its series' newest, and than out_of_order_window allows")
-            }
-            Outcome::TooFarAhead => (Reason::TooFarAhead, "is further ahead than max_future allows"),
-            Outcome::Deleted => (Reason::Deleted, "lies in a range that was deleted"),
+            Outcome::TooOld => Reason::TooOld,
+            Outcome::OutOfOrder => Reason::OutOfOrder,
+            Outcome::TooFarAhead => Reason::TooFarAhead,
+            Outcome::Deleted => Reason::Deleted,
         };
         report.refuse(reason, 1, || {
             let timestamp_ms = batch.appends[at].sample.timestamp_ms;
-            format!("{}: timestamp {timestamp_ms} {why}", describe(request, batch, batch.owners[at]))
+            let series = describe(request, batch, batch.owners[at]);
+            format!("{series}: timestamp {timestamp_ms} {}", reason.why())
         });
     }
 }

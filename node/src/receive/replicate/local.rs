@@ -1,6 +1,7 @@
 //! This node's own part of a write.
 
-use tsdb::db::{Append, Outcome, SeriesRef, Tenant};
+use tsdb::db::{Append, Bounds, Exemplar, Metadata, Outcome, SeriesKey, SeriesRef, Tenant};
+use tsdb::model::{Labels, Sample};
 use tsdb::wal::WalPosition;
 use tsdb::{Error, Result};
 
@@ -71,8 +72,8 @@ impl Names {
 /// When nothing can be stored at all.
 pub fn intern(
     tenant: &Tenant,
-    key: tsdb::db::SeriesKey,
-    labels: &tsdb::model::Labels,
+    key: SeriesKey,
+    labels: &Labels,
 ) -> Result<std::result::Result<SeriesRef, Verdict>> {
     match tenant.intern(key, labels) {
         Ok(name) => Ok(Ok(name)),
@@ -89,51 +90,79 @@ fn series_of(content: &Content, place: Place) -> Option<u32> {
     }
 }
 
+/// What is appended in one go.
+#[derive(Default)]
+pub struct Gathered {
+    appends: Vec<Append>,
+    /// Where each sample's verdict goes.
+    places: Vec<usize>,
+    /// Exemplars with their series.
+    pub exemplars: Vec<(SeriesRef, Exemplar)>,
+    /// What families say of themselves.
+    pub families: Vec<Metadata>,
+}
+
+impl Gathered {
+    /// With room for samples.
+    pub fn with_room(samples: usize) -> Self {
+        let (appends, places) = (Vec::with_capacity(samples), Vec::with_capacity(samples));
+        Self { appends, places, ..Self::default() }
+    }
+
+    /// Adds a sample, whose verdict will stand at `place`.
+    pub fn sample(&mut self, place: usize, series: SeriesRef, sample: Sample) {
+        self.places.push(place);
+        self.appends.push(Append { series, sample });
+    }
+
+    /// Appends all of it; the verdicts of samples are set.
+    ///
+    /// # Errors
+    /// When nothing may be acked.
+    pub fn append(self, tenant: &Tenant, bounds: &Bounds, verdicts: &mut [Verdict]) -> Result<WalPosition> {
+        let mut position = WalPosition::default();
+        if !self.appends.is_empty() {
+            let mut outcomes: Vec<Outcome> = Vec::new();
+            position = tenant.append(&self.appends, bounds, &mut outcomes)?;
+            for (place, outcome) in self.places.into_iter().zip(outcomes) {
+                verdicts[place] = outcome.into();
+            }
+        }
+        if !self.exemplars.is_empty() {
+            position = position.max(tenant.append_exemplars(&self.exemplars)?);
+        }
+        if !self.families.is_empty() {
+            position = position.max(tenant.append_metadata(&self.families)?);
+        }
+        Ok(position)
+    }
+}
+
 fn append(
     content: &Content,
     places: &[Place],
     names: &mut Names,
     verdicts: &mut [Verdict],
 ) -> Result<WalPosition> {
-    let tenant = &content.tenant;
-    let (mut appends, mut places_of_appends) =
-        (Vec::with_capacity(places.len()), Vec::with_capacity(places.len()));
-    let (mut exemplars, mut families) = (Vec::new(), Vec::new());
+    let mut gathered = Gathered::with_room(places.len());
     for (at, place) in places.iter().enumerate() {
         match content.item(place.item as usize) {
             Item::Sample(series, sample) => match names.get(content, series)? {
-                Ok(series) => {
-                    appends.push(Append { series, sample: sample.clone() });
-                    places_of_appends.push(at);
-                }
+                Ok(series) => gathered.sample(at, series, sample.clone()),
                 Err(verdict) => verdicts[at] = verdict,
             },
             Item::Exemplar(series, exemplar) => match names.get(content, series)? {
                 Ok(series) => {
-                    exemplars.push((series, exemplar.clone()));
+                    gathered.exemplars.push((series, exemplar.clone()));
                     verdicts[at] = Verdict::Stored;
                 }
                 Err(verdict) => verdicts[at] = verdict,
             },
             Item::Family(family) => {
-                families.push(family.clone());
+                gathered.families.push(family.clone());
                 verdicts[at] = Verdict::Stored;
             }
         }
     }
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut position = WalPosition::default();
-    if !appends.is_empty() {
-        position = tenant.append(&appends, &content.bounds(), &mut outcomes)?;
-        for (at, outcome) in places_of_appends.into_iter().zip(outcomes) {
-            verdicts[at] = outcome.into();
-        }
-    }
-    if !exemplars.is_empty() {
-        position = position.max(tenant.append_exemplars(&exemplars)?);
-    }
-    if !families.is_empty() {
-        position = position.max(tenant.append_metadata(&families)?);
-    }
-    Ok(position)
+    gathered.append(&content.tenant, &content.bounds(), verdicts)
 }

@@ -427,8 +427,8 @@ fn report(round: &Round, fates: &[Fate]) -> Report {
                 report.exemplars += u64::from(item < samples + content.batch.exemplars.len());
             }
             Fate::Refused(verdict) => {
-                let (reason, why) = reason(*verdict);
-                report.refuse(reason, 1, || round.describe(item, why));
+                let reason = reason(*verdict);
+                report.refuse(reason, 1, || round.describe(item, reason.why()));
             }
             Fate::Open => {}
         }
@@ -436,17 +436,15 @@ fn report(round: &Round, fates: &[Fate]) -> Report {
     report
 }
 
-/// A refusal for metrics and for the sender to read.
-fn reason(verdict: Verdict) -> (Reason, &'static str) {
+/// What a refusal counts as.
+fn reason(verdict: Verdict) -> Reason {
     match verdict {
-        Verdict::TooOld => (Reason::TooOld, "is older than max_backfill allows"),
-        Verdict::OutOfOrder => {
-            (Reason::OutOfOrder, "is older than its series' newest, and than out_of_order_window allows")
-        }
-        Verdict::TooFarAhead => (Reason::TooFarAhead, "is further ahead than max_future allows"),
-        Verdict::Deleted => (Reason::Deleted, "lies in a range that was deleted"),
-        Verdict::SeriesLimit => (Reason::SeriesLimit, "is of a new series, and the tenant may have no more"),
-        _ => (Reason::Invalid, "can't be stored"),
+        Verdict::TooOld => Reason::TooOld,
+        Verdict::OutOfOrder => Reason::OutOfOrder,
+        Verdict::TooFarAhead => Reason::TooFarAhead,
+        Verdict::Deleted => Reason::Deleted,
+        Verdict::SeriesLimit => Reason::SeriesLimit,
+        _ => Reason::Invalid,
     }
 }
 

@@ -19,13 +19,13 @@ use ring::View;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tsdb::db::{Append, Bounds, Metadata, Outcome, SeriesKey, SeriesRef, Tenant};
+use tsdb::db::{Bounds, Metadata, SeriesKey, SeriesRef, Tenant};
 use tsdb::model::{Labels, Sample, TenantId, Value};
 use tsdb::wal::WalPosition;
 use tsdb::{Error, Result};
 
 use super::Membership;
-use super::local::intern;
+use super::local::{Gathered, intern};
 use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::grpc::frame::{Body, REFS_MAX, Verdict, write_verdicts};
 use crate::node::App;
@@ -281,53 +281,32 @@ impl StreamOf {
             }
         }
         let mut verdicts = Vec::with_capacity(samples.len() + frame.families.len());
-        let (mut appends, mut places) =
-            (Vec::with_capacity(samples.len()), Vec::with_capacity(samples.len()));
+        let mut gathered = Gathered::with_room(samples.len());
         for Decoded { name, sample } in samples {
             match self.find(name, terms, &limited) {
                 Ok(series) => {
-                    places.push(verdicts.len());
-                    appends.push(Append { series, sample });
+                    gathered.sample(verdicts.len(), series, sample);
                     verdicts.push(Verdict::NeedLabels);
                 }
                 Err(verdict) => verdicts.push(verdict),
             }
         }
-        let mut exemplars = Vec::new();
         for entry in body.exemplars() {
             let (name, exemplar) = entry?;
             match self.find(name, terms, &limited) {
                 Ok(series) => {
-                    exemplars.push((series, exemplar));
+                    gathered.exemplars.push((series, exemplar));
                     verdicts.push(Verdict::Stored);
                 }
                 Err(verdict) => verdicts.push(verdict),
             }
         }
         verdicts.extend(std::iter::repeat_n(Verdict::Stored, frame.families.len()));
-        let families: Vec<_> = frame.families.iter().map(family).collect();
-
-        let mut outcomes: Vec<Outcome> = Vec::new();
-        let mut append = || -> Result<WalPosition> {
-            let mut position = WalPosition::default();
-            if !appends.is_empty() {
-                position = tenant.append(&appends, &self.bounds(frame), &mut outcomes)?;
-            }
-            if !exemplars.is_empty() {
-                position = position.max(tenant.append_exemplars(&exemplars)?);
-            }
-            if !families.is_empty() {
-                position = position.max(tenant.append_metadata(&families)?);
-            }
-            Ok(position)
-        };
-        let position = match append() {
+        gathered.families.extend(frame.families.iter().map(family));
+        let position = match gathered.append(tenant, &self.bounds(frame), &mut verdicts) {
             Ok(position) => position,
             Err(error) => return Ok(error.into()),
         };
-        for (place, outcome) in places.into_iter().zip(outcomes) {
-            verdicts[place] = outcome.into();
-        }
         Ok(Applied::Taken { position, verdicts })
     }
 
