@@ -18,7 +18,7 @@ use std::time::Duration;
 use ring::{ClusterId, Document, StoreId};
 use tokio::time::Instant;
 
-use super::calls::{Calls, Hello};
+use super::calls::{Calls, Hello, ask_all};
 use super::documents::Documents;
 use crate::bucket;
 use crate::identity::Identity;
@@ -329,22 +329,11 @@ impl Newcomer<'_> {
     /// Says hello to these, all at once; who answered what.
     async fn greet(&self, addresses: &BTreeSet<String>) -> BTreeMap<String, Hello> {
         let (me, previous) = (self.identity.store, self.identity.previous);
-        let asking: Vec<_> = addresses
-            .iter()
-            .map(|address| {
-                let (calls, address) = (self.calls.clone(), address.clone());
-                tokio::spawn(async move { (address.clone(), calls.hello(&address, me, previous).await) })
-            })
-            .collect();
-        let mut answers = BTreeMap::new();
-        for one in asking {
-            match one.await {
-                Ok((address, Ok(hello))) => drop(answers.insert(address, hello)),
-                Ok((address, Err(error))) => tracing::debug!(address, %error, "no hello"),
-                Err(error) => tracing::error!(%error, "a hello failed"),
-            }
-        }
-        answers
+        ask_all(addresses.iter().cloned(), |address| {
+            let calls = self.calls.clone();
+            async move { calls.hello(&address, me, previous).await }
+        })
+        .await
     }
 
     async fn look(&self) -> InBucket {

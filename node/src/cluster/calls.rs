@@ -1,6 +1,7 @@
 //! What a node asks of others about membership.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,15 +78,12 @@ impl Calls {
 
     /// The document that a store has adopted.
     pub(super) async fn document(&self, store: StoreId) -> Result<Document, Status> {
-        let answer = self.store(store, LONG)?.document(pb::DocumentRequest {}).await?.into_inner();
-        Document::decode(&answer.document).map_err(|e| Status::new(Code::DataLoss, e.to_string()))
+        document(self.store(store, LONG)?).await
     }
 
     /// The document that whoever is at an address has adopted.
     pub(super) async fn document_at(&self, address: &str) -> Result<Document, Status> {
-        let mut client = Self::client(self.0.to_address(address, Lane::Gossip)?, LONG);
-        let answer = client.document(pb::DocumentRequest {}).await?.into_inner();
-        Document::decode(&answer.document).map_err(|e| Status::new(Code::DataLoss, e.to_string()))
+        document(Self::client(self.0.to_address(address, Lane::Gossip)?, LONG)).await
     }
 
     /// Hands a document to a store; the epoch that holds there then.
@@ -134,6 +132,33 @@ impl Calls {
     pub(super) async fn accept_loss(&self, store: StoreId) -> Result<(), Status> {
         self.store(store, LONG)?.accept_loss(pb::AcceptLossRequest {}).await.map(drop)
     }
+}
+
+async fn document(mut client: Client) -> Result<Document, Status> {
+    let answer = client.document(pb::DocumentRequest {}).await?.into_inner();
+    Document::decode(&answer.document).map_err(|e| Status::new(Code::DataLoss, e.to_string()))
+}
+
+/// Asks several at once, stores or addresses; the answers of those that answer.
+pub(super) async fn ask_all<K, T, F>(
+    whom: impl IntoIterator<Item = K>,
+    ask: impl Fn(K) -> F,
+) -> BTreeMap<K, T>
+where
+    K: Ord + Clone + Display,
+    T: Send + 'static,
+    F: Future<Output = Result<T, Status>> + Send + 'static,
+{
+    let asked: Vec<_> = whom.into_iter().map(|one| (one.clone(), tokio::spawn(ask(one)))).collect();
+    let mut answers = BTreeMap::new();
+    for (one, answer) in asked {
+        match answer.await {
+            Ok(Ok(answer)) => drop(answers.insert(one, answer)),
+            Ok(Err(status)) => tracing::debug!(asked = %one, reason = status.message(), "no answer"),
+            Err(error) => tracing::error!(asked = %one, %error, "asking failed"),
+        }
+    }
+    answers
 }
 
 /// Reads a store's id.

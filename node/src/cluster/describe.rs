@@ -108,7 +108,7 @@ impl Cluster {
                 names.join(", ")
             ));
         }
-        if self.disclaims_any() {
+        if !self.is_sound() {
             found.push(
                 "this store may have lost samples that it acked (its log was damaged): it doesn't count for the \
                  placements that were open then; `carillon node accept-loss` accepts that"

@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::epoch::{Change, NewMember, Refusal};
+use ring::epoch::{Change, NewMember, Refusal, raise};
 use ring::member::Members;
 use ring::{Document, Epoch, StoreId, View, rules};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
-use super::calls::Vouched;
+use super::calls::{Vouched, ask_all};
 use crate::bucket;
 
 /// Time between looks at what is to be done.
@@ -72,6 +72,14 @@ pub enum ChangeError {
     /// The changed document can't be adopted here.
     #[error(transparent)]
     Adopt(#[from] super::AdoptError),
+}
+
+/// What is to be done, most urgent first.
+enum Due {
+    Finish,
+    Join,
+    Close,
+    Forget,
 }
 
 /// What one node remembers between looks.
@@ -128,27 +136,28 @@ impl Driver {
         };
         let gathered = self.newcomers_since.is_some_and(|since| now - since >= GATHER);
         let gone = cluster.gone(&view, &members);
-        let due = view.document().is_joint()
-            || gathered
-            || view.document().placements.len() > 1
-            || !gone.is_empty();
-        if !due {
+        let due = if view.document().is_joint() {
+            Due::Finish
+        } else if gathered {
+            Due::Join
+        } else if !view.document().earlier().is_empty() {
+            Due::Close
+        } else if !gone.is_empty() {
+            Due::Forget
+        } else {
             self.due_since = None;
             return;
-        }
+        };
         let since = *self.due_since.get_or_insert(now);
         let Some(rank) = rank(&view, &members, cluster.me()) else { return };
         if now < self.not_before || now - since < TURN * rank {
             return;
         }
-        let done = if view.document().is_joint() {
-            self.finish(&view).await
-        } else if gathered {
-            self.join(&view, newcomers, &members).await
-        } else if view.document().placements.len() > 1 {
-            self.close(&view, &members).await
-        } else {
-            self.forget(&view, &members, &gone).await
+        let done = match due {
+            Due::Finish => self.finish(&view).await,
+            Due::Join => self.join(&view, newcomers, &members).await,
+            Due::Close => self.close(&view, &members).await,
+            Due::Forget => self.forget(&view, &members, &gone).await,
         };
         if let Err(error) = done {
             tracing::warn!(%error, "the ring isn't changed");
@@ -268,10 +277,8 @@ impl Driver {
     /// Closes the placements for which enough owners vouch.
     async fn close(&self, view: &Arc<View>, members: &Members) -> Result<(), ChangeError> {
         let cluster = &self.cluster;
-        let mut owners: BTreeSet<StoreId> = BTreeSet::new();
-        for placement in view.document().placements.iter().rev().skip(1) {
-            owners.extend(placement.members.keys().copied());
-        }
+        let earlier = view.document().earlier();
+        let mut owners: BTreeSet<StoreId> = earlier.iter().flat_map(|p| p.members.keys()).copied().collect();
         let mut answers: BTreeMap<StoreId, Vouched> = BTreeMap::new();
         if owners.remove(&cluster.me()) {
             answers.insert(cluster.me(), cluster.vouches());
@@ -285,7 +292,7 @@ impl Driver {
             })
             .await,
         );
-        for placement in view.document().placements.iter().rev().skip(1).rev() {
+        for placement in earlier {
             let id = placement.id;
             if rules::sealed_by(view, id).is_none() {
                 continue;
@@ -300,10 +307,7 @@ impl Driver {
                 continue;
             }
             let mut catalogs: BTreeMap<String, u64> = BTreeMap::new();
-            for (tenant, version) in vouching.iter().flat_map(|store| &answers[store].catalogs) {
-                let highest = catalogs.entry(tenant.clone()).or_default();
-                *highest = (*highest).max(*version);
-            }
+            raise(&mut catalogs, vouching.iter().flat_map(|store| &answers[store].catalogs));
             tracing::info!(placement = id, "closing a placement: all of it lies in listed blocks");
             cluster
                 .change(|document| step(document, epoch, |document| document.close(id, &catalogs)))
@@ -361,24 +365,6 @@ fn step(
     step: impl FnOnce(&Document) -> Result<Document, Refusal>,
 ) -> Result<Option<Document>, Refusal> {
     if document.epoch == decided_on { step(document).map(Some) } else { Ok(None) }
-}
-
-/// Asks several stores at once; the answers of those that answer.
-async fn ask_all<T, F>(stores: BTreeSet<StoreId>, ask: impl Fn(StoreId) -> F) -> BTreeMap<StoreId, T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, tonic::Status>> + Send + 'static,
-{
-    let asked: Vec<_> = stores.into_iter().map(|store| (store, tokio::spawn(ask(store)))).collect();
-    let mut answers = BTreeMap::new();
-    for (store, answer) in asked {
-        match answer.await {
-            Ok(Ok(answer)) => drop(answers.insert(store, answer)),
-            Ok(Err(status)) => tracing::debug!(%store, reason = status.message(), "no answer"),
-            Err(error) => tracing::error!(%error, "asking a store failed"),
-        }
-    }
-    answers
 }
 
 /// Who gossips and was never part of the ring.

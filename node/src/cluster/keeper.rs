@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use ring::epoch::raise;
 use ring::rules::sealed_by;
 use ring::{Epoch, StoreId, View};
 use tsdb::db::{Db, Mark};
@@ -64,9 +65,9 @@ impl Keeper {
     /// Takes note of an adopted document: to be called when no write by an older one is under way any more.
     pub(super) fn adopted(&self, view: &View, me: StoreId) {
         let placements = &view.document().placements;
-        let earlier: BTreeSet<Epoch> = placements.iter().rev().skip(1).map(|p| p.id).collect();
+        let earlier: BTreeSet<Epoch> = view.document().earlier().iter().map(|p| p.id).collect();
         let open: BTreeSet<Epoch> = placements.iter().map(|p| p.id).collect();
-        let mine = placements.iter().filter(|p| p.members.contains_key(&me) && earlier.contains(&p.id));
+        let mine = view.document().earlier().iter().filter(|p| p.members.contains_key(&me));
         let mut state = self.state.lock();
         // A placement that is the last again, since a transition was taken back, is marked anew another time.
         state.marks.retain(|id, _| earlier.contains(id));
@@ -82,17 +83,9 @@ impl Keeper {
     pub(super) fn vouches(&self) -> Vouched {
         let state = self.state.lock();
         let placements: BTreeSet<Epoch> = state.safe.difference(&state.disclaimed).copied().collect();
-        let mut catalogs: BTreeMap<String, u64> = BTreeMap::new();
-        for (tenant, version) in placements.iter().filter_map(|id| state.catalogs.get(id)).flatten() {
-            let highest = catalogs.entry(tenant.clone()).or_default();
-            *highest = (*highest).max(*version);
-        }
+        let mut catalogs = BTreeMap::new();
+        raise(&mut catalogs, placements.iter().filter_map(|id| state.catalogs.get(id)).flatten());
         Vouched { placements, catalogs }
-    }
-
-    /// Whether there is anything left to be brought into listed blocks.
-    pub(super) fn is_done(&self) -> bool {
-        self.wanted().is_empty()
     }
 
     /// Cuts, ships and lists what is marked; at once where nothing is.
@@ -100,10 +93,10 @@ impl Keeper {
     /// # Errors
     /// What is in the way; to be tried again.
     pub(super) async fn work(&self) -> Result<(), NotYet> {
-        if self.is_done() {
+        let wanted = self.wanted();
+        if wanted.is_empty() {
             return Ok(());
         }
-        let wanted = self.wanted();
         if !wanted.iter().all(|(_, mark)| self.db.is_flushed(*mark)) {
             self.flush().await?;
         }

@@ -140,8 +140,7 @@ impl Cluster {
             ));
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let ledger = self.documents.ledger.clone();
-        while let Err(error) = self.remember_to_empty(&ledger).await {
+        while let Err(error) = self.remember_to_empty().await {
             self.progress(&format!("writing to the ledger: {error}"));
             tokio::time::sleep(RETRY).await;
         }
@@ -174,8 +173,8 @@ impl Cluster {
         }
     }
 
-    async fn remember_to_empty(&self, ledger: &Arc<dyn crate::env::Ledger>) -> tsdb::Result<()> {
-        let ledger = ledger.clone();
+    async fn remember_to_empty(&self) -> tsdb::Result<()> {
+        let ledger = self.documents.ledger.clone();
         on_disk(&*self.documents.pool, move || Identity::leave(&*ledger)).await
     }
 

@@ -19,6 +19,17 @@
 mod refusal;
 mod transition;
 
+/// Raises versions of catalogs, by tenant, to those of `others` where they are higher.
+pub fn raise<'a>(
+    versions: &mut BTreeMap<String, u64>,
+    others: impl IntoIterator<Item = (&'a String, &'a u64)>,
+) {
+    for (tenant, version) in others {
+        let highest = versions.entry(tenant.clone()).or_default();
+        *highest = (*highest).max(*version);
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -216,6 +227,12 @@ impl Document {
     #[must_use]
     pub fn current(&self) -> &Placement {
         self.placements.last().expect("a document has a placement")
+    }
+
+    /// The open placements before the current one, oldest first.
+    #[must_use]
+    pub fn earlier(&self) -> &[Placement] {
+        self.placements.split_last().map_or(&[], |(_, earlier)| earlier)
     }
 
     /// The members of the current placement.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Document, Epoch, FORMAT, MAX_DEPARTED, MAX_OPEN_PLACEMENTS, MAX_TEXT_BYTES, MemberInfo, MemberState,
-    Placement, Refusal, Transition,
+    Placement, Refusal, Transition, raise,
 };
 use crate::token::{Layout, plan};
 use crate::{ClusterId, MAX_MEMBERS, MAX_REPLICATION_FACTOR, StoreId};
@@ -241,10 +241,7 @@ impl Document {
         }
         let mut next = self.next();
         let closed = next.placements.remove(at);
-        for (tenant, version) in catalogs {
-            let floor = next.catalog_floors.entry(tenant.clone()).or_default();
-            *floor = (*floor).max(*version);
-        }
+        raise(&mut next.catalog_floors, catalogs);
         for store in closed.members.keys() {
             if self.members[store].state == MemberState::Leaving && !next.is_owner(*store) {
                 next.enter(*store, MemberState::Left);

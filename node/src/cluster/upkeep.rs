@@ -1,0 +1,107 @@
+//! What a node does for the others and for itself again and again: bringing into the bucket what they wait for, telling
+//! the ring where it is, and asking whether it is reached there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::Document;
+use ring::epoch::MemberInfo;
+use tokio_util::sync::CancellationToken;
+
+use super::keeper::NotYet;
+use super::{Cluster, belongs};
+
+/// Time between tries to bring into the bucket what others wait for.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Time between tries to learn whether others reach this node.
+const REACH_EVERY: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    /// Brings into the bucket what others wait for, and tells the ring where this node is.
+    pub(super) async fn keep_on(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let round = async {
+                let keeper = self.keeper.get()?;
+                let worked = keeper.work().await;
+                self.note_problem("keeper", worked.err().map(|error: NotYet| error.to_string()));
+                let open = self.view().document().placements.iter().map(|p| p.id).collect();
+                if let Err(error) = keeper.reclaim(&self.documents, &open).await {
+                    tracing::error!(%error, "the ledger can't be written");
+                }
+                self.introduce().await;
+                Some(())
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = round => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(KEEP_EVERY) => {}
+            }
+        }
+    }
+
+    /// Corrects what the ring document says of this node's name and addresses.
+    async fn introduce(self: &Arc<Self>) {
+        let (me, info) = (self.me(), &self.info);
+        let is_right = |member: &MemberInfo| {
+            member.name == info.name
+                && member.peer_address == info.peer_address
+                && member.http_address == info.http_address
+        };
+        if self.view().document().members.get(&me).is_none_or(|member| !belongs(member) || is_right(member)) {
+            return;
+        }
+        let change = |document: &Document| match document.members.get(&me) {
+            Some(member) if belongs(member) && !is_right(member) => {
+                document.set_addresses(me, &info.name, &info.peer_address, &info.http_address).map(Some)
+            }
+            _ => Ok(None),
+        };
+        if let Err(error) = self.change(change).await {
+            tracing::warn!(%error, "the ring doesn't know this node's new address yet; peers hear of it by gossip");
+        }
+    }
+
+    /// Asks others whether they reach this node, until one does; says loudly when none can.
+    pub(super) async fn ask_whether_reached(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let others = self
+                .members()
+                .seen
+                .iter()
+                .filter(|(s, seen)| seen.alive && **s != self.me())
+                .map(|(s, _)| *s)
+                .collect::<Vec<_>>();
+            for store in others {
+                match self.calls.reach(store, self.info.peer_address.clone(), self.me()).await {
+                    Ok(None) => {
+                        self.note_problem("reach", None);
+                        return;
+                    }
+                    Ok(Some(problem)) => {
+                        let text = format!(
+                            "{} can't reach this node at {}: {problem}; correct --advertise-address, or let peers \
+                             through to that port",
+                            self.name(store),
+                            self.info.peer_address
+                        );
+                        tracing::error!("{text}");
+                        self.note_problem("reach", Some(text));
+                    }
+                    Err(status) => {
+                        tracing::debug!(%store, reason = status.message(), "can't ask whether it reaches this node");
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REACH_EVERY) => {}
+            }
+        }
+    }
+}
