@@ -89,12 +89,9 @@ async fn import(
     let now_ms = app.env.clock.now_ms();
     let intake = Intake { app: app.clone(), config, tenant, now_ms, parse_labels: text::labels };
     let work = move || {
-        intake.take(held, |intake, plain, batch, held| {
+        intake.take(held, move |intake, plain, batch, held| {
             match encoding {
-                Encoding::Plain => {
-                    plain.clear();
-                    plain.extend_from_slice(&body);
-                }
+                Encoding::Plain => *plain = body.into(),
                 Encoding::Gzip => gunzip(&body, most, held, plain)?,
             }
             text::decode(plain, format, now_ms, &intake.app.hasher, batch);
