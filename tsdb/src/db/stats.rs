@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Db, Tenant};
+use crate::model::METRIC_NAME;
 use crate::wal::WalStats;
 
 /// How the engine stands.
@@ -134,19 +135,28 @@ impl Tenant {
     /// The labels of the head that cost most, at most `limit` of each kind. Walks all postings.
     pub fn cardinality(&self, limit: usize) -> Cardinality {
         let postings = self.postings.read();
-        let mut found = Cardinality::default();
-        for name in postings.names() {
-            let (mut values, mut bytes) = (0, 0);
-            for (value, series) in postings.values(name) {
-                values += 1;
-                bytes += value.len() as u64;
-                if name == crate::model::METRIC_NAME {
-                    found.series_by_metric.push((value.to_owned(), series));
-                }
-                found.series_by_pair.push((format!("{name}={value}"), series));
+        let of_name = |name| postings.values(name).map(move |(value, series)| (name, value, series));
+        Cardinality::of(postings.names().flat_map(of_name), limit)
+    }
+}
+
+impl Cardinality {
+    /// Of labels, as name, value and how many series have it: those of one name after one another, no pair twice. At
+    /// most `limit` of each kind are kept.
+    pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str, u64)>, limit: usize) -> Self {
+        let mut found = Self::default();
+        for (name, value, series) in pairs {
+            if found.values_by_label.last().is_none_or(|(last, _)| last != name) {
+                found.values_by_label.push((name.to_owned(), 0));
+                found.bytes_by_label.push((name.to_owned(), 0));
             }
-            found.values_by_label.push((name.to_owned(), values));
-            found.bytes_by_label.push((name.to_owned(), bytes));
+            let raise = |list: &mut Vec<(String, u64)>, by| list.last_mut().expect("it was pushed").1 += by;
+            raise(&mut found.values_by_label, 1);
+            raise(&mut found.bytes_by_label, value.len() as u64);
+            if name == METRIC_NAME {
+                found.series_by_metric.push((value.to_owned(), series));
+            }
+            found.series_by_pair.push((format!("{name}={value}"), series));
         }
         let lists = [
             &mut found.series_by_metric,

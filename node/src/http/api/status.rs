@@ -1,7 +1,6 @@
 //! What the node is and how it stands: `status/*`, and the lists that stay empty until somebody evaluates rules or
 //! scrapes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +18,7 @@ use crate::http::params::{Params, Tenant};
 use crate::http::time::format_rfc3339;
 use crate::node::App;
 use crate::query::coverage::Coverage;
-use crate::query::names::{Found, Pair, Question, ask};
+use crate::query::names::{Found, Question, ask};
 
 /// Entries of each list of `status/tsdb`, if no limit is given.
 const TOP_DEFAULT: usize = 10;
@@ -106,20 +105,23 @@ async fn tsdb(
     let timeout = app.config.load().query_timeout.to_std();
     let own = app.clone();
     let of = tenant.clone();
+    let has_others = app.queries.has_others();
     let asked = crate::query::in_turn(&app, timeout, move |_| {
         let tenant = own.storage.existing(&of);
-        Ok(tenant.map_or_else(Default::default, |t| (t.stats(), t.cardinality(limit))))
+        let top = |tenant: &tsdb::db::Tenant| if has_others { None } else { Some(tenant.cardinality(limit)) };
+        Ok(tenant.map_or_else(Default::default, |t| (t.stats(), top(&t).unwrap_or_default())))
     });
     let (mut stats, mut top): (TenantStats, Cardinality) = asked.await?;
     let mut coverage = Coverage::alone();
     let mut warnings = Vec::new();
-    if app.queries.has_others() {
+    if has_others {
         let answer = ask(&app, tenant, Question::Counts, timeout, params.partial()?).await?;
         let Found::Counts(counts) = answer.found else { unreachable!("counts were asked for") };
         stats.label_pairs = counts.len() as u64;
         stats.series =
             counts.iter().filter(|((name, _), _)| name == METRIC_NAME).map(|(_, series)| series).sum();
-        top = heaviest(&counts, limit);
+        let pairs = counts.iter().map(|((name, value), series)| (&**name, &**value, *series));
+        top = Cardinality::of(pairs, limit);
         (coverage, warnings) = (answer.coverage, answer.warnings);
     }
     let list = |entries: &[(String, u64)]| -> Vec<Value> {
@@ -138,33 +140,4 @@ async fn tsdb(
         "seriesCountByLabelValuePair": list(&top.series_by_pair),
     });
     Ok(covered(success(data.to_string().as_bytes(), &warnings), &coverage))
-}
-
-/// The labels that cost most, of all nodes.
-fn heaviest(counts: &BTreeMap<Pair, u64>, limit: usize) -> Cardinality {
-    let mut top = Cardinality::default();
-    let mut values: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for ((name, value), series) in counts {
-        let of_name = values.entry(name).or_default();
-        *of_name = (of_name.0 + 1, of_name.1 + value.len() as u64);
-        if name == METRIC_NAME {
-            top.series_by_metric.push((value.clone(), *series));
-        }
-        top.series_by_pair.push((format!("{name}={value}"), *series));
-    }
-    for (name, (values, bytes)) in values {
-        top.values_by_label.push((name.to_owned(), values));
-        top.bytes_by_label.push((name.to_owned(), bytes));
-    }
-    let lists = [
-        &mut top.series_by_metric,
-        &mut top.values_by_label,
-        &mut top.bytes_by_label,
-        &mut top.series_by_pair,
-    ];
-    for list in lists {
-        list.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        list.truncate(limit);
-    }
-    top
 }
