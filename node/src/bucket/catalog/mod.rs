@@ -61,6 +61,9 @@ struct Slot {
     known: ArcSwap<Catalog>,
     /// One reader or writer of the document at a time; when the last successful reading since the start began.
     turn: tokio::sync::Mutex<Option<Instant>>,
+    /// Set once a question has waited for the first reading: most tenants have no catalog, and theirs mustn't wait for
+    /// the bucket again and again.
+    looked: tokio::sync::OnceCell<()>,
     wanted: Mutex<Instant>,
 }
 
@@ -95,14 +98,17 @@ impl Catalogs {
         let slot = self.slot(tenant);
         *slot.wanted.lock() = Instant::now();
         if slot.known.load().version == 0 {
-            let mut turn = slot.turn.lock().await;
-            if turn.is_none() {
-                *turn = Some(Instant::now());
-                // With no version at all owners leave nothing out: complete, if they still have everything.
-                if let Err(error) = self.reload(&slot).await {
-                    tracing::warn!(%tenant, %error, "the catalog can't be read");
+            let look = async {
+                let mut turn = slot.turn.lock().await;
+                if turn.is_none() {
+                    *turn = Some(Instant::now());
+                    // With no version at all owners leave nothing out: complete, if they still have everything.
+                    if let Err(error) = self.reload(&slot).await {
+                        tracing::warn!(%tenant, %error, "the catalog can't be read");
+                    }
                 }
-            }
+            };
+            slot.looked.get_or_init(|| look).await;
         }
         slot.known.load_full()
     }
@@ -289,6 +295,7 @@ impl Slot {
             tenant,
             known: ArcSwap::from_pointee(catalog),
             turn: tokio::sync::Mutex::new(None),
+            looked: tokio::sync::OnceCell::new(),
             wanted: Mutex::new(Instant::now()),
         }
     }
