@@ -99,17 +99,13 @@ async fn with_others(
         Ok((plan, selects))
     });
     let (plan, selects) = planned.await?;
-    let purse = app.purse(&question.tenant);
     if selects.is_empty() {
         // `1 + 1` needs nobody.
-        let own = app.clone();
-        let output = turn
-            .on_cores(app, move |cancelled| evaluate(&own, &plan, &selects, Vec::new(), &question, cancelled))
-            .await?;
-        return Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone() });
+        return alone(app, question, turn).await;
     }
-    let fetched = fanout::fetch(app, reach, &question.tenant, &selects, &purse, &turn.cancelled).await?;
-    let Fetched { sources, coverage } = fetched;
+    let purse = app.purse(&question.tenant);
+    let asker = fanout::Asker { app, reach, tenant: &question.tenant, purse: &purse, turn };
+    let Fetched { sources, coverage } = asker.fetch(&selects).await?;
     let warnings = app.queries.judged(&coverage, question.partial)?;
     let own = app.clone();
     let work = move |cancelled: &Arc<AtomicBool>| {

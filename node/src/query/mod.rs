@@ -88,11 +88,6 @@ impl Queries {
         }
     }
 
-    /// The way to the others, if there are any that keep something.
-    fn others(&self) -> Option<&Reach> {
-        self.reach.get().filter(|reach| !reach.is_alone())
-    }
-
     /// The way to all that this node doesn't have itself, if there is any: other nodes, or blocks in the bucket.
     async fn elsewhere(&self, app: &App, tenant: &TenantId) -> Option<&Reach> {
         let reach = self.reach.get()?;
@@ -107,7 +102,7 @@ impl Queries {
 
     /// Whether others keep something too.
     pub(crate) fn has_others(&self) -> bool {
-        self.others().is_some()
+        self.reach.get().is_some_and(|reach| !reach.is_alone())
     }
 
     /// What an answer's coverage means: warnings, or, where owners are missing and that isn't allowed, an error.
@@ -148,6 +143,11 @@ struct Turn {
 }
 
 impl Turn {
+    /// With a permit; the work ends when `switch` is dropped.
+    fn of(permit: OwnedSemaphorePermit, switch: &Switch) -> Self {
+        Self { permit: Arc::new(permit), cancelled: switch.cancelled() }
+    }
+
     /// Runs a part of the work on the pool.
     async fn on_cores<T: Send + 'static>(
         &self,
@@ -168,7 +168,7 @@ impl Turn {
 impl Queries {
     /// Waits for a turn; the work ends when `switch` is dropped.
     async fn turn(&self, switch: &Switch) -> Result<Turn, Error> {
-        Ok(Turn { permit: Arc::new(self.turns.take().await?), cancelled: switch.cancelled() })
+        Ok(Turn::of(self.turns.take().await?, switch))
     }
 }
 

@@ -87,13 +87,14 @@ pub(crate) async fn ask(
             let own = app.clone();
             let (tenant, question) = (tenant.clone(), question.clone());
             let found = turn.on_cores(app, move |cancelled| match own.storage.existing(&tenant) {
-                Some(tenant) => question.of(&tenant, cancelled),
+                Some(tenant) => question.of(&tenant, &|_| true, cancelled),
                 None => Ok(question.nothing()),
             });
             return Ok((found.await?, Coverage::alone()));
         };
         let purse = app.purse(&tenant);
-        fanout::ask(app, reach, &tenant, &question, &purse, &turn.cancelled).await
+        let asker = fanout::Asker { app, reach, tenant: &tenant, purse: &purse, turn: &turn };
+        asker.ask(&question).await
     });
     let (found, coverage) = asked.await?;
     let warnings = app.queries.judged(&coverage, partial)?;
@@ -162,11 +163,16 @@ impl Question {
         }
     }
 
-    /// What one store knows.
+    /// What one store knows. `counts` says which series it counts.
     ///
     /// # Errors
     /// Those of the tenant's questions; when it is cancelled.
-    pub fn of(&self, tenant: &Tenant, cancelled: &AtomicBool) -> Result<Found, Error> {
+    pub fn of(
+        &self,
+        tenant: &Tenant,
+        counts: &dyn Fn(&Labels) -> bool,
+        cancelled: &AtomicBool,
+    ) -> Result<Found, Error> {
         Ok(match self {
             Self::Names(scope, limit) => {
                 Found::Texts(scope.gather(*limit, cancelled, |matchers, range| {
@@ -196,13 +202,15 @@ impl Question {
                 Found::Exemplars(found)
             }
             Self::Counts => {
-                let mut counts = BTreeMap::new();
+                let mut found = BTreeMap::new();
                 tenant.head_series(&mut |labels| {
-                    for (name, value) in labels {
-                        *counts.entry((name.to_owned(), value.to_owned())).or_insert(0) += 1;
+                    if counts(labels) {
+                        for (name, value) in labels {
+                            *found.entry((name.to_owned(), value.to_owned())).or_insert(0) += 1;
+                        }
                     }
                 })?;
-                Found::Counts(counts)
+                Found::Counts(found)
             }
         })
     }

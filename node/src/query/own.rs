@@ -15,7 +15,7 @@ use tsdb::model::{Labels, TenantId};
 use tsdb::select::Series;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::names::{Found, Question};
+use super::names::Found;
 use super::{Error, blocks, turns};
 use crate::bucket::catalog::Catalog;
 use crate::grpc::read::{Mark, NamesAsk, SelectAsk};
@@ -134,20 +134,9 @@ pub(super) fn names(
     counts: &dyn Fn(&Labels) -> bool,
     cancelled: &AtomicBool,
 ) -> Result<Found, Error> {
-    let Some(tenant) = app.storage.existing(&ask.tenant) else { return Ok(ask.question.nothing()) };
-    match &ask.question {
-        Question::Counts => {
-            let mut found = BTreeMap::new();
-            tenant.head_series(&mut |labels| {
-                if counts(labels) {
-                    for (name, value) in labels {
-                        *found.entry((name.to_owned(), value.to_owned())).or_insert(0) += 1;
-                    }
-                }
-            })?;
-            Ok(Found::Counts(found))
-        }
-        question => question.of(&tenant, cancelled),
+    match app.storage.existing(&ask.tenant) {
+        Some(tenant) => ask.question.of(&tenant, counts, cancelled),
+        None => Ok(ask.question.nothing()),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use proto::peer::read as pb;
 use ring::{StoreId, View};
@@ -19,9 +19,9 @@ use tsdb::select::Series;
 use super::names::Found;
 use super::own::{self, Own, Roles};
 use super::reach::Reach;
-use super::{Error, blocks, turns};
+use super::turns::Switch;
+use super::{Error, Turn, blocks};
 use crate::bucket::catalog::Catalog;
-use crate::env::on_cores;
 use crate::grpc::read::{Mark, NamesAsk, NamesPart, Read, ReadServer, SelectAsk, SelectPart, seal};
 use crate::grpc::{Header, MESSAGE_BYTES_MAX};
 use crate::node::App;
@@ -145,16 +145,14 @@ async fn done<T: Send + 'static>(
     frames: &Frames,
     work: impl FnOnce(&Reach, &AtomicBool) -> Result<T, Error> + Send + 'static,
 ) -> Option<Result<T, Status>> {
-    let cancelled = Arc::new(AtomicBool::new(false));
+    let switch = Switch::default();
     let working = async {
-        let turn = app.queries.peer_turns.take().await?;
-        let (own, cancelled) = (app.clone(), cancelled.clone());
-        on_cores(&*app.env.pool, false, move || {
-            let _turn = turn;
-            turns::check(&cancelled)?;
-            work(own.queries.reach.get().expect("the answer was opened"), &cancelled)
-        })
-        .await
+        let turn = Turn::of(app.queries.peer_turns.take().await?, &switch);
+        let own = app.clone();
+        let work = move |cancelled: &Arc<AtomicBool>| {
+            work(own.queries.reach.get().expect("the answer was opened"), cancelled)
+        };
+        turn.on_cores(app, work).await
     };
     tokio::select! {
         biased;
@@ -164,10 +162,7 @@ async fn done<T: Send + 'static>(
                 _ => Status::internal(error.to_string()),
             }
         })),
-        () = frames.closed() => {
-            cancelled.store(true, Ordering::Relaxed);
-            None
-        }
+        () = frames.closed() => None,
     }
 }
 
@@ -184,10 +179,12 @@ async fn send_series(frames: &Frames, own: Own) {
         for some in marks.chunks(FRAME_BYTES / size_of::<Mark>()) {
             bytes += size_of_val(some);
             part.marks.push((i, some.to_vec()));
-            if bytes >= FRAME_BYTES && !send(frames, std::mem::take(&mut part)).await {
-                return;
+            if bytes >= FRAME_BYTES {
+                bytes = 0;
+                if !send(frames, std::mem::take(&mut part)).await {
+                    return;
+                }
             }
-            bytes %= FRAME_BYTES;
         }
     }
     for (i, all) in own.series.into_iter().enumerate() {
@@ -198,11 +195,13 @@ async fn send_series(frames: &Frames, own: Own) {
                 let mut piece = Series { chunks: Vec::new(), ..series.clone() };
                 series.deleted_ms.clear();
                 bytes += piece.labels.as_bytes().len();
-                while bytes < FRAME_BYTES
-                    && let Some(chunk) = rest.next()
-                {
+                // At least one, however long the labels are: otherwise it would never end.
+                for chunk in rest.by_ref() {
                     bytes += chunk.data.len() + size_of::<tsdb::select::Chunk>();
                     piece.chunks.push(chunk);
+                    if bytes >= FRAME_BYTES {
+                        break;
+                    }
                 }
                 part.series.push((i, piece));
                 if bytes >= FRAME_BYTES {

@@ -12,7 +12,6 @@ mod seal;
 mod select;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use proto::peer::read as pb;
 use ring::{Epoch, StoreId};
@@ -144,10 +143,6 @@ fn matchers_from(matchers: Vec<pb::Matcher>) -> Result<Vec<Matcher>, Malformed> 
         Matcher::new(op, matcher.name, matcher.value).map_err(|e| Malformed::new(e.to_string()))
     };
     matchers.into_iter().map(one).collect()
-}
-
-fn range_from(start_ms: i64, end_ms: i64) -> RangeInclusive<i64> {
-    start_ms..=end_ms
 }
 
 fn tenant_from(tenant: &str) -> Result<TenantId, Malformed> {

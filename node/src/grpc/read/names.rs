@@ -6,8 +6,8 @@ use tsdb::db::{Exemplar, Metadata, SeriesExemplars};
 use tsdb::model::Labels;
 
 use super::{
-    Malformed, NamesAsk, NamesPart, Opening, SELECTIONS_MAX, matchers_from, matchers_to, range_from,
-    stores_from, stores_to, tenant_from,
+    Malformed, NamesAsk, NamesPart, Opening, SELECTIONS_MAX, matchers_from, matchers_to, stores_from,
+    stores_to, tenant_from,
 };
 use crate::query::names::{Found, Pair, Question, Scope};
 
@@ -50,7 +50,7 @@ impl NamesAsk {
         }
         let selectors = request.selectors.into_iter().map(|s| matchers_from(s.matchers));
         let selectors = selectors.collect::<Result<_, _>>()?;
-        let scope = Scope { selectors, range_ms: range_from(request.start_ms, request.end_ms) };
+        let scope = Scope { selectors, range_ms: request.start_ms..=request.end_ms };
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let kind =
             pb::Kind::try_from(request.kind).map_err(|_| Malformed::new("a kind that nobody knows"))?;

@@ -10,8 +10,8 @@ use tsdb::model::Labels;
 use tsdb::select::{Chunk, Select, Series, Shard};
 
 use super::{
-    Malformed, Mark, Opening, SELECTIONS_MAX, SelectAsk, SelectPart, matchers_from, matchers_to, range_from,
-    stores_from, stores_to, tenant_from,
+    Malformed, Mark, Opening, SELECTIONS_MAX, SelectAsk, SelectPart, matchers_from, matchers_to, stores_from,
+    stores_to, tenant_from,
 };
 
 /// Bytes of a series in a list of marks, or of those that are wanted.
@@ -60,7 +60,7 @@ impl SelectAsk {
             };
             Ok(Select {
                 matchers: matchers_from(selection.matchers)?,
-                range_ms: range_from(selection.start_ms, selection.end_ms),
+                range_ms: selection.start_ms..=selection.end_ms,
                 shard,
             })
         };
@@ -121,7 +121,7 @@ impl SelectPart {
         let series = |series: pb::Series| {
             let labels = Labels::from_bytes(&series.labels).map_err(|e| Malformed::new(e.to_string()))?;
             let chunks = series.chunks.into_iter().map(chunk_from).collect::<Result<_, _>>()?;
-            let deleted_ms = series.deleted.iter().map(|d| range_from(d.start_ms, d.end_ms)).collect();
+            let deleted_ms = series.deleted.iter().map(|d| d.start_ms..=d.end_ms).collect();
             Ok((known(series.selection)?, Series { labels, chunks, deleted_ms }))
         };
         let marks = |marks: pb::Marks| {

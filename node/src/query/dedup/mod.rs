@@ -35,7 +35,7 @@ use tsdb::select::{Chunk, Series};
 
 /// How long a replica has to be without a gap before it is preferred to one that is, and how long a counter is held back
 /// that contradicts the last sample, in milliseconds: the time that an instant selector looks back.
-pub const SETTLE_MS: i64 = 5 * 60_000;
+const SETTLE_MS: i64 = 5 * 60_000;
 
 /// Series that one task merges.
 const SERIES_PER_TASK: usize = 64;

@@ -12,29 +12,100 @@ mod select;
 mod stream;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use ring::StoreId;
 use ring::epoch::Epoch;
+use ring::{StoreId, View};
 use tokio::time::Instant;
+use tsdb::model::TenantId;
 
-pub(super) use names::ask;
-pub(super) use select::{Fetched, fetch};
+pub(super) use select::Fetched;
 pub(super) use stream::Purse;
 
-use super::Error;
 use super::coverage::{Coverage, Silence, Standing, judge};
 use super::reach::{Owners, Reach};
+use super::{Error, Turn, blocks};
+use crate::bucket;
+use crate::bucket::catalog::Catalog;
 use crate::grpc::read::Opening;
+use crate::node::App;
 
 /// How long the last nodes are waited for once the others' answers are enough.
 pub(super) const STRAGGLER_WAIT: Duration = Duration::from_millis(250);
 
 /// How often a question is planned again because the ring changed meanwhile.
 const PLANS_MAX: usize = 5;
+
+/// Asks for one question.
+pub(super) struct Asker<'a> {
+    pub app: &'a Arc<App>,
+    pub reach: &'a Reach,
+    pub tenant: &'a TenantId,
+    /// Pays for what comes.
+    pub purse: &'a Purse,
+    pub turn: &'a Turn,
+}
+
+/// By what a question is asked.
+struct Plan {
+    view: Arc<View>,
+    /// What the bucket holds, as far as that is known.
+    catalog: Arc<Catalog>,
+    /// Its version; `None` where it can't be read: then everything is asked of the owners, and what they have no more is
+    /// missing.
+    catalog_version: Option<u64>,
+}
+
+/// All answers, by the newest that anybody knows.
+struct Settled<T, B> {
+    owners: Owners,
+    gathered: Gathered<T>,
+    catalog_version: Option<u64>,
+    /// From listed blocks.
+    in_bucket: Option<B>,
+    /// What of those can't be read.
+    unread: Option<String>,
+}
+
+impl Asker<'_> {
+    /// Asks all owners, and listed blocks, again and again until nobody knows of anything newer.
+    async fn settled<'a, T: Send + 'a, B: Send>(
+        &'a self,
+        ask: impl Fn(&Plan, StoreId, Vec<StoreId>) -> Asking<'a, T>,
+        in_bucket: impl Fn(Arc<Catalog>) -> BoxFuture<'a, bucket::Result<B>>,
+    ) -> Result<Settled<T, B>, Error> {
+        let mut plans = Plans::default();
+        loop {
+            let owners = self.reach.owners();
+            let catalog = blocks::catalog(self.app, &owners.view, self.tenant, plans.catalog_min).await;
+            let plan = Plan {
+                view: owners.view.clone(),
+                catalog: catalog.as_ref().map_or_else(|_| Arc::default(), Arc::clone),
+                catalog_version: catalog.as_ref().ok().map(|catalog| catalog.version()),
+            };
+            let asking = gather(&owners, |store, asked| ask(&plan, store, asked));
+            let (gathered, found) = futures_util::future::join(asking, in_bucket(plan.catalog.clone())).await;
+            let gathered = gathered?;
+            if let Err(bucket::Error::Replan { .. }) = &found {
+                // A listed block is gone: a newer catalog says what took its place.
+                plans.again(None)?;
+                self.app.blocks.catalogs.refresh(self.tenant).await?;
+                let (tenant, version) = (self.tenant, plan.catalog_version);
+                tracing::debug!(%tenant, version, "a listed block is gone, asking again");
+                continue;
+            }
+            if plans.is_settled(self.reach, &owners, &gathered).await? {
+                let unread = catalog.as_ref().err().or(found.as_ref().err()).map(ToString::to_string);
+                let (in_bucket, catalog_version) = (found.ok(), plan.catalog_version);
+                return Ok(Settled { owners, gathered, catalog_version, in_bucket, unread });
+            }
+        }
+    }
+}
 
 /// Why a peer's answer is none.
 #[derive(Debug)]

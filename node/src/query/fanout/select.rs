@@ -8,20 +8,15 @@ use futures_util::FutureExt as _;
 use ring::{StoreId, View};
 use tsdb::chunk::Columns;
 use tsdb::digest::{Digest, DigestKey};
-use tsdb::model::TenantId;
 use tsdb::select::{Select, Series, merge_series};
 
 use super::super::coverage::Coverage;
 use super::super::own::{self, Own, mark};
-use super::super::reach::{Owners, Reach};
+use super::super::reach::Owners;
 use super::super::{Error, blocks};
-use super::stream::{self, Purse};
-use super::{Failure, Gathered, Plans, gather};
-use crate::bucket;
+use super::{Asker, Failure, Gathered, Plan, Settled, stream};
 use crate::bucket::catalog::Catalog;
-use crate::env::on_cores;
 use crate::grpc::read::{Mark, Opening, SelectAsk};
-use crate::node::App;
 
 /// Series of every selection, and who answered.
 pub(in super::super) struct Fetched {
@@ -30,140 +25,109 @@ pub(in super::super) struct Fetched {
     pub coverage: Coverage,
 }
 
-/// Fetches series from all who keep any.
-///
-/// # Errors
-/// Whatever keeps the question from being answered; missing owners aren't an error here.
-pub(in super::super) async fn fetch(
-    app: &Arc<App>,
-    reach: &Reach,
-    tenant: &TenantId,
-    selects: &[Select],
-    purse: &Purse,
-    cancelled: &Arc<AtomicBool>,
-) -> Result<Fetched, Error> {
-    let mut plans = Plans::default();
-    let (owners, mut gathered, catalog, in_bucket) = loop {
-        let owners = reach.owners();
-        // Without a catalog everything is asked of the owners, and what they have no more is missing.
-        let catalog = blocks::catalog(app, &owners.view, tenant, plans.catalog_min).await;
-        let known = catalog.as_ref().map_or_else(|_| Arc::default(), Arc::clone);
-        let asking = gather(&owners, |store, asked| {
-            let (tenant, selects) = (tenant.clone(), selects.to_vec());
-            let catalog_version = catalog.as_ref().ok().map(|catalog| catalog.version());
-            let ask = SelectAsk { tenant, selects, asked, catalog_version, wanted: None };
-            one(app, reach, owners.view.clone(), known.clone(), store, ask, purse, cancelled).boxed()
-        });
-        let (gathered, in_bucket) =
-            futures_util::future::join(asking, blocks::select(app, tenant, &known, selects)).await;
-        let gathered = gathered?;
-        if let (Ok(known), Err(bucket::Error::Replan { .. })) = (&catalog, &in_bucket) {
-            // A listed block is gone: a newer catalog says what took its place.
-            plans.again(None)?;
-            let version = known.version();
-            app.blocks.catalogs.refresh(tenant).await?;
-            tracing::debug!(%tenant, version, "a listed block is gone, asking again");
-            continue;
+impl Asker<'_> {
+    /// Fetches series from all who keep any.
+    ///
+    /// # Errors
+    /// Whatever keeps the question from being answered; missing owners aren't an error here.
+    pub(in super::super) async fn fetch(&self, selects: &[Select]) -> Result<Fetched, Error> {
+        let ask = |plan: &Plan, store, asked| {
+            let (tenant, selects) = (self.tenant.clone(), selects.to_vec());
+            let ask =
+                SelectAsk { tenant, selects, asked, catalog_version: plan.catalog_version, wanted: None };
+            self.one(plan.view.clone(), plan.catalog.clone(), store, ask).boxed()
+        };
+        let in_bucket = |catalog: Arc<Catalog>| {
+            async move { blocks::select(self.app, self.tenant, &catalog, selects).await }.boxed()
+        };
+        let Settled { owners, mut gathered, catalog_version, in_bucket, unread } =
+            self.settled(ask, in_bucket).await?;
+        let digest_key = owners.view.document().digest_key;
+        let mut held = Held { selects: selects.to_vec(), digest_key, ..Held::default() };
+        let mut marks = BTreeMap::new();
+        for (store, (_, own)) in &mut gathered.answers {
+            held.sources.push((*store, std::mem::take(&mut own.series)));
+            marks.insert(*store, std::mem::take(&mut own.marks));
         }
-        if plans.is_settled(reach, &owners, &gathered).await? {
-            break (owners, gathered, catalog, in_bucket);
+        if marks.values().flatten().any(|marks| !marks.is_empty()) {
+            held = self.second_rounds(&owners, &mut gathered, marks, held, catalog_version).await?;
         }
-    };
-    let unread = catalog.as_ref().err().or(in_bucket.as_ref().err()).map(ToString::to_string);
-    let catalog_version = catalog.ok().map(|catalog| catalog.version());
-    let digest_key = owners.view.document().digest_key;
-    let mut held = Held { selects: selects.to_vec(), digest_key, ..Held::default() };
-    let mut marks = BTreeMap::new();
-    for (store, (_, own)) in &mut gathered.answers {
-        held.sources.push((*store, std::mem::take(&mut own.series)));
-        marks.insert(*store, std::mem::take(&mut own.marks));
-    }
-    if marks.values().flatten().any(|marks| !marks.is_empty()) {
-        held = second_rounds(app, reach, &owners, tenant, &mut gathered, marks, held, catalog_version, purse)
-            .await?;
-    }
-    let mut sources: Vec<Vec<Vec<Series>>> = vec![Vec::new(); selects.len()];
-    let of_owners = held.sources.into_iter().map(|(_, by_select)| by_select);
-    for by_select in of_owners.chain(in_bucket) {
-        for (sources, series) in sources.iter_mut().zip(by_select) {
-            sources.push(series);
+        let mut sources: Vec<Vec<Vec<Series>>> = vec![Vec::new(); selects.len()];
+        let of_owners = held.sources.into_iter().map(|(_, by_select)| by_select);
+        for by_select in of_owners.chain(in_bucket) {
+            for (sources, series) in sources.iter_mut().zip(by_select) {
+                sources.push(series);
+            }
         }
+        Ok(Fetched { sources, coverage: Coverage { unread, ..gathered.coverage(&owners) } })
     }
-    Ok(Fetched { sources, coverage: Coverage { unread, ..gathered.coverage(&owners) } })
-}
 
-/// One store's answer: this one's own, or a peer's.
-#[allow(clippy::too_many_arguments, reason = "one question's whole state")]
-async fn one(
-    app: &Arc<App>,
-    reach: &Reach,
-    view: Arc<View>,
-    catalog: Arc<Catalog>,
-    store: StoreId,
-    ask: SelectAsk,
-    purse: &Purse,
-    cancelled: &Arc<AtomicBool>,
-) -> Result<(Opening, Own), Failure> {
-    if store != reach.ring.me() {
-        return stream::select(reach, store, &ask, purse).await;
-    }
-    let (app_, cancelled) = (app.clone(), cancelled.clone());
-    let digest_key = view.document().digest_key;
-    // What is here costs nothing to have: all chunks, and no marks.
-    let work = move || own::select(&app_, &ask, &|_| true, &catalog, digest_key, &cancelled);
-    let own = on_cores(&*app.env.pool, false, work).await.map_err(Failure::Question)?;
-    Ok((reach.opening(&view), own))
-}
-
-/// Asks for what marks tell of and nobody has sent, until there is none of it left. A store that fails is lost: what it
-/// alone has told of won't come, and its answer isn't counted.
-#[allow(clippy::too_many_arguments, reason = "one question's whole state")]
-async fn second_rounds(
-    app: &Arc<App>,
-    reach: &Reach,
-    owners: &Owners,
-    tenant: &TenantId,
-    gathered: &mut Gathered<Own>,
-    mut marks: BTreeMap<StoreId, Vec<Vec<Mark>>>,
-    mut held: Held,
-    catalog_version: Option<u64>,
-    purse: &Purse,
-) -> Result<Held, Error> {
-    let mut served: BTreeSet<(usize, Mark)> = BTreeSet::new();
-    loop {
-        let asked_marks = marks.clone();
-        let (back, wants) = on_cores(&*app.env.pool, false, move || {
-            let wants = held.wants(&asked_marks, &served);
-            (held, wants.map(|wants| (wants, served)))
-        })
-        .await;
-        held = back;
-        let (wants, known) = wants?;
-        served = known;
-        if wants.is_empty() {
-            return Ok(held);
+    /// One store's answer: this one's own, or a peer's.
+    async fn one(
+        &self,
+        view: Arc<View>,
+        catalog: Arc<Catalog>,
+        store: StoreId,
+        ask: SelectAsk,
+    ) -> Result<(Opening, Own), Failure> {
+        if store != self.reach.ring.me() {
+            return stream::select(self.reach, store, &ask, self.purse).await;
         }
-        let asks = wants.into_iter().map(|(store, want)| {
-            let ask = SelectAsk {
-                tenant: tenant.clone(),
-                selects: held.selects.clone(),
-                asked: owners.likely.clone(),
-                catalog_version,
-                wanted: Some(want.series),
+        let (app, digest_key) = (self.app.clone(), view.document().digest_key);
+        // What is here costs nothing to have: all chunks, and no marks.
+        let work = move |cancelled: &Arc<AtomicBool>| {
+            own::select(&app, &ask, &|_| true, &catalog, digest_key, cancelled)
+        };
+        let own = self.turn.on_cores(self.app, work).await.map_err(Failure::Question)?;
+        Ok((self.reach.opening(&view), own))
+    }
+
+    /// Asks for what marks tell of and nobody has sent. A store that fails is lost: what it alone has told of won't come,
+    /// its answer isn't counted, and what others have told of, too, is asked of them.
+    async fn second_rounds(
+        &self,
+        owners: &Owners,
+        gathered: &mut Gathered<Own>,
+        mut marks: BTreeMap<StoreId, Vec<Vec<Mark>>>,
+        mut held: Held,
+        catalog_version: Option<u64>,
+    ) -> Result<Held, Error> {
+        let mut served: BTreeSet<(usize, Mark)> = BTreeSet::new();
+        loop {
+            let work = move |_: &Arc<AtomicBool>| {
+                let wants = held.wants(&marks, &served)?;
+                Ok((held, marks, served, wants))
             };
-            async move { (store, want.marks, stream::select(reach, store, &ask, purse).await) }
-        });
-        for (store, of_store, answer) in futures_util::future::join_all(asks).await {
-            match answer {
-                Ok((_, own)) => {
-                    held.sources.push((store, own.series));
-                    served.extend(of_store);
+            let wants;
+            (held, marks, served, wants) = self.turn.on_cores(self.app, work).await?;
+            let asks = wants.into_iter().map(|(store, want)| {
+                let ask = SelectAsk {
+                    tenant: self.tenant.clone(),
+                    selects: held.selects.clone(),
+                    asked: owners.likely.clone(),
+                    catalog_version,
+                    wanted: Some(want.series),
+                };
+                async move { (store, want.marks, stream::select(self.reach, store, &ask, self.purse).await) }
+            });
+            let mut is_complete = true;
+            for (store, of_store, answer) in futures_util::future::join_all(asks).await {
+                match answer {
+                    Ok((_, own)) => {
+                        held.sources.push((store, own.series));
+                        served.extend(of_store);
+                    }
+                    Err(Failure::Peer(why)) => {
+                        is_complete = false;
+                        marks.remove(&store);
+                        gathered.lose(store, why);
+                    }
+                    Err(Failure::Question(error)) => return Err(error),
                 }
-                Err(Failure::Peer(why)) => {
-                    marks.remove(&store);
-                    gathered.lose(store, why);
-                }
-                Err(Failure::Question(error)) => return Err(error),
+            }
+            // Each mark is here now, or was wanted of the one store that has just served it.
+            if is_complete {
+                return Ok(held);
             }
         }
     }
