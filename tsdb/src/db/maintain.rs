@@ -152,10 +152,10 @@ impl Db {
         }
         for shard in &self.core.shards {
             for (tenant, times_ms, error) in shard.write().drop_unreadable() {
-                if let Some(tenant) = self.tenant_at(tenant) {
+                let tenant = self.tenant_at(tenant).map(|tenant| {
                     tenant.changed.lock().note_all();
-                }
-                let tenant = self.tenant_at(tenant).map(|tenant| tenant.id.clone());
+                    tenant.id.clone()
+                });
                 done.problems.push(Problem { tenant, error, lost_ms: Some(times_ms) });
             }
         }

@@ -157,17 +157,37 @@ pub(crate) struct Checkpoint<'a> {
     body: Reader<'a>,
 }
 
+fn wrong(reason: &str) -> Error {
+    Error::corrupt("checkpoint", 0, reason)
+}
+
+/// What is checked, and the checksum behind it.
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8; 4])> {
+    bytes.split_last_chunk::<4>().ok_or_else(|| wrong("it is cut short"))
+}
+
 impl<'a> Checkpoint<'a> {
     /// Checks the bytes of a checkpoint of shard `index` and reads its beginning.
     ///
     /// # Errors
     /// [`Error::Corrupt`]; [`Error::Invalid`] when a newer version wrote it.
     pub(crate) fn open(bytes: &'a [u8], index: u32) -> Result<Self> {
-        let wrong = |reason: &str| Error::corrupt("checkpoint", 0, reason);
-        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or_else(|| wrong("it is cut short"))?;
+        let (body, checksum) = split(bytes)?;
         if crc32c(body) != u32::from_le_bytes(*checksum) {
             return Err(wrong("its checksum is wrong"));
         }
+        Self::read(body, index)
+    }
+
+    /// As [`Checkpoint::open`], of bytes that it has checked already.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`].
+    pub(crate) fn open_checked(bytes: &'a [u8], index: u32) -> Result<Self> {
+        Self::read(split(bytes)?.0, index)
+    }
+
+    fn read(body: &'a [u8], index: u32) -> Result<Self> {
         let mut reader = Reader::new("checkpoint", body);
         if reader.take(4)? != MAGIC {
             return Err(wrong("it isn't one"));

@@ -95,7 +95,7 @@ impl RestoringShard {
 
     fn load(&mut self, chosen: &Chosen) -> Result<()> {
         let shard = &mut self.shard;
-        let checkpoint = Checkpoint::open(&chosen.bytes, shard.index())?;
+        let checkpoint = Checkpoint::open_checked(&chosen.bytes, shard.index())?;
         let header = checkpoint.header.clone();
         shard.open_chunks(header.files_end)?;
         checkpoint.restore(shard, &chosen.tenants)?;
