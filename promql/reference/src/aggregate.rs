@@ -146,15 +146,23 @@ pub fn variance(values: &[f64]) -> f64 {
     windows::sum(&squares) / n
 }
 
+/// What every quantile is where `phi` isn't one: -Inf below 0, +Inf above 1, NaN for NaN.
+pub fn beyond(phi: f64) -> Option<f64> {
+    if phi < 0.0 {
+        Some(f64::NEG_INFINITY)
+    } else if phi > 1.0 {
+        Some(f64::INFINITY)
+    } else {
+        phi.is_nan().then_some(f64::NAN)
+    }
+}
+
 pub fn quantile(phi: f64, values: &[f64]) -> f64 {
-    if !(0.0..=1.0).contains(&phi) || values.is_empty() {
-        return if phi < 0.0 {
-            f64::NEG_INFINITY
-        } else if phi > 1.0 {
-            f64::INFINITY
-        } else {
-            f64::NAN
-        };
+    if let Some(beyond) = beyond(phi) {
+        return beyond;
+    }
+    if values.is_empty() {
+        return f64::NAN;
     }
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())));

@@ -3,6 +3,7 @@
 use promql::parse::ast::Expr;
 use tsdb::model::Labels;
 
+use super::aggregate::beyond;
 use super::histogram::Bucket;
 use super::{Evaluator, Histogram, Point, Result, Value, labels, sketch};
 
@@ -105,14 +106,8 @@ fn united(buckets: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 fn quantile(phi: f64, buckets: &[(f64, f64)]) -> f64 {
-    if !(0.0..=1.0).contains(&phi) {
-        return if phi < 0.0 {
-            f64::NEG_INFINITY
-        } else if phi > 1.0 {
-            f64::INFINITY
-        } else {
-            f64::NAN
-        };
+    if let Some(beyond) = beyond(phi) {
+        return beyond;
     }
     let mut buckets = united(buckets);
     if buckets.last().is_none_or(|last| last.0 != f64::INFINITY) {

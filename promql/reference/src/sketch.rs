@@ -2,6 +2,7 @@
 
 use promql::parse::ast::BinaryOp;
 
+use super::aggregate::beyond;
 use super::histogram::{Bucket, Histogram};
 
 pub fn variance(h: &Histogram) -> f64 {
@@ -50,14 +51,8 @@ fn inside(bucket: &Bucket, at: f64, linear: bool) -> f64 {
 }
 
 pub fn quantile(phi: f64, h: &Histogram) -> f64 {
-    if !(0.0..=1.0).contains(&phi) {
-        return if phi < 0.0 {
-            f64::NEG_INFINITY
-        } else if phi > 1.0 {
-            f64::INFINITY
-        } else {
-            f64::NAN
-        };
+    if let Some(beyond) = beyond(phi) {
+        return beyond;
     }
     let buckets = one_sided(h);
     if h.count == 0.0 || buckets.is_empty() {
