@@ -63,18 +63,14 @@ impl LeafSource {
         series: &Series,
         scratch: &mut Scratch,
     ) -> Result<Option<Row>> {
-        let (first, last) = match &self.op {
-            LeafOp::Instant { grid, view, lookback_ms, .. } => {
-                let (first, last) = view.span_ms(grid);
-                (first.saturating_sub(*lookback_ms).saturating_add(1), last)
-            }
+        let reach_ms = match &self.op {
+            LeafOp::Instant { grid, view, lookback_ms, .. } => view.reach_ms(grid, *lookback_ms, 0),
             LeafOp::Smoothed { grid, view, lookback_ms, .. } => {
-                let (first, last) = view.span_ms(grid);
-                (first.saturating_sub(*lookback_ms).saturating_add(1), last.saturating_add(*lookback_ms))
+                view.reach_ms(grid, *lookback_ms, *lookback_ms)
             }
-            LeafOp::Window(op) => op.windows.span_ms(),
+            LeafOp::Window(op) => op.windows.reach_ms(),
         };
-        self.decode(series, first..=last, scratch)?;
+        self.decode(series, reach_ms, scratch)?;
         context.count_samples(scratch.columns.timestamps.len());
         if scratch.columns.timestamps.is_empty() {
             return Ok(None);

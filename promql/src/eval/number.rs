@@ -190,13 +190,14 @@ pub fn min_or_nan(a: f64, b: f64) -> f64 {
 /// the least value. Below 0 it is `-Inf`, above 1 `+Inf`; NaN for NaN and of nothing.
 pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
     weighted(phi, values.len(), |n| {
-        let (_, value, _) = values.select_nth_unstable_by(n, nan_first);
-        *value
+        let (_, lower, above) = values.select_nth_unstable_by(n, nan_first);
+        (*lower, above.iter().copied().min_by(nan_first).unwrap_or(*lower))
     })
 }
 
-/// The `phi`-quantile of `count` values, of which `nth` gives the `n`-th least, from 0 on; as [`quantile`].
-pub fn weighted(phi: f64, count: usize, mut nth: impl FnMut(usize) -> f64) -> f64 {
+/// The `phi`-quantile of `count` values; as [`quantile`]. `nth` gives the `n`-th least, from 0 on, and the one after it,
+/// or the same again where there is none.
+pub fn weighted(phi: f64, count: usize, nth: impl FnOnce(usize) -> (f64, f64)) -> f64 {
     if count == 0 || phi.is_nan() {
         return f64::NAN;
     }
@@ -210,8 +211,7 @@ pub fn weighted(phi: f64, count: usize, mut nth: impl FnMut(usize) -> f64) -> f6
     let rank = phi * (count - 1) as f64;
     let lower = rank.floor() as usize;
     let weight = rank - rank.floor();
-    let at_lower = nth(lower);
-    let at_upper = if lower + 1 < count { nth(lower + 1) } else { at_lower };
+    let (at_lower, at_upper) = nth(lower);
     at_lower * (1.0 - weight) + at_upper * weight
 }
 

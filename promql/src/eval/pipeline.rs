@@ -128,18 +128,16 @@ impl<'c> Pipeline<'c> {
 /// Hands rows with their numbers to tasks that work side by side, and the tasks' results on in order.
 pub(crate) fn over_rows<T: Send>(
     context: &Context<'_>,
-    mut rows: Vec<Row>,
+    rows: Vec<Row>,
     new: impl Fn() -> Result<T> + Sync,
     work: impl Fn(&mut T, usize, Row, &mut Scratch) -> Result<()> + Sync,
     mut merge: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let size = task_size(rows.len());
-    let mut parts = Vec::with_capacity(rows.len().div_ceil(size));
-    while rows.len() > size {
-        let rest = rows.split_off(size);
-        parts.push(Mutex::new(std::mem::replace(&mut rows, rest)));
-    }
-    parts.push(Mutex::new(rows));
+    let mut rest = rows.into_iter();
+    let next = || Some(rest.by_ref().take(size).collect::<Vec<_>>()).filter(|part| !part.is_empty());
+    let parts: Vec<_> = std::iter::from_fn(next).map(Mutex::new).collect();
+    drop(rest);
     let of_part = |part: usize, scratch: &mut Scratch| {
         let mut partial = new()?;
         let rows = std::mem::take(&mut *parts[part].lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,5 +1,7 @@
 //! The times at which an expression is evaluated.
 
+use std::ops::RangeInclusive;
+
 use crate::parse::ast::{At, Edges};
 
 /// The question's range: the steps of the outermost expression.
@@ -127,6 +129,13 @@ impl View {
     /// First and last time seen from a grid.
     pub fn span_ms(&self, grid: &Grid) -> (i64, i64) {
         (self.time_ms(grid.start_ms), self.time_ms(grid.last_ms()))
+    }
+
+    /// Which samples may be seen from a grid by who looks back less than `before_ms` and ahead up to `behind_ms`, in
+    /// milliseconds. What is fetched and what is decoded go by it.
+    pub fn reach_ms(&self, grid: &Grid, before_ms: i64, behind_ms: i64) -> RangeInclusive<i64> {
+        let (first, last) = self.span_ms(grid);
+        first.saturating_sub(before_ms).saturating_add(1)..=last.saturating_add(behind_ms)
     }
 }
 

@@ -5,7 +5,6 @@ use crate::error::Result;
 use crate::eval::context::{Context, Rows};
 use crate::eval::keys::KeyIndex;
 use crate::eval::pipeline::over_rows;
-use crate::eval::row::is_absent;
 use crate::eval::same;
 use crate::parse::ast::BinaryOp;
 use crate::plan::SetOp;
@@ -50,9 +49,7 @@ pub(crate) fn combine<'c>(
                 None => {}
                 Some(key) => {
                     for (step, present) in present[key].iter().enumerate() {
-                        if *present != keep_present
-                            && (!is_absent(row.values[step]) || !row.histograms.is_empty())
-                        {
+                        if *present != keep_present && row.has(step) {
                             row.clear(step);
                         }
                     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tsdb::model::{CounterReset, FloatHistogram};
 
 use super::mixed::{HistogramRun, Task, backwards, count_pairs};
+use super::rate::divisor_s;
 use super::{FloatRun, WindowFunction};
 use crate::eval::notes::{Note, Notes};
 use crate::eval::row::Row;
@@ -51,12 +52,7 @@ pub fn evaluate(task: Task<'_>, row: &mut Row, notes: &mut Notes) {
             (true, true) => {}
             (false, false) => notes.add(Note::MixedFloatsHistograms),
             (false, true) => {
-                let run = FloatRun {
-                    timestamps: &floats.timestamps[of_floats.clone()],
-                    values: &floats.values[of_floats],
-                    starts: &[],
-                };
-                if let Some(value) = window.of_floats(run) {
+                if let Some(value) = window.of_floats(floats.part(of_floats)) {
                     row.values[step] = value;
                 }
             }
@@ -106,10 +102,6 @@ impl Extended {
         self.smoothed && last > 0 && timestamps[last] > self.end_ms
     }
 
-    fn per_s(&self) -> f64 {
-        if self.function == WindowFunction::Rate { self.range_ms as f64 / 1000.0 } else { 1.0 }
-    }
-
     /// `rate`, `increase`, `delta`.
     fn of_floats(&self, run: FloatRun<'_>) -> Option<f64> {
         let FloatRun { timestamps, values, .. } = run;
@@ -139,7 +131,7 @@ impl Extended {
             }
             difference += correction;
         }
-        Some(difference / self.per_s())
+        Some(difference / divisor_s(self.function, self.range_ms))
     }
 
     /// `rate`, `increase`, `delta`.
@@ -184,7 +176,7 @@ impl Extended {
             }
         }
         total.set_counter_reset(CounterReset::Gauge);
-        Some(total.scaled(1.0 / self.per_s()))
+        Some(total.scaled(1.0 / divisor_s(self.function, self.range_ms)))
     }
 
     /// The histograms that were the last before a reset, of those between both ends.

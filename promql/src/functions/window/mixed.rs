@@ -252,9 +252,8 @@ pub(super) fn backwards<'a>(
             (None, None) => None,
             (Some(time_ms), other) if other.is_none_or(|h| h < time_ms) => {
                 float -= 1;
-                let start_ms = floats.starts.get(float).copied().unwrap_or(0);
                 let cell = Cell::Float(floats.values[float]);
-                Some(Sample { stamp: Stamp { time_ms, start_ms }, cell })
+                Some(Sample { stamp: floats.stamp(float), cell })
             }
             _ => {
                 histogram -= 1;

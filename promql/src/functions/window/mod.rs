@@ -19,7 +19,11 @@ mod regression;
 mod single;
 mod starts;
 
+use std::ops::{Range, RangeInclusive};
+
 pub use mixed::{HistogramRun, Task, evaluate};
+
+use starts::Stamp;
 
 use crate::eval::notes::Notes;
 use crate::functions::Function;
@@ -35,6 +39,22 @@ pub struct FloatRun<'a> {
     pub values: &'a [f64],
     /// When their counters started, in milliseconds since the Unix epoch, 0 = unknown; empty where none is known.
     pub starts: &'a [i64],
+}
+
+impl FloatRun<'_> {
+    /// Some of its samples.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        Self {
+            timestamps: &self.timestamps[range.clone()],
+            values: &self.values[range.clone()],
+            starts: if self.starts.is_empty() { &[] } else { &self.starts[range] },
+        }
+    }
+
+    /// When a sample was taken, and when its counter started.
+    pub fn stamp(&self, at: usize) -> Stamp {
+        Stamp { time_ms: self.timestamps[at], start_ms: self.starts.get(at).copied().unwrap_or(0) }
+    }
 }
 
 /// Which samples each step sees.
@@ -103,12 +123,10 @@ impl Windows {
             && self.range_ms / self.grid.step_ms.max(1) >= SLIDE_STEPS_MIN
     }
 
-    /// First and last moment that any window sees; the first is included.
-    pub fn span_ms(&self) -> (i64, i64) {
-        let (first, last) = self.view.span_ms(&self.grid);
+    /// Which samples any window sees, in milliseconds.
+    pub fn reach_ms(&self) -> RangeInclusive<i64> {
         let (before_ms, behind_ms) = self.edges.reach_ms(self.lookback_ms);
-        let from = first.saturating_sub(self.range_ms).saturating_sub(before_ms).saturating_add(1);
-        (from, last.saturating_add(behind_ms))
+        self.view.reach_ms(&self.grid, self.range_ms.saturating_add(before_ms), behind_ms)
     }
 }
 

@@ -90,12 +90,18 @@ impl Inside {
     }
 
     fn quantile(&self, phi: f64) -> f64 {
-        weighted(phi, self.count, |n| self.nth(n))
+        weighted(phi, self.count, |n| (self.nth(n), self.nth(self.after(n))))
     }
 
     /// The median distance from `center`, none of the values NaN.
     fn deviation(&self, center: f64) -> f64 {
-        weighted(0.5, self.count, |n| self.nth_distance(center, n))
+        let nth = |n| self.nth_distance(center, n);
+        weighted(0.5, self.count, |n| (nth(n), nth(self.after(n))))
+    }
+
+    /// The rank after `n`, or `n` where that is the last.
+    fn after(&self, n: usize) -> usize {
+        (n + 1).min(self.count - 1)
     }
 
     /// The `n`-th least distance from `center`: what is below and what is above are each sorted by distance, so it is

@@ -108,7 +108,7 @@ impl Layout {
 }
 
 /// Seconds by which a difference is divided in the end.
-fn divisor_s(function: WindowFunction, range_ms: i64) -> f64 {
+pub(super) fn divisor_s(function: WindowFunction, range_ms: i64) -> f64 {
     if function == WindowFunction::Rate { seconds(range_ms) } else { 1.0 }
 }
 
@@ -165,7 +165,7 @@ pub fn extrapolated(
 const RESET_BLOCK: usize = 64;
 
 /// Indices of samples that are below their predecessor. Most blocks have none, which is found without branches.
-pub(super) fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
+fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
     let Some((_, currents)) = values.split_first() else { return };
     let previous = values.chunks(RESET_BLOCK);
     for (block, (current, previous)) in currents.chunks(RESET_BLOCK).zip(previous).enumerate() {

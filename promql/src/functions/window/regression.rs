@@ -104,15 +104,7 @@ fn smoothed(values: &[f64], smoothing: f64, trend: f64) -> f64 {
 fn each_pair_or_more<'a>(windows: &Windows, run: FloatRun<'a>, mut visit: impl FnMut(Window, FloatRun<'a>)) {
     windows.each(run.timestamps, |window| {
         if window.len() >= 2 {
-            let inside = window.lo..window.hi;
-            visit(
-                window,
-                FloatRun {
-                    timestamps: &run.timestamps[inside.clone()],
-                    values: &run.values[inside],
-                    starts: &[],
-                },
-            );
+            visit(window, run.part(window.lo..window.hi));
         }
     });
 }

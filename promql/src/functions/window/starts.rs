@@ -5,7 +5,7 @@
 //! the same in its second sample, but its first says that it started when it was taken, or nothing.
 
 use super::pairs::count_at;
-use super::rate::{Extrapolation, find_resets};
+use super::rate::Extrapolation;
 use super::{FloatRun, KernelScratch, Window, WindowFunction, Windows};
 use crate::eval::notes::{Note, Notes};
 
@@ -41,11 +41,7 @@ pub fn inside(first: Stamp, window: &Window) -> Option<i64> {
 /// Whether value or start time tell of a reset before a sample, which isn't the first.
 pub fn is_reset_at(run: FloatRun<'_>, at: usize) -> bool {
     run.values[at] < run.values[at - 1]
-        || (!run.starts.is_empty() && is_reset(stamp(run, at - 1), stamp(run, at)))
-}
-
-fn stamp(run: FloatRun<'_>, at: usize) -> Stamp {
-    Stamp { time_ms: run.timestamps[at], start_ms: run.starts[at] }
+        || (!run.starts.is_empty() && is_reset(run.stamp(at - 1), run.stamp(at)))
 }
 
 /// `resets`
@@ -62,14 +58,9 @@ pub fn extrapolated(
     out: &mut [f64],
 ) {
     let FloatRun { timestamps, values, .. } = run;
-    let mut resets = Vec::new();
-    find_resets(values, &mut resets);
     let pairs = 1..values.len();
-    let by_start = pairs.clone().filter(|at| is_reset(stamp(run, at - 1), stamp(run, *at)));
-    resets.extend(by_start.map(|at| u32::try_from(at).expect("a series has fewer than 2^32 samples")));
-    resets.sort_unstable();
-    resets.dedup();
-    let overlaps: Vec<usize> = pairs.filter(|at| overlap(stamp(run, at - 1), stamp(run, *at))).collect();
+    let resets: Vec<usize> = pairs.clone().filter(|at| is_reset_at(run, *at)).collect();
+    let overlaps: Vec<usize> = pairs.filter(|at| overlap(run.stamp(at - 1), run.stamp(*at))).collect();
     windows.each(timestamps, |window| {
         let Window { lo, hi, .. } = window;
         if window.len() == 0 {
@@ -80,12 +71,12 @@ pub fn extrapolated(
             notes.add(Note::StartTimesOverlap);
         }
         let mut difference = values[hi - 1] - values[lo];
-        let first = resets.partition_point(|at| *at as usize <= lo);
-        for reset in resets[first..].iter().map(|at| *at as usize).take_while(|at| *at < hi) {
+        let first = resets.partition_point(|at| *at <= lo);
+        for reset in resets[first..].iter().take_while(|at| **at < hi) {
             difference += values[reset - 1];
         }
         let (first_ms, last_ms) = (timestamps[lo], timestamps[hi - 1]);
-        if let Some(start_ms) = inside(stamp(run, lo), &window) {
+        if let Some(start_ms) = inside(run.stamp(lo), &window) {
             let factor =
                 Extrapolation::factor_since(function, windows.range_ms, &window, start_ms, first_ms, last_ms);
             out[window.step] = (difference + values[lo]) * factor;

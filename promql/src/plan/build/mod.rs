@@ -133,6 +133,9 @@ impl Builder<'_> {
 
     /// What makes an expression the same as another, if there may be another.
     fn place(&self, expr: &Expr, grid: &Grid) -> Option<Place> {
+        if self.repeated.is_empty() {
+            return None;
+        }
         let text = is_worth_sharing(expr).then(|| expr.to_string())?;
         let place = |text| (text, (grid.start_ms, grid.step_ms, grid.count), self.wants);
         self.repeated.contains(&text).then(|| place(text))

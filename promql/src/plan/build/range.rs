@@ -1,5 +1,7 @@
 //! Selectors and subqueries: the times that they look at, and what has to be fetched for that.
 
+use std::ops::RangeInclusive;
+
 use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 use tsdb::select::Select;
 
@@ -21,11 +23,10 @@ impl Builder<'_> {
             Node::Matrix(matrix) => {
                 let range_ms = self.positive_ms(&matrix.range)?;
                 let view = self.view(matrix.selector.at, &matrix.selector.offset)?;
-                let (first, last) = view.span_ms(grid);
                 let edges = matrix.selector.edges;
                 let (before_ms, behind_ms) = edges.reach_ms(self.range.lookback_ms);
-                let from = first.saturating_sub(range_ms).saturating_sub(before_ms).saturating_add(1);
-                let select = self.select(&matrix.selector.matchers, from, last.saturating_add(behind_ms));
+                let reach_ms = view.reach_ms(grid, range_ms.saturating_add(before_ms), behind_ms);
+                let select = self.select(&matrix.selector.matchers, reach_ms);
                 let leaf = Leaf { edges, ..self.leaf(select, view, expr.span) };
                 Ok((RangeSource::Select(leaf), range_ms))
             }
@@ -69,8 +70,7 @@ impl Builder<'_> {
             wanted.push(named.expect("without a regular expression nothing can be wrong"));
         }
         let view = View { at_ms: None, offset_ms: 0 };
-        let from = grid.start_ms.saturating_sub(self.range.lookback_ms).saturating_add(1);
-        let select = self.select(&wanted, from, grid.last_ms());
+        let select = self.select(&wanted, view.reach_ms(grid, self.range.lookback_ms, 0));
         Ok(VectorNode::Info(Info { input, info: self.leaf(select, view, args[0].span), names, data }))
     }
 
@@ -86,12 +86,11 @@ impl Builder<'_> {
         grid: &Grid,
     ) -> Result<Leaf, Error> {
         let view = self.view(selector.at, &selector.offset)?;
-        let (first, last) = view.span_ms(grid);
         // Looking back is what an anchor would be, so `anchored` changes nothing here.
         let edges = if selector.edges == Edges::Smoothed { Edges::Smoothed } else { Edges::Plain };
         let (_, behind_ms) = edges.reach_ms(self.range.lookback_ms);
-        let from = first.saturating_sub(self.range.lookback_ms).saturating_add(1);
-        let select = self.select(&selector.matchers, from, last.saturating_add(behind_ms));
+        let reach_ms = view.reach_ms(grid, self.range.lookback_ms, behind_ms);
+        let select = self.select(&selector.matchers, reach_ms);
         Ok(Leaf { edges, ..self.leaf(select, view, span) })
     }
 
@@ -107,8 +106,9 @@ impl Builder<'_> {
     }
 
     /// The number of a select that covers these series and this range, both ends included.
-    pub(super) fn select(&mut self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> usize {
-        let to_ms = to_ms.max(from_ms);
+    fn select(&mut self, matchers: &[Matcher], reach_ms: RangeInclusive<i64>) -> usize {
+        let from_ms = *reach_ms.start();
+        let to_ms = from_ms.max(*reach_ms.end());
         let touches = |s: &Select| *s.range_ms.start() <= to_ms && from_ms <= *s.range_ms.end();
         match self.selects.iter().position(|s| s.matchers == matchers && touches(s)) {
             Some(index) => {
