@@ -18,11 +18,11 @@ use tsdb::disk::Fault;
 use turmoil::Sim;
 
 use crate::client::{
-    Counts, Ledger, Orders, Reader, Shared, Writer, ask_everything, compare_rings, operate, read_along,
-    watch_epochs, write_along,
+    Counts, Ledger, Orders, Reader, Shared, Writer, ask_everything, compare_digests, compare_rings, operate,
+    read_along, watch_epochs, write_along,
 };
 use crate::interpose;
-use crate::scenario::{Operation, Scenario};
+use crate::scenario::{Operation, REPLICATION_FACTOR, Scenario};
 use crate::trace::{LogLayer, Print, Trace};
 use crate::verdict::{Verdict, Violation};
 use crate::world::{Around, Links, Machine, Mood, Store};
@@ -228,6 +228,7 @@ impl<'a> Running<'a> {
             ask_everything("checker", &shared).await;
             if is_cluster {
                 compare_rings("checker", &shared).await;
+                compare_digests("checker", &shared).await;
             }
             Ok(())
         });
@@ -298,7 +299,13 @@ impl<'a> Running<'a> {
             }
             Operation::PowerFails(node, after) => self.machines[*node].inject(Fault::Power { after: *after }),
             Operation::PowerCut(node) => self.cut_power(*node),
-            Operation::ReplaceDisk(node) => self.machines[*node].replace_disk(),
+            Operation::ReplaceDisk(node) => {
+                if self.bucket.bears_a_loss(REPLICATION_FACTOR as u64) {
+                    self.machines[*node].replace_disk();
+                } else {
+                    self.trace.note(SIMULATOR, "the disk is spared: some placement can't bear its loss");
+                }
+            }
             Operation::Start(node) => self.start(*node),
             Operation::Restart(node) => self.machines[*node].ask_to_stop(),
             Operation::Join(node) => self.plug_in(*node),

@@ -20,7 +20,7 @@ pub use http::{Answer, Http};
 pub use ledger::Ledger;
 pub use operator::{Orders, operate};
 pub use reader::{Reader, ask_everything, read_along};
-pub use ring::{compare_rings, watch_epochs};
+pub use ring::{compare_digests, compare_rings, watch_epochs};
 pub use writer::{Writer, write_along};
 
 use crate::trace::Trace;

@@ -1,6 +1,6 @@
 //! What nodes say of the ring: epochs only grow (I7), and once the network is whole all say the same (I6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -55,8 +55,59 @@ pub async fn compare_rings(name: &str, shared: &Shared) {
     }
 }
 
+/// All owners of a range have the same samples of each window: what one of them missed was handed to it or pulled.
+pub async fn compare_digests(name: &str, shared: &Shared) {
+    // What each window should be, and who was the first to say so.
+    let mut known: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
+    let mut stores: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+    let mut owned: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let nodes = shared.nodes.borrow().clone();
+    for node in &nodes {
+        let data = match look(name, node, "/api/v1/cluster/digests", shared).await {
+            Ok(data) => data,
+            Err(error) => {
+                shared.violated("I15", &format!("{node} doesn't tell its digests: {error}"));
+                continue;
+            }
+        };
+        let store = data["store"].as_str().unwrap_or_default().to_owned();
+        for range in data["ranges"].as_array().into_iter().flatten() {
+            let key = format!("{}-{}", range["start"], range["end"]);
+            let owners = range["owners"].as_array().into_iter().flatten();
+            owned.insert(key.clone(), owners.filter_map(|o| o.as_str().map(str::to_owned)).collect());
+            for window in range["windows"].as_array().into_iter().flatten() {
+                let place = (key.clone(), window["start_ms"].to_string());
+                let content = format!("{} of {} samples", window["digest"], window["samples"]);
+                stores.entry(store.clone()).or_default().insert(place.clone());
+                let (first, expected) =
+                    known.entry(place.clone()).or_insert_with(|| (node.clone(), content.clone()));
+                if *expected != content {
+                    let text = format!("{first} has {expected}, {node} {content} in {place:?}");
+                    shared.violated("I1/repair", &text);
+                }
+            }
+        }
+    }
+    shared.trace.note(name, &format!("compared the digests of {} windows", known.len()));
+    if known.is_empty() && shared.ledger.borrow().totals().1 > 0 {
+        shared.violated("I1/repair", "samples were acked, and no store has a digest of any");
+    }
+    for (place, (first, content)) in &known {
+        for owner in owned.get(&place.0).into_iter().flatten() {
+            if stores.get(owner).is_some_and(|windows| !windows.contains(place)) {
+                let text = format!("{first} has {content}, store {owner} nothing in {place:?}");
+                shared.violated("I1/repair", &text);
+            }
+        }
+    }
+}
+
 async fn ring_of(name: &str, node: &str, shared: &Shared) -> Result<Value, String> {
-    let answer = shared.http(name).get(node, "/api/v1/cluster/ring", TIMEOUT).await?;
+    look(name, node, "/api/v1/cluster/ring", shared).await
+}
+
+async fn look(name: &str, node: &str, path: &str, shared: &Shared) -> Result<Value, String> {
+    let answer = shared.http(name).get(node, path, TIMEOUT).await?;
     if answer.status != 200 {
         let Answer { status, .. } = answer;
         return Err(format!("{status} {}", answer.text()));

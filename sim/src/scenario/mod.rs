@@ -4,4 +4,4 @@ mod operation;
 mod plan;
 
 pub use operation::Operation;
-pub use plan::Scenario;
+pub use plan::{REPLICATION_FACTOR, Scenario};

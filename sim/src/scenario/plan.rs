@@ -21,13 +21,13 @@ const RECOVERY_ALONE_MS: u64 = 20_000;
 /// The same for a cluster: connections are made anew, gossip settles, a transition ends.
 const RECOVERY_MS: u64 = 60_000;
 /// How many scenarios are of a lone node.
-const ALONE: f64 = 1.0;
+const ALONE: f64 = 0.2;
 /// How many machines the others have.
 const CLUSTER: std::ops::RangeInclusive<usize> = 3..=6;
 /// How long everything must succeed before the last questions.
 const HEALTHY_MS: u64 = 15_000;
 /// Stores that keep each sample, where there are as many.
-const REPLICATION_FACTOR: usize = 3;
+pub const REPLICATION_FACTOR: usize = 3;
 /// 2026-01-01 00:00 UTC, less five minutes: scenarios cross the edge of a block's range.
 const BEGIN_MS: i64 = 1_767_225_600_000 - 300_000;
 

@@ -58,6 +58,8 @@ struct State {
 #[derive(Default)]
 struct Epochs {
     last: u64,
+    /// The last document.
+    document: serde_json::Value,
     /// Documents that came after one of the same or a higher epoch.
     wrong: Vec<String>,
 }
@@ -84,6 +86,14 @@ impl Store {
         Arc::new(Seen { store: self.clone(), host: host.to_owned() })
     }
 
+    /// Whether the loss of a store is within what the ring promises: no placement is open that has fewer than
+    /// `copies` of everything, as the one that a founder was alone in.
+    pub fn bears_a_loss(&self, copies: u64) -> bool {
+        let epochs = self.0.epochs.lock();
+        let placements = epochs.document["placements"].as_array();
+        placements.is_some_and(|all| all.iter().all(|one| one["rf"].as_u64() >= Some(copies)))
+    }
+
     /// What broke the order of epochs.
     pub fn wrong_epochs(&self) -> Vec<String> {
         self.0.epochs.lock().wrong.clone()
@@ -103,6 +113,7 @@ impl State {
             epochs.wrong.push(format!("the bucket took epoch {epoch} after {last}"));
         }
         epochs.last = epoch;
+        epochs.document = document;
     }
 }
 
