@@ -180,9 +180,11 @@ impl Shard {
             }
         }
         let bounds = terms.bounds;
-        let min_ms = if is_newest { bounds.in_order_min_ms } else { bounds.out_of_order_min_ms };
+        // At its newest timestamp it is in order too: a cut has put what was there into a block, and it is sent again.
+        let is_in_order = timestamp_ms >= series.newest_ms;
+        let min_ms = if is_in_order { bounds.in_order_min_ms } else { bounds.out_of_order_min_ms };
         if timestamp_ms < min_ms || timestamp_ms < -TIMESTAMP_MS_MAX {
-            return if is_newest || timestamp_ms < bounds.in_order_min_ms {
+            return if is_in_order || timestamp_ms < bounds.in_order_min_ms {
                 Outcome::TooOld
             } else {
                 Outcome::OutOfOrder

@@ -30,6 +30,25 @@ fn ages_are_judged_by_the_bounds_alone() {
 }
 
 #[test]
+fn a_sample_sent_again_after_a_cut_is_in_order_however_late() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    let sample = float(0, BASE_MS, 1.0);
+    append(&tenant, std::slice::from_ref(&sample)).unwrap();
+    append(&tenant, &[float(1, BASE_MS, 1.0), float(1, BASE_MS + 1, 1.0)]).unwrap();
+    db.flush(BASE_MS).unwrap();
+    let bounds = Bounds { out_of_order_min_ms: BASE_MS + 1, ..BOUNDS };
+    let outcome = |sample| append_within(&tenant, &[sample], bounds).unwrap().0[0];
+    assert_eq!(outcome(sample), Outcome::Stored);
+    assert_eq!(outcome(float(1, BASE_MS, 1.0)), Outcome::OutOfOrder);
+    assert_eq!(
+        select(&tenant, ALL_TIMES).iter().map(|(_, samples)| samples.len()).collect::<Vec<_>>(),
+        [1, 2]
+    );
+}
+
+#[test]
 fn a_request_sent_again_is_all_duplicates() {
     let (db, _) = open(&Arc::new(MemoryDisk::new()));
     let tenant = db.tenant(&id()).unwrap();
