@@ -78,7 +78,6 @@ pub struct Node {
     app: Arc<App>,
     address: SocketAddr,
     peer_address: SocketAddr,
-    stop: CancellationToken,
     /// HTTP and the peer port.
     servers: [JoinHandle<()>; 2],
     /// Commits and maintenance; they end after the server has.
@@ -101,7 +100,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) replicator: Arc<Replicator>,
     pub(crate) repair: Repair,
-    ready: AtomicBool,
+    /// From then on no request is begun, and what others keep open here ends.
+    pub(crate) stopping: CancellationToken,
     reload_succeeded: AtomicBool,
     config_time_ms: AtomicI64,
     hooks: Hooks,
@@ -150,14 +150,14 @@ impl Node {
             http2: http::Http2::Beside1,
         };
         drop(config);
-        let stop = CancellationToken::new();
+        let stop = &app.stopping;
         let me = app.cluster.peers().me().clone();
         let servers = [
             tokio::spawn(http::serve(listener, http::router(app.clone()), settings, stop.clone())),
             tokio::spawn(grpc::serve(peer_listener, services(&app), me, stop_timeout, stop.clone())),
         ];
         tracing::info!(http = %address, peers = %peer_address, "listening");
-        Ok(Self { app, address, peer_address, stop, servers, background, stop_background })
+        Ok(Self { app, address, peer_address, servers, background, stop_background })
     }
 
     /// Where HTTP is served.
@@ -188,8 +188,7 @@ impl Node {
     /// # Errors
     /// When what was stored can't be sealed; what was acked is safe in the WAL all the same.
     pub async fn stop(self) -> tsdb::Result<()> {
-        self.app.ready.store(false, Ordering::Relaxed);
-        self.stop.cancel();
+        self.app.stopping.cancel();
         for server in self.servers {
             if let Err(error) = server.await {
                 tracing::error!(%error, "a server failed while stopping");
@@ -245,7 +244,7 @@ impl App {
             metrics,
             replicator,
             repair: Repair::default(),
-            ready: AtomicBool::new(true),
+            stopping: CancellationToken::new(),
             reload_succeeded: AtomicBool::new(true),
             config_time_ms: AtomicI64::new(env.clock.now_ms()),
             config: ArcSwap::from_pointee(config),
@@ -281,7 +280,7 @@ impl App {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && self.cluster.is_member()
+        !self.stopping.is_cancelled() && self.cluster.is_ready()
     }
 
     /// A tenant to write to.

@@ -15,6 +15,8 @@ use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel, Peers};
 
 /// For calls that need nothing but memory over there.
 const SHORT: Duration = Duration::from_secs(2);
+/// For a call that is passed on, as a short one.
+const PASSED_ON: Duration = Duration::from_secs(5);
 /// For calls that wait for a ledger over there, and for writes that are under way.
 const LONG: Duration = Duration::from_secs(10);
 
@@ -113,7 +115,7 @@ impl Calls {
         me: StoreId,
     ) -> Result<Option<String>, Status> {
         let request = pb::ReachRequest { address, store: me.to_string() };
-        let problem = self.store(store, LONG)?.reach(request).await?.into_inner().problem;
+        let problem = self.store(store, PASSED_ON)?.reach(request).await?.into_inner().problem;
         Ok((!problem.is_empty()).then_some(problem))
     }
 

@@ -29,7 +29,7 @@ impl Cluster {
                 "http_address": text(info.map(|i| &i.http_address), profile.http_address),
                 "state": info.map_or("joining", |info| state_name(info.state)),
                 "alive": self.is_alive(store),
-                "ready": if store == self.me() { self.is_member() } else { profile.ready && self.is_alive(store) },
+                "ready": if store == self.me() { self.is_ready() } else { profile.ready && self.is_alive(store) },
                 "epoch": if store == self.me() { view.epoch() } else { profile.ring_epoch },
                 "ownership": share(store),
                 "version": profile.version,

@@ -2,6 +2,7 @@
 //! begins.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -110,6 +111,8 @@ impl Cluster {
         let incarnations = documents.seen().await?.into_iter().collect();
         documents.adopt(&document).await?;
         let view = Arc::new(View::new(document).map_err(invalid)?);
+        let is_alone =
+            view.document().members.iter().all(|(store, m)| *store == identity.store || !belongs(m));
         let cluster = Arc::new(Self {
             identity,
             info,
@@ -128,6 +131,7 @@ impl Cluster {
             gossip: OnceLock::new(),
             missing: Mutex::default(),
             noted: Mutex::default(),
+            is_announced: AtomicBool::new(is_alone),
             leaving: Mutex::default(),
             ended: CancellationToken::new(),
             stopped: CancellationToken::new(),

@@ -44,7 +44,7 @@ impl Cluster {
             peer_address: self.info.peer_address.clone(),
             http_address: self.info.http_address.clone(),
             ring_epoch: self.view().epoch(),
-            ready: self.is_member(),
+            ready: self.is_ready(),
             headroom_percent: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -36,6 +36,7 @@ mod service;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -107,6 +108,8 @@ pub struct Cluster {
     missing: Mutex<BTreeMap<StoreId, Instant>>,
     /// By subject, what is wrong just now.
     noted: Mutex<BTreeMap<&'static str, String>>,
+    /// Whether all members that answer have heard that this node is there.
+    is_announced: AtomicBool,
     leaving: Mutex<Leaving>,
     ended: CancellationToken,
     stopped: CancellationToken,
@@ -199,6 +202,12 @@ impl Cluster {
     /// Whether this node has its place in the ring, or drains.
     pub fn is_member(&self) -> bool {
         self.view.borrow().document().members.get(&self.me()).is_some_and(belongs)
+    }
+
+    /// Whether others count on this node: it has its place in the ring, and they have heard that it is back. Whoever
+    /// restarts one node after the other waits for this.
+    pub fn is_ready(&self) -> bool {
+        self.is_announced.load(Ordering::Relaxed) && self.is_member()
     }
 
     /// What this node is to the ring; `None` before it has joined.

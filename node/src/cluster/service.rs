@@ -58,6 +58,8 @@ impl membership_server::Membership for Membership {
     async fn reach(&self, request: Request<pb::ReachRequest>) -> Answer<pb::ReachResponse> {
         let asked = request.into_inner();
         let store = calls::id(&asked.store)?;
+        // Before a node counts itself as ready: its process is another than the one that fell silent there.
+        self.0.peers.is_back(&asked.address);
         let hello = self.0.calls.hello(&asked.address, self.0.me(), self.0.identity.previous).await;
         let problem = match hello {
             Ok(hello) if hello.store == store => String::new(),

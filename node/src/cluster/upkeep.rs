@@ -1,13 +1,16 @@
 //! What a node does for the others and for itself again and again: bringing into the bucket what they wait for, telling
 //! the ring where it is, and asking whether it is reached there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ring::Document;
 use ring::epoch::MemberInfo;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::ask_all;
 use super::keeper::NotYet;
 use super::{Cluster, belongs};
 
@@ -66,36 +69,14 @@ impl Cluster {
         }
     }
 
-    /// Asks others whether they reach this node, until one does; says loudly when none can.
+    /// Asks others whether they reach this node, until one does; says loudly when none can. After the first round all
+    /// who answer know that it is there.
     pub(super) async fn ask_whether_reached(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let others = self
-                .members()
-                .seen
-                .iter()
-                .filter(|(s, seen)| seen.alive && **s != self.me())
-                .map(|(s, _)| *s)
-                .collect::<Vec<_>>();
-            for store in others {
-                match self.calls.reach(store, self.info.peer_address.clone(), self.me()).await {
-                    Ok(None) => {
-                        self.note_problem("reach", None);
-                        return;
-                    }
-                    Ok(Some(problem)) => {
-                        let text = format!(
-                            "{} can't reach this node at {}: {problem}; correct --advertise-address, or let peers \
-                             through to that port",
-                            self.name(store),
-                            self.info.peer_address
-                        );
-                        tracing::error!("{text}");
-                        self.note_problem("reach", Some(text));
-                    }
-                    Err(status) => {
-                        tracing::debug!(%store, reason = status.message(), "can't ask whether it reaches this node");
-                    }
-                }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                is_reached = self.is_reached() => if is_reached { return },
             }
             tokio::select! {
                 biased;
@@ -103,5 +84,33 @@ impl Cluster {
                 () = tokio::time::sleep(REACH_EVERY) => {}
             }
         }
+    }
+
+    async fn is_reached(self: &Arc<Self>) -> bool {
+        let (view, seen) = (self.view(), self.members());
+        let members = view.document().members.iter().filter(|(_, m)| belongs(m)).map(|(store, _)| *store);
+        let alive = seen.seen.iter().filter(|(_, seen)| seen.alive).map(|(store, _)| *store);
+        let others: BTreeSet<_> = members.chain(alive).filter(|store| *store != self.me()).collect();
+        let answers = ask_all(others, |store| {
+            let (calls, address, me) = (self.calls.clone(), self.info.peer_address.clone(), self.me());
+            async move { calls.reach(store, address, me).await }
+        });
+        let answers = answers.await;
+        self.is_announced.store(true, Ordering::Relaxed);
+        if answers.values().any(Option::is_none) {
+            self.note_problem("reach", None);
+            return true;
+        }
+        if let Some((store, Some(problem))) = answers.first_key_value() {
+            let text = format!(
+                "{} can't reach this node at {}: {problem}; correct --advertise-address, or let peers through to \
+                 that port",
+                self.name(*store),
+                self.info.peer_address
+            );
+            tracing::error!("{text}");
+            self.note_problem("reach", Some(text));
+        }
+        false
     }
 }

@@ -91,6 +91,16 @@ impl Peers {
         self.links.lock().get(&(lane, address)).is_some_and(|link| link.breaker.is_open())
     }
 
+    /// Whoever is at an address has just called: that nobody answered there before counts no longer.
+    pub fn is_back(&self, address: &str) {
+        let links = self.links.lock();
+        for lane in [Lane::Data, Lane::Gossip] {
+            if let Some(link) = links.get(&(lane, address.to_owned())) {
+                link.breaker.succeeded();
+            }
+        }
+    }
+
     /// Bytes and calls, for `/metrics`.
     pub fn collector(&self) -> Box<dyn Collector> {
         self.me.traffic.collector()

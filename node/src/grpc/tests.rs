@@ -124,7 +124,7 @@ async fn what_is_no_peer_port_is_told_from_one() {
 }
 
 #[tokio::test]
-async fn a_silent_address_fails_in_time_and_then_at_once() {
+async fn a_silent_address_fails_in_time_and_then_at_once_until_somebody_calls_from_there() {
     // Accepts, and never says a word.
     let mut listener = TcpNet.listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_address().unwrap();
@@ -148,6 +148,9 @@ async fn a_silent_address_fails_in_time_and_then_at_once() {
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains(&StoreId(2).to_string()), "{}", refused.message());
     assert_eq!(peers.to_store(StoreId(5), Lane::Data).err().unwrap().code(), Code::Unavailable);
+    peers.is_back(&address.to_string());
+    assert!(!peers.is_unreachable(StoreId(2), Lane::Data));
+    assert_eq!(call().await.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ring::{StoreId, View};
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tsdb::disk::Disk as _;
 
@@ -13,6 +14,9 @@ use crate::grpc::{Me, Peers, Protocol, serve};
 use crate::receive::replicate::tests::{CLUSTER, Fixed, view};
 use crate::receive::replicate::{Receiver, Replicator};
 
+/// Time for calls in work at a stop that stands for a crash.
+const CUT_OFF: Duration = Duration::from_millis(1);
+
 /// One of several nodes, its peer port up or down.
 struct Member {
     node: TestNode,
@@ -20,6 +24,7 @@ struct Member {
     me: Arc<Me>,
     address: String,
     stop: Option<CancellationToken>,
+    server: Option<JoinHandle<()>>,
 }
 
 /// Nodes with all series on three of them.
@@ -49,8 +54,9 @@ impl Members {
                 me,
                 address: "127.0.0.1:0".into(),
                 stop: None,
+                server: None,
             };
-            member.up().await;
+            member.up(CUT_OFF).await;
             members.push(member);
         }
         let members = Self(members);
@@ -90,7 +96,8 @@ impl Members {
 }
 
 impl Member {
-    async fn up(&mut self) {
+    /// Serves the peer port; at a stop calls in work have `stop_timeout` left.
+    async fn up(&mut self, stop_timeout: Duration) {
         let mut listener = TcpNet.listen(&self.address).await;
         while listener.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -101,7 +108,8 @@ impl Member {
         let receiver = Receiver::server(self.node.app.clone(), self.membership.clone());
         let routes = Routes::default().add_service(receiver);
         let stop = CancellationToken::new();
-        tokio::spawn(serve(listener, routes, self.me.clone(), Duration::from_millis(1), stop.clone()));
+        let server = serve(listener, routes, self.me.clone(), stop_timeout, stop.clone());
+        self.server = Some(tokio::spawn(server));
         self.stop = Some(stop);
     }
 
@@ -153,8 +161,8 @@ async fn one_may_be_away_and_two_may_not() {
         "{text}"
     );
     // They come back, and it goes on.
-    members.0[1].up().await;
-    members.0[2].up().await;
+    members.0[1].up(CUT_OFF).await;
+    members.0[2].up(CUT_OFF).await;
     for _ in 0..100 {
         if members.write(0, samples(20, 3.0)).await.status == StatusCode::NO_CONTENT {
             return;
@@ -232,8 +240,8 @@ async fn known_series_travel_as_refs_and_forgotten_ones_are_named_again() {
     members.0[1].down().await;
     members.0[2].down().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    members.0[1].up().await;
-    members.0[2].up().await;
+    members.0[1].up(CUT_OFF).await;
+    members.0[2].up(CUT_OFF).await;
     for i in 2..100 {
         if members.write(0, at(i)).await.status == StatusCode::NO_CONTENT {
             return members.have(0..3, 300).await;
@@ -260,8 +268,8 @@ async fn who_was_away_gets_what_it_missed_failed_writes_included() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(hints.pending().bytes > 0);
-    members.0[1].up().await;
-    members.0[2].up().await;
+    members.0[1].up(CUT_OFF).await;
+    members.0[2].up(CUT_OFF).await;
     for _ in 0..150 {
         hints.hurry();
         if hints.pending().bytes == 0 {
@@ -401,4 +409,26 @@ async fn a_node_that_stops_leaves_hints_of_what_nobody_answered() {
         }
     }
     panic!("there is no hint");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_ends_the_streams_of_others_instead_of_waiting_for_them() {
+    let mut members = Members::start(3, &view(3, 3, 1)).await;
+    members.0[2].down().await;
+    members.0[2].up(Duration::from_secs(600)).await;
+    for value in 0..100 {
+        assert_eq!(members.write(0, samples(10, f64::from(value))).await.status, StatusCode::NO_CONTENT);
+        if members.values(2, "m").await.len() == 10 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    members.have([2], 10).await;
+    members.0[2].node.app.stopping.cancel();
+    let (stop, server) = (members.0[2].stop.take().unwrap(), members.0[2].server.take().unwrap());
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(60), server).await.expect("it waits").unwrap();
+    // The others go on, and keep for it what it misses.
+    assert_eq!(members.write(0, samples(20, 1.0)).await.status, StatusCode::NO_CONTENT);
+    members.have(0..2, 20).await;
 }

@@ -8,7 +8,8 @@
 //! 5. Samples are appended, and answered when the commit of their group is done; a duplicate waits for it too.
 //!
 //! Frames of a stream are applied in order, and their answers wait beside each other. A stream that breaks the format
-//! is ended; the sender begins a new one.
+//! is ended; the sender begins a new one. So are all when the node stops: what was read is answered, and the rest waits
+//! with the senders, as hints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,13 @@ impl Write for Receiver {
         let mut stream_of = StreamOf { app, membership, tenants: Vec::new(), entries: Vec::new() };
         let mut frames = frames.into_inner();
         tokio::spawn(async move {
-            while let Ok(Some(frame)) = frames.message().await {
+            loop {
+                let frame = tokio::select! {
+                    biased;
+                    () = stream_of.app.stopping.cancelled() => break,
+                    frame = frames.message() => frame,
+                };
+                let Ok(Some(frame)) = frame else { break };
                 let next = stream_of.frame(&frame).await;
                 let is_end = next.is_err();
                 if applied.send(next.map(|applied| (frame.id, applied))).await.is_err() || is_end {

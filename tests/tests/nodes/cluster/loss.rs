@@ -46,6 +46,27 @@ async fn a_zone_of_two_out_of_six_is_killed_under_load_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn five_restart_one_after_the_other_under_load() {
+    let mut cluster = Cluster::start(5, 5).await;
+    // A writer whose own node goes turns to the next: it loses connections, and is refused nothing.
+    let mut load = load("rolling", &cluster, &[0, 1, 2, 3, 4]);
+    load.read_through(cluster.http(0));
+    for node in [1, 2, 3, 4] {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.stop(node);
+        cluster.begin(node);
+        cluster.ready(node, 30).await;
+    }
+    tokio::time::sleep(A_WHILE).await;
+    let book = load.finish().await;
+    cluster.stop(0);
+    cluster.begin(0);
+    cluster.ready(0, 30).await;
+    cluster.replicas_equal(EQUAL_WITHIN_S).await;
+    all_is_well(&cluster, &book).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_are_killed_at_once_and_come_back_with_everything() {
     let mut cluster = Cluster::start(3, 3).await;
     let load = load("mass", &cluster, &[0, 1, 2]);
