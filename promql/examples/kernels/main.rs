@@ -99,14 +99,16 @@ fn measure(data: &str, query: &str, range: &QueryRange, series: &[Series]) {
     if std::env::args().nth(1).is_some_and(|part| !query.contains(&part)) {
         return;
     }
-    let expr = promql::parse_with(query, promql::Syntax { experimental: true }).expect("a query of this file parses");
+    let expr = promql::parse_with(query, promql::Syntax { experimental: true })
+        .expect("a query of this file parses");
     let mut times_ns = Vec::new();
     let mut samples = 0;
     for _ in 0..RUNS {
         let plan = promql::plan(&expr, range, &Settings::default()).expect("a query of this file has a plan");
         let inputs = plan.selects().iter().map(|_| series.to_vec()).collect();
         let began_ns = cpu_ns();
-        let output = plan.evaluate(inputs, &Limits::bytes(BYTES_MAX), &Inline).expect("the budget is generous");
+        let output =
+            plan.evaluate(inputs, &Limits::bytes(BYTES_MAX), &Inline).expect("the budget is generous");
         times_ns.push(cpu_ns() - began_ns);
         samples = output.stats.samples;
     }
@@ -122,6 +124,10 @@ fn measure(data: &str, query: &str, range: &QueryRange, series: &[Series]) {
 
 /// CPU time of this thread so far, which neighbours on the machine disturb less than they do elapsed time.
 fn cpu_ns() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells a thread its times");
-    text.split_whitespace().next().and_then(|ns| ns.parse().ok()).expect("its first number is nanoseconds on a core")
+    let text =
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells a thread its times");
+    text.split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok())
+        .expect("its first number is nanoseconds on a core")
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! body:     | section | section | …                each kind at most once, empty ones left out, in this order
 //! section:  | kind u8 | length u32 little-endian | payload |
-//! kind:     1 series      definitions of refs, as the WAL writes them (tsdb's wal::record::series)
+//! kind:     1 series      definitions of refs, as the WAL writes them, packed: see `packed`
 //!           2 floats      see `floats`; values against the stream's dictionary
 //!           3 histograms  as the WAL writes them, refs in place of series
 //!           4 exemplars   as the WAL writes them, refs in place of series
@@ -13,7 +13,10 @@
 //! bits of the last float of each ref, 0 before the first. A definition of a ref that exists replaces it, and forgets
 //! its last float. Samples are answered in the order floats, histograms, families ([`Verdict`]s, in runs).
 
+mod change;
 mod floats;
+mod packed;
+mod varint;
 mod verdict;
 
 use tsdb::db::Exemplar;
@@ -24,6 +27,7 @@ use tsdb::wal::record::histograms::{Histograms, HistogramsWriter};
 use tsdb::wal::record::series::{Series, SeriesWriter};
 use tsdb::{Error, Result};
 
+pub use change::Change;
 use floats::FloatsWriter;
 pub use floats::{Float, Floats};
 pub use verdict::{Verdict, read_verdicts, says_any, write_verdicts};
@@ -94,7 +98,7 @@ impl BodyWriter {
                     series,
                     timestamp_ms: sample.timestamp_ms,
                     start_ms: sample.start_ms,
-                    change: bits ^ last,
+                    change: Change::between(last, bits),
                 });
             }
             _ => assert!(self.histograms.push(name(series), sample), "only floats are refused"),
@@ -114,9 +118,10 @@ impl BodyWriter {
 
     /// The body; the writer is empty again, and keeps its memory.
     pub fn finish(&mut self) -> Vec<u8> {
+        let series = packed::pack(self.series.payload());
         let mut body = Vec::with_capacity(self.size_bytes() + 4 * SECTION_HEAD_BYTES);
         for (kind, payload) in [
-            (SERIES, self.series.payload()),
+            (SERIES, series.as_slice()),
             (FLOATS, self.floats.payload()),
             (HISTOGRAMS, self.histograms.payload()),
             (EXEMPLARS, self.exemplars.payload()),
@@ -150,9 +155,10 @@ fn parse_name(series: SeriesRef) -> Result<u32> {
 }
 
 /// A body's sections.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Body<'a> {
-    series: &'a [u8],
+    /// Unpacked.
+    series: Vec<u8>,
     floats: &'a [u8],
     histograms: &'a [u8],
     exemplars: &'a [u8],
@@ -162,9 +168,10 @@ impl<'a> Body<'a> {
     /// Finds the sections.
     ///
     /// # Errors
-    /// When there is one that isn't known, is there twice, or is cut short.
+    /// When there is one that isn't known, is there twice, is cut short, or doesn't unpack.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let mut body = Self::default();
+        let mut series: &[u8] = &[];
         let mut rest = bytes;
         while let Some((kind, tail)) = rest.split_first() {
             let wrong = |why: &str| Error::corrupt("frame", bytes.len() - tail.len() - 1, why);
@@ -173,7 +180,7 @@ impl<'a> Body<'a> {
             let payload = tail.split_at_checked(u32::from_le_bytes(*length) as usize);
             let (payload, tail) = payload.ok_or_else(|| wrong("a section is cut short"))?;
             let section = match *kind {
-                SERIES => &mut body.series,
+                SERIES => &mut series,
                 FLOATS => &mut body.floats,
                 HISTOGRAMS => &mut body.histograms,
                 EXEMPLARS => &mut body.exemplars,
@@ -185,12 +192,13 @@ impl<'a> Body<'a> {
             *section = payload;
             rest = tail;
         }
+        body.series = packed::unpack(series)?;
         Ok(body)
     }
 
     /// Definitions of refs.
-    pub fn series(&self) -> impl Iterator<Item = Result<(u32, Labels)>> + use<'a> {
-        Series::new(self.series)
+    pub fn series(&self) -> impl Iterator<Item = Result<(u32, Labels)>> {
+        Series::new(&self.series)
             .map(|entry| entry.and_then(|(series, labels)| Ok((parse_name(series)?, labels))))
     }
 

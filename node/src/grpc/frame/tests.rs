@@ -26,7 +26,7 @@ impl Receiver {
         let mut samples = Vec::new();
         for float in body.floats().map(Result::unwrap) {
             let last = &mut self.last[float.series as usize];
-            *last ^= float.change;
+            *last = float.change.apply(*last);
             let value = Value::Float(f64::from_bits(*last));
             let sample = Sample { timestamp_ms: float.timestamp_ms, start_ms: float.start_ms, value };
             samples.push((self.labels[float.series as usize].clone(), sample));

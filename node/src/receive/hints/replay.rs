@@ -153,8 +153,9 @@ impl Replay {
 
 /// Who writes of these series and families go to now.
 fn owners(view: &View, frame: &Frame) -> BTreeSet<StoreId> {
-    let series = Body::parse(&frame.body).into_iter().flat_map(|body| body.series());
-    let tokens = series.flatten().map(|(_, labels)| ring::hash::series_token(&frame.tenant, labels.iter()));
+    let body = Body::parse(&frame.body).unwrap_or_default();
+    let tokens =
+        body.series().flatten().map(|(_, labels)| ring::hash::series_token(&frame.tenant, labels.iter()));
     let families = frame.families.iter().map(|family| family_token(&frame.tenant, &family.name));
     let mut owners = BTreeSet::new();
     for token in tokens.chain(families) {

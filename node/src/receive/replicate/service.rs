@@ -241,9 +241,9 @@ impl StreamOf {
         let mut samples = Vec::new();
         for float in body.floats() {
             let float = float?;
-            let mut bits = float.change;
+            let mut bits = 0;
             if let Some(entry) = self.entries.get_mut(float.series as usize).filter(|e| e.tenant == tenant) {
-                entry.last ^= float.change;
+                entry.last = float.change.apply(entry.last);
                 bits = entry.last;
             }
             let value = Value::Float(f64::from_bits(bits));
