@@ -200,4 +200,6 @@ fn metadata_into(bytes: &[u8], batch: &mut Batch) -> Result<(), Malformed> {
 }
 
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod tests;

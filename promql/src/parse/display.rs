@@ -131,9 +131,8 @@ fn series(selector: &VectorSelector) -> impl Display + '_ {
     fmt::from_fn(move |f| {
         let name = selector.name.as_deref();
         let outside = name.filter(|name| is_plain_metric_name(name));
-        let is_name = |m: &Matcher| {
-            m.name() == METRIC_NAME && m.op() == MatchOp::Equal && Some(m.value()) == name && name != Some("")
-        };
+        let is_name =
+            |m: &Matcher| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && Some(m.value()) == name;
         let mut matchers: Vec<String> = selector
             .matchers
             .iter()

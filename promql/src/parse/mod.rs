@@ -58,4 +58,6 @@ pub struct Syntax {
 }
 
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod tests;

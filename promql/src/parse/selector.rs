@@ -71,6 +71,11 @@ impl Parser<'_> {
             Kind::Operator(BinaryOp::NotEqual) => MatchOp::NotEqual,
             Kind::Regex => MatchOp::Regex,
             Kind::NotRegex => MatchOp::NotRegex,
+            Kind::Comma | Kind::RightBrace if is_quoted && label.is_empty() => {
+                // No name at all, but a matcher that series without one pass.
+                matchers.push(Matcher::equal(METRIC_NAME, label));
+                return Ok(());
+            }
             Kind::Comma | Kind::RightBrace if is_quoted => {
                 if let Some(first) = name {
                     return Err(self.named_twice(start.to(self.last), first, &label));

@@ -178,6 +178,7 @@ fn errors_say_where_and_what() {
         ("'a\nb'", "1:1: parse error: unterminated quoted string"),
         ("`a", "1:1: parse error: unterminated raw string"),
         (r#""a\qb""#, "1:3: parse error: unknown escape sequence \\q"),
+        (r#"{""}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
         ("{}", "1:1: parse error: vector selector must contain at least one non-empty matcher"),
         (r#"{a=""}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
         (r#"{a=~".*"}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
@@ -471,7 +472,7 @@ fn vector_query() -> impl Strategy<Value = String> {
 }
 
 /// Spans differ between a query and the same query as it is shown.
-fn without_spans(expr: &Expr) -> String {
+pub(super) fn without_spans(expr: &Expr) -> String {
     let mut text = format!("{expr:?}");
     while let Some(at) = text.find("span: Span {") {
         let end = at + text[at..].find('}').unwrap();

@@ -8,13 +8,14 @@ use serde_json::Value;
 use tests::workspace;
 
 /// DESIGN's directions: a package and what it may depend on. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 8] = [
+const DIRECTIONS: [(&str, &[&str]); 9] = [
+    ("fuzz", &[]),
     ("proto", &[]),
     ("ring", &[]),
-    ("tsdb", &[]),
-    ("promql", &["tsdb"]),
+    ("tsdb", &["fuzz"]),
+    ("promql", &["fuzz", "tsdb"]),
     ("reference", &["promql", "tsdb"]),
-    ("node", &["proto", "ring", "tsdb", "promql"]),
+    ("node", &["fuzz", "proto", "ring", "tsdb", "promql"]),
     ("sim", &["node", "promql", "tsdb"]),
     ("tests", &["node", "promql", "tsdb"]),
 ];

@@ -7,6 +7,8 @@
 mod classes;
 mod parse;
 #[cfg(test)]
+mod targets;
+#[cfg(test)]
 mod tests;
 
 use parse::Captures;
@@ -30,7 +32,8 @@ const PRODUCT_MAX: usize = 256;
 /// Nesting that the engine's own parser may meet in what we print; ours is limited before.
 const PRINTED_DEPTH_MAX: u32 = 1000;
 
-/// A pattern as a whole value has to match it, with its capturing groups: for functions that replace.
+/// A pattern as a whole value has to match it, with its capturing groups: for functions that replace. A group whose name
+/// begins with a digit has its number alone.
 ///
 /// # Errors
 /// [`Error::Invalid`] where it isn't RE2; [`Error::Limit`] where it is longer than [`PATTERN_BYTES_MAX`] or larger than

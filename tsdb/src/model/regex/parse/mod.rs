@@ -224,7 +224,10 @@ impl<'a> Parser<'a> {
         if self.take("?") {
             let look_behind = self.rest().starts_with("<=") || self.rest().starts_with("<!");
             if self.take("P<") || (!look_behind && self.take("<")) {
-                capture = Some(Some(self.capture_name(start)?.into()));
+                let name = self.capture_name(start)?;
+                // The engine allows no such names; by its number, the group can be had all the same.
+                let is_kept = !name.starts_with(|c: char| c.is_ascii_digit());
+                capture = Some(is_kept.then(|| name.into()));
             } else if self.group_flags(start)? {
                 return Ok(None);
             } else {
