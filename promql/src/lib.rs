@@ -8,6 +8,7 @@
 pub mod annotations;
 pub mod error;
 mod eval;
+mod explain;
 pub mod functions;
 pub mod parse;
 mod plan;
@@ -15,7 +16,8 @@ pub mod value;
 
 pub use annotations::{Annotations, Level};
 pub use error::Error;
-pub use eval::{Inline, Lender, Limits, Workers};
+pub use eval::{Inline, Lender, Limits, Telling, Workers};
+pub use explain::Step;
 pub use functions::histogram::{Bucket, buckets};
 pub use parse::{ParseError, Syntax, parse, parse_with};
 pub use plan::{Plan, QueryRange, Settings, plan};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tsdb::model::{FloatHistogram, Labels};
 
 use crate::annotations::Annotations;
+use crate::explain::Step;
 
 /// A query's outcome.
 #[derive(Clone, Debug)]
@@ -15,6 +16,12 @@ pub struct Output {
     pub annotations: Annotations,
     /// What it took.
     pub stats: Stats,
+    /// Samples looked at for each step of the query, as Prometheus counts them: of an instant selector the one that is
+    /// found, of a range selector or subquery all in the window; what is evaluated once counts at each step. Empty where
+    /// that wasn't asked for; what is missing at the end is 0.
+    pub per_step: Vec<u64>,
+    /// The plan with what each step took, where that was asked for.
+    pub explained: Option<Step>,
 }
 
 /// What a query took.

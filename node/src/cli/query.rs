@@ -1,4 +1,4 @@
-//! `carillon query {instant,range}`, `series` and `labels`: questions to a running node.
+//! `carillon query {instant,range,explain}`, `series` and `labels`: questions to a running node.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -20,6 +20,8 @@ pub enum Query {
     Instant(Instant),
     /// Evaluate an expression over a range of times
     Range(Range),
+    /// Evaluate an expression, and show what each step of its plan took
+    Explain(Explain),
 }
 
 /// An instant query.
@@ -50,6 +52,30 @@ pub struct Range {
     end: String,
     /// Between evaluations, such as `15s`; a 250th of the range where absent
     #[arg(long)]
+    step: Option<String>,
+    /// How far back a sample may lie, such as `5m`; the node's default where absent
+    #[arg(long)]
+    lookback_delta: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// A query that is explained: at one time, or over a range where `--start` is given.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The PromQL expression
+    expr: String,
+    /// When: `now`, `now-1h`, Unix seconds or RFC 3339
+    #[arg(long, default_value = "now", allow_hyphen_values = true, conflicts_with = "start")]
+    time: String,
+    /// First evaluation of a range: `now-1h`, Unix seconds or RFC 3339
+    #[arg(long)]
+    start: Option<String>,
+    /// Last evaluation of a range
+    #[arg(long, default_value = "now", requires = "start")]
+    end: String,
+    /// Between evaluations of a range, such as `15s`; a 250th of it where absent
+    #[arg(long, requires = "start")]
     step: Option<String>,
     /// How far back a sample may lie, such as `5m`; the node's default where absent
     #[arg(long)]
@@ -101,6 +127,7 @@ impl Query {
         match self {
             Self::Instant(query) => query.run(output).await,
             Self::Range(query) => query.run(output).await,
+            Self::Explain(query) => query.run(output).await,
         }
     }
 }
@@ -117,24 +144,74 @@ impl Instant {
 
 impl Range {
     async fn run(&self, output: &Output) -> Result<(), Failure> {
-        let now_ms = when::now_ms();
-        let step = match &self.step {
-            Some(step) => step.clone(),
-            None => {
-                let span_ms = when::time_ms(&self.end, now_ms)? - when::time_ms(&self.start, now_ms)?;
-                // Whole seconds: shorter steps than that are asked for by name.
-                format!("{}", (span_ms / DEFAULT_STEPS / 1000).max(1))
-            }
-        };
-        let mut parameters = vec![
-            ("query", self.expr.clone()),
-            ("start", when::time_parameter(&self.start, now_ms)?),
-            ("end", when::time_parameter(&self.end, now_ms)?),
-            ("step", step),
-        ];
+        let mut parameters = range_parameters(&self.start, &self.end, self.step.as_deref())?;
+        parameters.push(("query", self.expr.clone()));
         parameters.extend(self.lookback_delta.clone().map(|delta| ("lookback_delta", delta)));
         let answer = Api::new(&self.connection)?.ask("/api/v1/query_range", &parameters).await?;
         show(&answer, output)
+    }
+}
+
+/// `start`, `end` and `step`.
+fn range_parameters(
+    start: &str,
+    end: &str,
+    step: Option<&str>,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let now_ms = when::now_ms();
+    let step = match step {
+        Some(step) => step.to_owned(),
+        None => {
+            let span_ms = when::time_ms(end, now_ms)? - when::time_ms(start, now_ms)?;
+            // Whole seconds: shorter steps than that are asked for by name.
+            format!("{}", (span_ms / DEFAULT_STEPS / 1000).max(1))
+        }
+    };
+    Ok(vec![
+        ("start", when::time_parameter(start, now_ms)?),
+        ("end", when::time_parameter(end, now_ms)?),
+        ("step", step),
+    ])
+}
+
+impl Explain {
+    async fn run(&self, output: &Output) -> Result<(), Failure> {
+        let mut parameters = match &self.start {
+            Some(start) => range_parameters(start, &self.end, self.step.as_deref())?,
+            None => vec![("time", when::time_parameter(&self.time, when::now_ms())?)],
+        };
+        parameters.push(("query", self.expr.clone()));
+        parameters.extend(self.lookback_delta.clone().map(|delta| ("lookback_delta", delta)));
+        let answer = Api::new(&self.connection)?.ask("/api/v1/query_explain", &parameters).await?;
+        note_remarks(&answer, output);
+        output.show(&answer.data, || {
+            let mut rows = Rows::new(&["step", "#series", "#samples", "#bytes", "#ms", "node"]);
+            tree_rows(&answer.data["plan"], 0, &mut rows);
+            rows
+        })
+    }
+}
+
+/// A row a step, what it works on below it and further in; below a selection, who gave its series.
+fn tree_rows(step: &Value, depth: usize, rows: &mut Rows) {
+    let indent = "  ".repeat(depth);
+    let name = format!("{indent}{} {}", text(&step["step"]), text(&step["detail"]));
+    let milliseconds = step["seconds"].as_f64().unwrap_or_default() * 1000.0;
+    rows.push(vec![
+        name.trim_end().to_owned(),
+        step["series"].to_string(),
+        step["samples"].to_string(),
+        step["bytes"].to_string(),
+        format!("{milliseconds:.3}"),
+        text(&step["node"]),
+    ]);
+    for source in step["sources"].as_array().into_iter().flatten() {
+        let empty = String::new;
+        let (series, bytes) = (source["series"].to_string(), source["bytes"].to_string());
+        rows.push(vec![format!("{indent}  from"), series, empty(), bytes, empty(), text(&source["node"])]);
+    }
+    for input in step["inputs"].as_array().into_iter().flatten() {
+        tree_rows(input, depth + 1, rows);
     }
 }
 
@@ -329,6 +406,17 @@ mod tests {
         assert_eq!(spark(&[]), "");
         assert_eq!(spark(&[f64::NAN]), "");
         assert_eq!(spark(&vec![1.0; 1000]).chars().count(), 24);
+    }
+
+    #[test]
+    fn a_plan_is_shown_with_a_row_for_each_step_and_source() {
+        let leaf = json!({"step": "select", "detail": "{}", "node": "n1", "series": 2, "samples": 6, "bytes": 90,
+            "seconds": 0.001, "inputs": [], "sources": [{"node": "n2", "series": 2, "bytes": 90}]});
+        let plan = json!({"step": "aggregate", "detail": "sum", "node": "n1", "series": 1, "samples": 1, "bytes": 9,
+            "seconds": 0.5, "inputs": [leaf]});
+        let mut rows = Rows::new(&["step", "#series", "#samples", "#bytes", "#ms", "node"]);
+        tree_rows(&plan, 0, &mut rows);
+        assert_eq!(rows.len(), 3);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use promql::parse::ast::Expr;
 use promql::value::Output;
-use promql::{Limits, Plan, QueryRange, Settings};
+use promql::{Limits, Plan, QueryRange, Settings, Telling};
+use tokio::time::Instant;
 use tsdb::model::TenantId;
 use tsdb::select::{Select, Series, merge_series};
 
@@ -38,6 +39,17 @@ pub struct Question {
     pub replicas: Replicas,
     /// Whether an answer may lack what too few owners answered for.
     pub partial: bool,
+    /// What is to be told beside the result.
+    pub told: Told,
+}
+
+/// What is told of a query beside its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Samples by step: [`Output::per_step`].
+    pub per_step: bool,
+    /// What each step of the plan took, and from where series came: [`Output::explained`], [`Answer::sources`].
+    pub explained: bool,
 }
 
 /// An answer, and who gave it.
@@ -49,6 +61,39 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// Who answered.
     pub coverage: Coverage,
+    /// How long it took.
+    pub timings: Timings,
+    /// Where series came from, by selection; empty where that wasn't asked for.
+    pub sources: Vec<Vec<Source>>,
+}
+
+/// How long the parts of an answer took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Waiting for a turn.
+    pub queue: Duration,
+    /// Planning and fetching.
+    pub preparation: Duration,
+    /// Merging replicas and evaluating.
+    pub evaluation: Duration,
+}
+
+/// What a node, or the bucket, gave for a selection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The node's name, or `bucket`.
+    pub name: String,
+    /// Series, of which others may have given other parts.
+    pub series: usize,
+    /// Bytes of their chunks, as stored.
+    pub bytes: usize,
+}
+
+impl Source {
+    fn of(name: &str, series: &[Series]) -> Self {
+        let bytes = series.iter().flat_map(|series| &series.chunks).map(|chunk| chunk.data.len()).sum();
+        Self { name: name.to_owned(), series: series.len(), bytes }
+    }
 }
 
 /// Answers a query.
@@ -58,12 +103,18 @@ pub struct Answer {
 pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer, Error> {
     let question = Arc::new(question);
     let switch = Switch::default();
+    let asked = Instant::now();
     turns::within(question.timeout, async {
         let turn = app.queries.turn(&switch).await?;
-        match app.queries.elsewhere(app, &question.tenant).await {
-            None => alone(app, question.clone(), &turn).await,
-            Some(reach) => with_others(app, reach, question.clone(), &turn).await,
-        }
+        let queue = asked.elapsed();
+        let mut answer = match app.queries.elsewhere(app, &question.tenant).await {
+            None => alone(app, question.clone(), &turn).await?,
+            Some(reach) => with_others(app, reach, question.clone(), &turn).await?,
+        };
+        let evaluation = answer.timings.evaluation;
+        let preparation = asked.elapsed().saturating_sub(queue + evaluation);
+        answer.timings = Timings { queue, preparation, evaluation };
+        Ok(answer)
     })
     .await
 }
@@ -80,10 +131,15 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
             turns::check(cancelled)?;
             inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select(select))?);
         }
-        evaluate(&own, &plan, &selects, inputs, &question, cancelled)
+        let mut sources = Vec::new();
+        if question.told.explained {
+            let name = own.cluster.name(own.cluster.me());
+            sources.extend(inputs.iter().map(|series: &Vec<Series>| vec![Source::of(&name, series)]));
+        }
+        Ok((evaluate(&own, &plan, &selects, inputs, &question, cancelled)?, sources))
     };
-    let output = turn.on_cores(app, work).await?;
-    Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone() })
+    let ((output, timings), sources) = turn.on_cores(app, work).await?;
+    Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone(), timings, sources })
 }
 
 async fn with_others(
@@ -105,10 +161,17 @@ async fn with_others(
     }
     let purse = app.purse(&question.tenant);
     let asker = fanout::Asker { app, reach, tenant: &question.tenant, purse: &purse, turn };
-    let Fetched { sources, coverage } = asker.fetch(&selects).await?;
+    let Fetched { sources, names, coverage } = asker.fetch(&selects).await?;
     let warnings = app.queries.judged(&coverage, question.partial)?;
     let own = app.clone();
     let work = move |cancelled: &Arc<AtomicBool>| {
+        let mut told = Vec::new();
+        if question.told.explained {
+            let of = |sources: &Vec<Vec<Series>>| {
+                names.iter().zip(sources).map(|(name, series)| Source::of(name, series)).collect()
+            };
+            told.extend(sources.iter().map(of));
+        }
         let merged = sources.into_iter().map(|sources| {
             turns::check(cancelled)?;
             Ok(merge_series(sources)?)
@@ -117,10 +180,10 @@ async fn with_others(
         let output = evaluate(&own, &plan, &selects, inputs, &question, cancelled);
         // What was fetched is paid for until here.
         drop(purse);
-        output
+        Ok((output?, told))
     };
-    let output = turn.on_cores(app, work).await?;
-    Ok(Answer { output, warnings, coverage })
+    let ((output, timings), sources) = turn.on_cores(app, work).await?;
+    Ok(Answer { output, warnings, coverage, timings, sources })
 }
 
 impl Question {
@@ -143,7 +206,8 @@ fn evaluate(
     mut inputs: Vec<Vec<Series>>,
     question: &Question,
     cancelled: &Arc<AtomicBool>,
-) -> Result<Output, Error> {
+) -> Result<(Output, Timings), Error> {
+    let began = Instant::now();
     let workers = PoolWorkers(&*app.env.pool);
     for (input, select) in inputs.iter_mut().zip(selects) {
         turns::check(cancelled)?;
@@ -152,5 +216,9 @@ fn evaluate(
     let account = app.account(&question.tenant);
     let bytes_max = app.config.load().query_max_memory.as_usize();
     let limits = Limits { bytes_max, lender: Some(account), cancelled: cancelled.clone() };
-    Ok(plan.evaluate(inputs, &limits, &workers)?)
+    let clock = || began.elapsed();
+    let Told { per_step, explained } = question.told;
+    let telling = Telling { clock: explained.then_some(&clock as _), per_step };
+    let output = plan.evaluate_telling(inputs, &limits, &workers, telling)?;
+    Ok((output, Timings { evaluation: began.elapsed(), ..Timings::default() }))
 }

@@ -24,13 +24,15 @@ impl<'c> Evaluator<'c, '_> {
             windows: self.windows(*grid, view, node.range_ms),
             params: Vec::new(),
             span: Span::default(),
+            counted: self.counted.get(),
         };
         let input = match &node.source {
             RangeSource::Select(leaf) => self.source(leaf, LeafOp::Window(op(leaf.view))),
             RangeSource::Subquery(subquery) => {
                 let inner = self.subquery_grid(&subquery.view, subquery.step_ms, node.range_ms, grid);
                 self.check_steps(&inner)?;
-                self.pipeline(&subquery.input, &inner)?.then(Stage::Window { op: op(subquery.view), inner })
+                let stage = Stage::Window { op: op(subquery.view), inner };
+                self.of_subquery(|| self.pipeline(&subquery.input, &inner))?.then(stage)
             }
         };
         self.where_nothing_is(input, &node.labels, grid)

@@ -1,7 +1,8 @@
 //! What every operator of one evaluation shares.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tsdb::chunk::Columns;
 use tsdb::model::FloatHistogram;
@@ -11,9 +12,10 @@ use tsdb::workers::Workers;
 use super::limits::{Budget, Charge, Limits};
 use super::notes::Notes;
 use super::row::Row;
+use super::trace::{Counted, Measure, Telling, Trace};
 use crate::annotations::{Annotations, Level};
 use crate::error::Result;
-use crate::functions::window::{FloatRun, HistogramRun, KernelScratch};
+use crate::functions::window::{FloatRun, HistogramRun, KernelScratch, Windows};
 use crate::parse::Span;
 use crate::plan::{QueryRange, Shared};
 
@@ -28,6 +30,9 @@ pub(crate) struct Context<'a> {
     annotations: Mutex<Annotations>,
     scratches: Mutex<Vec<Scratch>>,
     samples: AtomicU64,
+    per_step: Option<Mutex<Vec<u64>>>,
+    /// What each step of the plan takes, where somebody wants to know.
+    pub(crate) trace: Option<Trace<'a>>,
 }
 
 impl<'a> Context<'a> {
@@ -37,6 +42,7 @@ impl<'a> Context<'a> {
         range: QueryRange,
         limits: &'a Limits,
         workers: &'a dyn Workers,
+        telling: Telling<'a>,
     ) -> Self {
         Self {
             inputs,
@@ -48,6 +54,8 @@ impl<'a> Context<'a> {
             annotations: Mutex::default(),
             scratches: Mutex::default(),
             samples: AtomicU64::new(0),
+            per_step: telling.per_step.then(Mutex::default),
+            trace: telling.clock.map(Trace::new),
         }
     }
 
@@ -78,6 +86,58 @@ impl<'a> Context<'a> {
 
     pub(crate) fn count_samples(&self, samples: usize) {
         self.samples.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    /// Counts samples that were looked at for a step.
+    pub(crate) fn count_at(&self, counted: Counted, step: usize, samples: usize) {
+        if let Some(counts) = &self.per_step {
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.add(&mut counts, step, samples as u64);
+        }
+    }
+
+    /// Counts the samples of a selector's row.
+    pub(crate) fn count_row(&self, counted: Counted, row: &Row) {
+        if let Some(counts) = &self.per_step {
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            (0..row.values.len())
+                .filter(|step| row.has(*step))
+                .for_each(|step| counted.add(&mut counts, step, 1));
+        }
+    }
+
+    /// Counts the samples of each step's window.
+    pub(crate) fn count_windows(&self, counted: Counted, windows: &Windows, runs: [&[i64]; 2]) {
+        let Some(counts) = &self.per_step else { return };
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for step in 0..windows.grid.count {
+            let end_ms = windows.view.time_ms(windows.grid.time_ms(step));
+            let start_ms = end_ms.saturating_sub(windows.range_ms);
+            let inside = runs
+                .map(|run| run.partition_point(|t| *t <= end_ms) - run.partition_point(|t| *t <= start_ms));
+            counted.add(&mut counts, step, inside.iter().sum::<usize>() as u64);
+        }
+    }
+
+    /// Samples looked at, by step of the query; empty where nobody asked, and shorter where the last steps have none.
+    pub(crate) fn take_per_step(&self) -> Vec<u64> {
+        let counts = self
+            .per_step
+            .as_ref()
+            .map(|c| std::mem::take(&mut *c.lock().unwrap_or_else(PoisonError::into_inner)));
+        counts.unwrap_or_default()
+    }
+
+    /// Puts the time since the last call in this task down to a step of the plan, or to nobody.
+    #[inline]
+    pub(crate) fn lap(&self, scratch: &mut Scratch, of: Option<&Arc<Measure>>) {
+        if let Some(trace) = &self.trace {
+            let now = trace.now();
+            if let Some(measure) = of {
+                measure.took(now.saturating_sub(scratch.lap));
+            }
+            scratch.lap = now;
+        }
     }
 
     pub(crate) fn samples(&self) -> u64 {
@@ -124,11 +184,13 @@ pub(crate) struct Scratch {
     /// Empty where no start time is known, as in [`Columns`].
     pub(crate) float_starts: Vec<i64>,
     pub(crate) histogram_timestamps: Vec<i64>,
-    pub(crate) histogram_values: Vec<std::sync::Arc<FloatHistogram>>,
+    pub(crate) histogram_values: Vec<Arc<FloatHistogram>>,
     pub(crate) histogram_starts: Vec<i64>,
     pub(crate) kernel: KernelScratch,
     /// Values of a row that nobody needs any more.
     pub(crate) spare: Vec<f64>,
+    /// When the last step of the plan was done with a row, by the trace's clock.
+    pub(crate) lap: Duration,
 }
 
 impl Scratch {

@@ -10,6 +10,7 @@ use super::context::{Context, Scratch};
 use super::notes::{Note, Notes};
 use super::row::Row;
 use super::smooth;
+use super::trace::{Counted, Measure};
 use crate::error::Result;
 use crate::functions::window::{self, StepValues, Task, WindowFunction, Windows};
 use crate::parse::Span;
@@ -44,6 +45,7 @@ pub(crate) struct WindowOp {
     pub(crate) windows: Windows,
     pub(crate) params: Vec<StepValues>,
     pub(crate) span: Span,
+    pub(crate) counted: Counted,
 }
 
 /// A selector's samples and what is done with them.
@@ -53,6 +55,9 @@ pub(crate) struct LeafSource {
     /// Whether histograms keep the hint that a counter was reset before them. Storage knows that of some samples and
     /// not of others, depending on where chunks begin; results whose hints are shown or compared mustn't.
     pub(crate) tells_resets: bool,
+    pub(crate) counted: Counted,
+    /// Told what is read, where somebody wants to know.
+    pub(crate) measure: Option<Arc<Measure>>,
 }
 
 impl LeafSource {
@@ -72,6 +77,10 @@ impl LeafSource {
         };
         self.decode(series, reach_ms, scratch)?;
         context.count_samples(scratch.columns.timestamps.len());
+        if let Some(measure) = &self.measure {
+            measure.decoded(series, scratch.columns.timestamps.len());
+            context.lap(scratch, Some(measure));
+        }
         if scratch.columns.timestamps.is_empty() {
             return Ok(None);
         }
@@ -82,6 +91,7 @@ impl LeafSource {
             LeafOp::Instant { grid, view, lookback_ms, wanted } => {
                 let mut row = blank(series, grid.count, scratch);
                 look_back(grid, view, *lookback_ms, *wanted, scratch, &mut row);
+                context.count_row(self.counted, &row);
                 row.drop_name = *wanted != Wanted::Samples;
                 row
             }
@@ -89,6 +99,7 @@ impl LeafSource {
                 let mut row = blank(series, grid.count, scratch);
                 separate(scratch);
                 let notes = smooth::fill(grid, view, *lookback_ms, scratch, &mut row);
+                context.count_row(self.counted, &row);
                 context.tell(notes, row.labels.metric_name(), *span);
                 if !self.tells_resets {
                     forget_resets(&mut row.histograms);
@@ -219,6 +230,7 @@ impl WindowOp {
     pub(crate) fn fill(&self, context: &Context<'_>, mut row: Row, scratch: &mut Scratch) -> Row {
         let mut kernel = std::mem::take(&mut scratch.kernel);
         let (floats, histograms) = scratch.runs();
+        context.count_windows(self.counted, &self.windows, [floats.timestamps, histograms.timestamps]);
         let mut notes = Notes::default();
         let task = Task {
             function: self.function,

@@ -29,8 +29,9 @@ mod same;
 mod shared;
 mod smooth;
 mod stage;
+mod trace;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use tsdb::select::Series;
@@ -44,10 +45,14 @@ pub use limits::{Lender, Limits};
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
 use stage::{MapOp, Stage};
+use trace::Counted;
+pub use trace::Telling;
+pub(crate) use trace::{Measure, Trace};
 pub use tsdb::workers::{Inline, Workers};
 
 use crate::annotations::Level;
 use crate::error::{Error, Result};
+use crate::explain;
 use crate::functions::histogram;
 use crate::functions::window::{StepValues, WindowFunction, Windows};
 use crate::parse::Span;
@@ -72,8 +77,26 @@ impl Plan {
         limits: &Limits,
         workers: &dyn Workers,
     ) -> Result<Output> {
+        self.evaluate_telling(inputs, limits, workers, Telling::default())
+    }
+
+    /// Evaluates the plan as [`Plan::evaluate`] does, and tells more of it: [`Output::per_step`], [`Output::explained`].
+    ///
+    /// # Errors
+    /// As [`Plan::evaluate`].
+    ///
+    /// # Panics
+    /// When there are fewer inputs than selects.
+    #[allow(clippy::needless_pass_by_value, reason = "the evaluation ends the inputs' use")]
+    pub fn evaluate_telling(
+        &self,
+        inputs: Vec<Vec<Series>>,
+        limits: &Limits,
+        workers: &dyn Workers,
+        telling: Telling<'_>,
+    ) -> Result<Output> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
-        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers);
+        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
         let value = Evaluator::new(&context).root(self.root())?;
         Ok(Output {
             value,
@@ -83,6 +106,8 @@ impl Plan {
                 samples: context.samples(),
                 peak_bytes: context.budget.peak_bytes(),
             },
+            per_step: context.take_per_step(),
+            explained: context.trace.as_ref().map(|trace| explain::explained(self, trace)),
         })
     }
 }
@@ -92,11 +117,13 @@ pub(crate) struct Evaluator<'c, 'a> {
     context: &'c Context<'a>,
     /// Rows of shared expressions that will be asked for again, and how often they have been.
     kept: RefCell<BTreeMap<usize, (Rows<'c>, usize)>>,
+    /// For which steps the samples count that are looked at now.
+    counted: Cell<Counted>,
 }
 
 impl<'c, 'a> Evaluator<'c, 'a> {
     fn new(context: &'c Context<'a>) -> Self {
-        Self { context, kept: RefCell::new(BTreeMap::new()) }
+        Self { context, kept: RefCell::new(BTreeMap::new()), counted: Cell::new(Counted::Each) }
     }
 
     fn root(&self, root: &Root) -> Result<Value> {
@@ -155,13 +182,32 @@ impl<'c, 'a> Evaluator<'c, 'a> {
                 }
             }
             ScalarNode::Once(inner) => {
-                StepValues::Constant(self.scalar(inner, &Grid::single(grid.start_ms))?.at(0))
+                let of_once = self.counting(self.counted.get().repeated(grid.count), || {
+                    self.scalar(inner, &Grid::single(grid.start_ms))
+                });
+                StepValues::Constant(of_once?.at(0))
             }
         })
     }
 
+    /// Samples that `work` looks at count as `counted` says.
+    fn counting<T>(&self, counted: Counted, work: impl FnOnce() -> T) -> T {
+        let outside = self.counted.replace(counted);
+        let done = work();
+        self.counted.set(outside);
+        done
+    }
+
     /// All rows of a node.
     fn rows(&self, node: &VectorNode, grid: &Grid) -> Result<Rows<'c>> {
+        let Some(trace) = &self.context.trace else { return self.rows_of(node, grid) };
+        trace.enter(node);
+        let rows = self.rows_of(node, grid);
+        trace.leave(node, rows.as_ref().map_or(&[], |rows| &rows.rows));
+        rows
+    }
+
+    fn rows_of(&self, node: &VectorNode, grid: &Grid) -> Result<Rows<'c>> {
         match node {
             VectorNode::Nothing => self.context.rows(Vec::new()),
             VectorNode::OfScalar(scalar) => {
@@ -221,6 +267,14 @@ impl<'c, 'a> Evaluator<'c, 'a> {
 
     /// A node as a pipeline, whose breaking parts have been evaluated.
     fn pipeline(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
+        let pipeline = self.pipeline_of(node, grid)?;
+        Ok(match &self.context.trace {
+            Some(trace) if trace::is_stage(node) => pipeline.then(Stage::Measured(trace.of_node(node))),
+            _ => pipeline,
+        })
+    }
+
+    fn pipeline_of(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
         match node {
             VectorNode::Select(leaf) => Ok(self.instant(leaf, Wanted::Samples, grid)),
             VectorNode::SampleTimes(leaf) => Ok(self.instant(leaf, Wanted::Times, grid)),
@@ -238,7 +292,9 @@ impl<'c, 'a> Evaluator<'c, 'a> {
                 Ok(self.pipeline(&node.input, grid)?.then(stage))
             }
             VectorNode::Once(inner) => {
-                let pipeline = self.pipeline(inner, &Grid::single(grid.start_ms))?;
+                let pipeline = self.counting(self.counted.get().repeated(grid.count), || {
+                    self.pipeline(inner, &Grid::single(grid.start_ms))
+                })?;
                 Ok(pipeline.then(Stage::Repeat { steps: grid.count }))
             }
             VectorNode::Shared(number) if !self.is_kept(*number, grid) => {
@@ -260,7 +316,8 @@ impl<'c, 'a> Evaluator<'c, 'a> {
 
     fn source(&self, leaf: &Leaf, op: LeafOp) -> Pipeline<'c> {
         let series = &self.context.inputs[leaf.select];
-        let leaf = LeafSource { op, tells_resets: leaf.tells_resets };
+        let measure = self.context.trace.as_ref().map(|trace| trace.of_leaf(leaf));
+        let leaf = LeafSource { op, tells_resets: leaf.tells_resets, counted: self.counted.get(), measure };
         Pipeline { source: Source::Series { series, leaf }, stages: Vec::new() }
     }
 
@@ -274,6 +331,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             windows: Windows { edges, ..self.windows(*grid, view, window.range_ms) },
             params: params.clone(),
             span: window.span,
+            counted: self.counted.get(),
         };
         let pipeline = match &window.source {
             RangeSource::Select(leaf) => self.source(leaf, LeafOp::Window(op(leaf.view, leaf.edges))),
@@ -281,13 +339,18 @@ impl<'c, 'a> Evaluator<'c, 'a> {
                 let inner = self.subquery_grid(&subquery.view, subquery.step_ms, window.range_ms, grid);
                 self.check_steps(&inner)?;
                 let stage = Stage::Window { op: op(subquery.view, Edges::Plain), inner };
-                self.pipeline(&subquery.input, &inner)?.then(stage)
+                self.of_subquery(|| self.pipeline(&subquery.input, &inner))?.then(stage)
             }
         };
         if !pipeline.source.is_empty() {
             self.check_window_params(window, &params)?;
         }
         Ok(pipeline)
+    }
+
+    /// A subquery's samples count once: as those of its windows.
+    pub(super) fn of_subquery<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.counting(Counted::Nowhere, work)
     }
 
     pub(super) fn windows(&self, grid: Grid, view: View, range_ms: i64) -> Windows {
@@ -313,7 +376,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
 
     fn map(&self, map: &Map, grid: &Grid) -> Result<MapOp> {
         Ok(match map {
-            Map::Float(function) => MapOp::Float(*function),
+            Map::Float { of, .. } => MapOp::Float(*of),
             Map::Negate => MapOp::Negate,
             Map::Clamp { min, max } => {
                 MapOp::Clamp { min: self.scalar(min, grid)?, max: self.scalar(max, grid)? }

@@ -9,6 +9,7 @@ use super::context::Rows;
 use super::labels;
 use super::row::{Cell, Row};
 use super::same;
+use super::trace::Counted;
 use crate::error::Result;
 use crate::functions::window::StepValues;
 use crate::plan::grid::{Grid, View};
@@ -63,7 +64,7 @@ impl Evaluator<'_, '_> {
     /// The samples of a range vector themselves.
     pub(super) fn matrix_value(&self, source: &RangeSource, range_ms: i64, grid: &Grid) -> Result<Value> {
         let mut series = match source {
-            RangeSource::Select(leaf) => self.raw(*leaf, range_ms, grid)?,
+            RangeSource::Select(leaf) => self.raw(leaf, range_ms, grid)?,
             RangeSource::Subquery(subquery) => {
                 let inner = self.subquery_grid(&subquery.view, subquery.step_ms, range_ms, grid);
                 let mut rows = self.rows(&subquery.input, &inner)?;
@@ -78,17 +79,22 @@ impl Evaluator<'_, '_> {
         Ok(Value::Matrix(series))
     }
 
-    fn raw(&self, leaf: Leaf, range_ms: i64, grid: &Grid) -> Result<Vec<Series>> {
+    fn raw(&self, leaf: &Leaf, range_ms: i64, grid: &Grid) -> Result<Vec<Series>> {
         let end_ms = leaf.view.time_ms(grid.start_ms);
         let from_ms = end_ms.saturating_sub(range_ms).saturating_add(1);
         let mut scratch = self.context.scratch();
         let mut charge = self.context.budget.charge(0, "the result")?;
         let mut all = Vec::new();
+        let measure = self.context.trace.as_ref().map(|trace| trace.of_leaf(leaf));
         for series in &self.context.inputs[leaf.select] {
             self.context.limits.check()?;
             scratch.columns.clear();
             series.decode(from_ms..=end_ms, &mut scratch.columns)?;
             self.context.count_samples(scratch.columns.len());
+            self.context.count_at(Counted::Each, 0, scratch.columns.len());
+            if let Some(measure) = &measure {
+                measure.decoded(series, scratch.columns.len());
+            }
             let columns = &scratch.columns;
             let mut one =
                 Series { labels: series.labels.clone(), floats: Vec::new(), histograms: Vec::new() };

@@ -14,6 +14,7 @@ use super::leaf::LeafSource;
 use super::limits::Charge;
 use super::row::Row;
 use super::stage::Stage;
+use super::trace::Trace;
 use crate::error::Result;
 
 /// Tasks that a large source is cut into, at least.
@@ -93,6 +94,8 @@ impl<'c> Pipeline<'c> {
         mut merge: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
         let stages = &self.stages;
+        let timing = context.trace.as_ref().map(Trace::run);
+        let consumer = timing.as_ref().and_then(|timing| timing.consumer.clone());
         match self.source {
             Source::Series { series, leaf } => {
                 let size = task_size(series.len());
@@ -102,10 +105,12 @@ impl<'c> Pipeline<'c> {
                     let mut charge = context.budget.charge(0, "decoded samples")?;
                     for series in parts[part] {
                         context.limits.check()?;
+                        context.lap(scratch, None);
                         let Some(row) = leaf.row(context, series, scratch)? else { continue };
                         charge.grow_to(scratch.size_bytes())?;
                         if let Some(row) = apply(stages, context, row, scratch)? {
                             fold(&mut partial, row, scratch)?;
+                            context.lap(scratch, consumer.as_ref());
                         }
                     }
                     Ok(partial)
@@ -113,11 +118,13 @@ impl<'c> Pipeline<'c> {
                 in_waves(context, parts.len(), work, &mut merge)
             }
             Source::Rows(rows) => {
-                let work = |partial: &mut T, _, row, scratch: &mut Scratch| match apply(
-                    stages, context, row, scratch,
-                )? {
-                    Some(row) => fold(partial, row, scratch),
-                    None => Ok(()),
+                let work = |partial: &mut T, _, row, scratch: &mut Scratch| {
+                    context.lap(scratch, None);
+                    if let Some(row) = apply(stages, context, row, scratch)? {
+                        fold(partial, row, scratch)?;
+                        context.lap(scratch, consumer.as_ref());
+                    }
+                    Ok(())
                 };
                 over_rows(context, rows.into_rows(), new, work, merge)
             }
@@ -160,10 +167,15 @@ fn apply(
     mut row: Row,
     scratch: &mut Scratch,
 ) -> Result<Option<Row>> {
-    for stage in stages {
+    for (i, stage) in stages.iter().enumerate() {
         match stage.apply(context, row, scratch)? {
             Some(next) => row = next,
-            None => return Ok(None),
+            None => {
+                // What it took to find that nothing is left counts for the step that found it.
+                let finder = stages[i..].iter().find_map(Stage::measure);
+                context.lap(scratch, finder);
+                return Ok(None);
+            }
         }
     }
     Ok(Some(row))

@@ -8,6 +8,7 @@ use super::binary::{self, ElementOp};
 use super::context::{Context, Scratch};
 use super::leaf::{WindowOp, kept};
 use super::row::{ABSENT, Cell, Row, is_absent};
+use super::trace::Measure;
 use crate::error::Result;
 use crate::functions::histogram;
 use crate::functions::instant::{self, FloatFunction};
@@ -31,6 +32,8 @@ pub(crate) enum Stage {
         scalar_on_left: bool,
         span: Span,
     },
+    /// Nothing: here what has come so far is told.
+    Measured(Arc<Measure>),
     /// One step's value at all of them.
     Repeat {
         steps: usize,
@@ -59,6 +62,11 @@ impl Stage {
         scratch: &mut Scratch,
     ) -> Result<Option<Row>> {
         let row = match self {
+            Self::Measured(measure) => {
+                measure.row(&row);
+                context.lap(scratch, Some(measure));
+                row
+            }
             Self::Window { op, inner } => window_over(op, inner, context, row, scratch),
             Self::Map(map) => {
                 map.apply(&mut row);
@@ -71,6 +79,16 @@ impl Stage {
             Self::Repeat { steps } => repeat(&row, *steps),
         };
         Ok(kept(row, scratch))
+    }
+}
+
+impl Stage {
+    /// Where it tells what has come so far.
+    pub(crate) fn measure(&self) -> Option<&Arc<Measure>> {
+        match self {
+            Self::Measured(measure) => Some(measure),
+            _ => None,
+        }
     }
 }
 

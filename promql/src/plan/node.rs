@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tsdb::model::Matcher;
 
+use crate::functions::Function;
 use crate::functions::instant::FloatFunction;
 use crate::functions::window::WindowFunction;
 use crate::parse::Span;
@@ -173,7 +174,10 @@ pub(crate) struct Window {
 /// A function of each sample alone.
 #[derive(Clone, Debug)]
 pub(crate) enum Map {
-    Float(FloatFunction),
+    Float {
+        function: Function,
+        of: FloatFunction,
+    },
     Negate,
     Clamp {
         min: ScalarNode,

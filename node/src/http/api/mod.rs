@@ -3,6 +3,7 @@
 mod exemplars;
 mod names;
 mod query;
+mod stats;
 mod status;
 
 use std::sync::Arc;

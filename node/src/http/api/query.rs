@@ -1,4 +1,4 @@
-//! `query`, `query_range`, `format_query`, `parse_query`.
+//! `query`, `query_range`, `query_explain`, `format_query`, `parse_query`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,17 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use promql::parse::ast::Expr;
-use promql::value::{Output, Value};
+use promql::value::Value;
 use promql::{Level, QueryRange, Syntax};
 use tsdb::model::TenantId;
 
-use super::{ANNOTATIONS_MAX, covered, push_texts, success};
+use super::{ANNOTATIONS_MAX, covered, push_texts, stats, success};
 use crate::config::Config;
 use crate::http::error::{ApiError, Kind};
 use crate::http::json::{ResultBody, push_string};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
-use crate::query::answer::{self, Answer, answer};
-use crate::query::coverage::Coverage;
+use crate::query::answer::{self, Answer, Told, answer};
 use crate::query::dedup::Replicas;
 
 /// Most steps of a range query.
@@ -30,6 +29,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/query", get(instant).post(instant))
         .route("/api/v1/query_range", get(range).post(range))
+        .route("/api/v1/query_explain", get(explain).post(explain))
         .route("/api/v1/format_query", get(format_query).post(format_query))
         .route("/api/v1/parse_query", get(parse_query).post(parse_query))
 }
@@ -39,10 +39,8 @@ async fn instant(
     Tenant(tenant): Tenant,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let config = app.config.load_full();
-    let query = Question::from_params(&config, &tenant, &params)?;
-    let time_ms = params.time_ms("time")?.unwrap_or_else(|| app.env.clock.now_ms());
-    let range = QueryRange::instant(time_ms, query.lookback_ms);
+    let query = Question::from_params(&app.config.load(), &tenant, &params)?;
+    let range = query.at(&app, &params)?;
     query.answer(&app, tenant, range).await
 }
 
@@ -51,24 +49,21 @@ async fn range(
     Tenant(tenant): Tenant,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let config = app.config.load_full();
-    let start_ms = params.required_time_ms("start")?;
-    let end_ms = params.required_time_ms("end")?;
-    if end_ms < start_ms {
-        return Err(ApiError::parameter("end", "the end lies before the start"));
-    }
-    let step_ms =
-        params.duration_ms("step")?.ok_or_else(|| ApiError::parameter("step", "a step is missing"))?;
-    if step_ms <= 0 {
-        return Err(ApiError::parameter("step", "a step is above 0"));
-    }
-    if end_ms.saturating_sub(start_ms) / step_ms > STEPS_MAX {
-        let message = "the query has more than 11,000 steps: make `step` longer, or the range shorter";
-        return Err(ApiError::new(Kind::BadData, message));
-    }
-    let query = Question::from_params(&config, &tenant, &params)?;
-    let range = QueryRange { start_ms, end_ms, step_ms, lookback_ms: query.lookback_ms };
+    let query = Question::from_params(&app.config.load(), &tenant, &params)?;
+    let range = query.over(&params)?;
     query.answer(&app, tenant, range).await
+}
+
+/// A range where there is a `start` or a `step`, else one time.
+async fn explain(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let query = Question::from_params(&app.config.load(), &tenant, &params)?;
+    let is_range = params.get("start").is_some() || params.get("step").is_some();
+    let range = if is_range { query.over(&params)? } else { query.at(&app, &params)? };
+    query.explain(&app, tenant, range).await
 }
 
 /// What instant and range queries have in common.
@@ -79,7 +74,7 @@ struct Question {
     timeout: Duration,
     /// Series wanted; 0 = all.
     limit: usize,
-    stats: bool,
+    stats: Option<stats::Wanted>,
     replicas: Replicas,
     partial: bool,
 }
@@ -100,17 +95,44 @@ impl Question {
             lookback_ms,
             timeout: Duration::from_millis(timeout_ms.unsigned_abs()),
             limit: params.limit("limit")?,
-            stats: params.get("stats").is_some(),
+            stats: params.get("stats").filter(|stats| !stats.is_empty()).map(stats::Wanted::of),
             replicas: params.replicas(config, tenant)?,
             partial: params.partial()?,
         })
     }
 
+    /// One time.
+    fn at(&self, app: &App, params: &Params) -> Result<QueryRange, ApiError> {
+        let time_ms = params.time_ms("time")?.unwrap_or_else(|| app.env.clock.now_ms());
+        Ok(QueryRange::instant(time_ms, self.lookback_ms))
+    }
+
+    /// From a start to an end in steps.
+    fn over(&self, params: &Params) -> Result<QueryRange, ApiError> {
+        let start_ms = params.required_time_ms("start")?;
+        let end_ms = params.required_time_ms("end")?;
+        if end_ms < start_ms {
+            return Err(ApiError::parameter("end", "the end lies before the start"));
+        }
+        let step_ms =
+            params.duration_ms("step")?.ok_or_else(|| ApiError::parameter("step", "a step is missing"))?;
+        if step_ms <= 0 {
+            return Err(ApiError::parameter("step", "a step is above 0"));
+        }
+        if end_ms.saturating_sub(start_ms) / step_ms > STEPS_MAX {
+            let message = "the query has more than 11,000 steps: make `step` longer, or the range shorter";
+            return Err(ApiError::new(Kind::BadData, message));
+        }
+        Ok(QueryRange { start_ms, end_ms, step_ms, lookback_ms: self.lookback_ms })
+    }
+
     async fn answer(self, app: &Arc<App>, tenant: TenantId, range: QueryRange) -> Result<Response, ApiError> {
         let began = tokio::time::Instant::now();
         let Self { expr, timeout, replicas, partial, .. } = self;
-        let question = answer::Question { tenant, expr, range, timeout, replicas, partial };
-        let Answer { mut output, warnings: shortcomings, coverage } = answer(app, question).await?;
+        let told = Told { per_step: self.stats.is_some(), explained: false };
+        let question = answer::Question { tenant, expr, range, timeout, replicas, partial, told };
+        let Answer { mut output, warnings: shortcomings, coverage, timings, .. } =
+            answer(app, question).await?;
         app.metrics.queried(&output.stats);
         let mut warnings = shortcomings;
         warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
@@ -119,8 +141,10 @@ impl Question {
             warnings.push(format!("the result was cut to {} series (limit)", self.limit));
         }
         let mut tail = Vec::new();
-        if self.stats {
-            push_stats(&mut tail, &output, &coverage, began.elapsed());
+        if let Some(wanted) = self.stats {
+            let stats = stats::json(wanted, &output, &range, &coverage, timings, began.elapsed());
+            tail.extend_from_slice(b",\"stats\":");
+            tail.extend_from_slice(stats.to_string().as_bytes());
         }
         tail.push(b'}');
         push_texts(&mut tail, "warnings", &warnings);
@@ -130,6 +154,27 @@ impl Question {
         let body = ResultBody::new(head, output.value, tail).into_body();
         let response = ([(CONTENT_TYPE, "application/json")], body).into_response();
         Ok(covered(response, &coverage))
+    }
+
+    async fn explain(
+        self,
+        app: &Arc<App>,
+        tenant: TenantId,
+        range: QueryRange,
+    ) -> Result<Response, ApiError> {
+        let began = tokio::time::Instant::now();
+        let Self { expr, timeout, replicas, partial, .. } = self;
+        let told = Told { per_step: true, explained: true };
+        let question = answer::Question { tenant, expr, range, timeout, replicas, partial, told };
+        let Answer { output, mut warnings, coverage, timings, sources } = answer(app, question).await?;
+        app.metrics.queried(&output.stats);
+        let node = app.cluster.name(app.cluster.me());
+        let data = serde_json::json!({
+            "plan": output.explained.as_ref().map(|step| stats::step(step, &node, &sources)),
+            "stats": stats::json(stats::Wanted::All, &output, &range, &coverage, timings, began.elapsed()),
+        });
+        warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
+        Ok(covered(success(data.to_string().as_bytes(), &warnings), &coverage))
     }
 }
 
@@ -149,20 +194,6 @@ fn cut(value: &mut Value, limit: usize) -> bool {
         Value::Scalar(_) | Value::String(_) => {}
     }
     true
-}
-
-fn push_stats(out: &mut Vec<u8>, output: &Output, coverage: &Coverage, elapsed: Duration) {
-    let stats = serde_json::json!({
-        "timings": {"execTotalTime": elapsed.as_secs_f64()},
-        "samples": {"totalQueryableSamples": output.stats.samples},
-        "carillon": {
-            "series": output.stats.series,
-            "peakBytes": output.stats.peak_bytes,
-            "coverage": coverage.json(),
-        },
-    });
-    out.extend_from_slice(b",\"stats\":");
-    out.extend_from_slice(stats.to_string().as_bytes());
 }
 
 fn parse(config: &Config, text: &str) -> Result<Expr, ApiError> {

@@ -63,6 +63,62 @@ async fn limits_cut_with_a_warning_and_stats_come_when_asked() {
 }
 
 #[tokio::test]
+async fn stats_count_samples_by_step_as_prometheus_does() {
+    let node = filled().await;
+    let start = NOW_MS / 1000 + 60;
+    let range = format!("query=sum(rate(m%5B30s%5D))&start={start}&end={}&step=15", start + 30);
+    let all = node.get(&format!("/api/v1/query_range?{range}&stats=all")).await.data();
+    let samples = &all["stats"]["samples"];
+    let per_step = serde_json::json!([[start, 4], [start + 15, 4], [start + 30, 4]]);
+    assert_eq!(samples["totalQueryableSamplesPerStep"], per_step);
+    assert_eq!(samples["totalQueryableSamples"], 12);
+    assert!(samples["peakSamples"].as_u64().unwrap() > 0);
+    for timing in ["evalTotalTime", "queryPreparationTime", "innerEvalTime", "execQueueTime", "execTotalTime"]
+    {
+        assert!(all["stats"]["timings"][timing].is_number(), "{timing}");
+    }
+    let sums = node.get(&format!("/api/v1/query_range?{range}&stats=true")).await.data();
+    assert!(sums["stats"]["samples"].get("totalQueryableSamplesPerStep").is_none());
+    assert_eq!(sums["stats"]["samples"]["totalQueryableSamples"], 12);
+    for none in ["", "&stats="] {
+        let data = node.get(&format!("/api/v1/query_range?{range}{none}")).await.data();
+        assert!(data.get("stats").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_query_is_explained_step_by_step() {
+    let node = filled().await;
+    let at = NOW_MS / 1000 + 60;
+    for answer in [
+        node.get(&format!("/api/v1/query_explain?query=sum(rate(m%5B30s%5D))&time={at}")).await,
+        node.form("/api/v1/query_explain", &format!("query=sum(rate(m%5B30s%5D))&time={at}")).await,
+    ] {
+        let data = answer.data();
+        let sum = &data["plan"];
+        let (window, select) = (&sum["inputs"][0], &sum["inputs"][0]["inputs"][0]);
+        for (step, kind, series, samples) in
+            [(sum, "aggregate", 1, 1), (window, "window", 2, 2), (select, "select", 2, 4)]
+        {
+            assert_eq!(
+                (&step["step"], &step["series"], &step["samples"]),
+                (&kind.into(), &series.into(), &samples.into())
+            );
+            assert!(step["bytes"].as_u64().unwrap() > 0 && step["seconds"].is_number());
+            assert_eq!(step["node"], sum["node"]);
+        }
+        let source = &select["sources"][0];
+        assert_eq!((&source["node"], &source["series"]), (&sum["node"], &2.into()));
+        assert_eq!(source["bytes"], select["bytes"]);
+        assert_eq!(data["stats"]["samples"]["totalQueryableSamples"], 4);
+    }
+    let over = node.get(&format!("/api/v1/query_explain?query=m&start={at}&end={}&step=15", at + 30)).await;
+    assert_eq!(over.data()["plan"]["samples"].as_u64(), Some(2 * 7));
+    let refused = node.get("/api/v1/query_explain?query=sum(").await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn errors_say_which_parameter_and_have_prometheus_kinds() {
     let node = filled().await;
     let range = "/api/v1/query_range?query=m";

@@ -22,6 +22,8 @@ use crate::grpc::read::{Mark, Opening, SelectAsk};
 pub(in super::super) struct Fetched {
     /// By selection, then by source; each sorted by labels.
     pub sources: Vec<Vec<Vec<Series>>>,
+    /// What those sources are called, in their order.
+    pub names: Vec<String>,
     pub coverage: Coverage,
 }
 
@@ -53,13 +55,15 @@ impl Asker<'_> {
             held = self.second_rounds(&owners, &mut gathered, marks, held, catalog_version).await?;
         }
         let mut sources: Vec<Vec<Vec<Series>>> = vec![Vec::new(); selects.len()];
+        let named = held.sources.iter().map(|(store, _)| self.app.cluster.name(*store));
+        let names = named.chain(in_bucket.iter().map(|_| "bucket".to_owned())).collect();
         let of_owners = held.sources.into_iter().map(|(_, by_select)| by_select);
         for by_select in of_owners.chain(in_bucket) {
             for (sources, series) in sources.iter_mut().zip(by_select) {
                 sources.push(series);
             }
         }
-        Ok(Fetched { sources, coverage: Coverage { unread, ..gathered.coverage(&owners) } })
+        Ok(Fetched { sources, names, coverage: Coverage { unread, ..gathered.coverage(&owners) } })
     }
 
     /// One store's answer: this one's own, or a peer's.

@@ -34,8 +34,8 @@ impl Builder<'_> {
             args.iter().try_for_each(|arg| refuse_edges(call.function, arg))?;
             return self.window(function, args, grid);
         }
-        if let Some(function) = FloatFunction::from_function(call.function) {
-            return self.map(Map::Float(function), &args[0], grid);
+        if let Some(of) = FloatFunction::from_function(call.function) {
+            return self.map(Map::Float { function: call.function, of }, &args[0], grid);
         }
         if let Some(date) = instant::date_part(call.function) {
             return self.date(date, args.first(), grid);

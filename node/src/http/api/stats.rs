@@ -1,0 +1,93 @@
+//! What a query took: `stats` as Prometheus has them, with our own beside, and the tree of `query_explain`.
+
+use std::time::Duration;
+
+use promql::value::Output;
+use promql::{QueryRange, Step};
+use serde_json::{Value, json};
+
+use crate::query::answer::{Source, Timings};
+use crate::query::coverage::Coverage;
+
+/// Bytes of a sample as Prometheus counts them: a time and a float. `peakSamples` are the bytes of our peak in these.
+const SAMPLE_BYTES: usize = 16;
+
+/// How much is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Sums.
+    Sums,
+    /// Each step's samples, too: `stats=all`.
+    All,
+}
+
+impl Wanted {
+    /// By the parameter's value, which isn't empty.
+    pub(super) fn of(parameter: &str) -> Self {
+        if parameter == "all" { Self::All } else { Self::Sums }
+    }
+}
+
+/// `stats`.
+pub(super) fn json(
+    wanted: Wanted,
+    output: &Output,
+    range: &QueryRange,
+    coverage: &Coverage,
+    timings: Timings,
+    total: Duration,
+) -> Value {
+    let Timings { queue, preparation, evaluation } = timings;
+    let mut samples = json!({
+        "totalQueryableSamples": output.per_step.iter().sum::<u64>(),
+        "peakSamples": output.stats.peak_bytes.div_ceil(SAMPLE_BYTES),
+    });
+    if wanted == Wanted::All {
+        let grid = range.grid();
+        let count = |step: usize| output.per_step.get(step).copied().unwrap_or(0);
+        let step = |step: usize| json!([seconds(grid.time_ms(step)), count(step)]);
+        samples["totalQueryableSamplesPerStep"] = (0..grid.count).map(step).collect();
+    }
+    json!({
+        "timings": {
+            "evalTotalTime": (preparation + evaluation).as_secs_f64(),
+            // Results come in order.
+            "resultSortTime": 0.0,
+            "queryPreparationTime": preparation.as_secs_f64(),
+            "innerEvalTime": evaluation.as_secs_f64(),
+            "execQueueTime": queue.as_secs_f64(),
+            "execTotalTime": total.as_secs_f64(),
+        },
+        "samples": samples,
+        "carillon": {
+            "series": output.stats.series,
+            "decodedSamples": output.stats.samples,
+            "peakBytes": output.stats.peak_bytes,
+            "coverage": coverage.json(),
+        },
+    })
+}
+
+/// A time as Prometheus writes it: whole seconds without a fraction.
+fn seconds(time_ms: i64) -> Value {
+    if time_ms % 1000 == 0 { json!(time_ms / 1000) } else { json!(time_ms as f64 / 1000.0) }
+}
+
+/// A step of the plan and all that it works on. All is done on `node`, but what each selection read came from `sources`.
+pub(super) fn step(step: &Step, node: &str, sources: &[Vec<Source>]) -> Value {
+    let mut own = json!({
+        "step": step.kind,
+        "detail": step.detail,
+        "node": node,
+        "series": step.series,
+        "samples": step.samples,
+        "bytes": step.bytes,
+        "seconds": Duration::from_nanos(step.nanos).as_secs_f64(),
+        "inputs": step.inputs.iter().map(|input| self::step(input, node, sources)).collect::<Vec<_>>(),
+    });
+    if let Some(sources) = step.select.and_then(|select| sources.get(select)) {
+        let source = |s: &Source| json!({"node": s.name, "series": s.series, "bytes": s.bytes});
+        own["sources"] = sources.iter().map(source).collect();
+    }
+    own
+}
