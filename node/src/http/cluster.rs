@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use ring::StoreId;
 use serde_json::{Map, Value, json};
@@ -30,8 +29,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 fn success(data: &Value) -> Response {
-    ([(CONTENT_TYPE, "application/json")], json!({"status": "success", "data": data}).to_string())
-        .into_response()
+    super::success(data.to_string().as_bytes(), &[])
 }
 
 async fn members(State(app): State<Arc<App>>) -> Response {
@@ -63,7 +61,7 @@ async fn draining(State(app): State<Arc<App>>, params: Params) -> Result<Respons
 }
 
 async fn drain(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    let stop = params.get("stop").is_some_and(|stop| stop == "true");
+    let stop = params.switch("stop")?.unwrap_or(false);
     let (progress, done) =
         app.cluster.drain(store(&params)?, stop).await.map_err(|status| unavailable(&status))?;
     Ok(success(&json!({"progress": progress, "done": done})))
@@ -82,7 +80,7 @@ async fn accept_loss(State(app): State<Arc<App>>, params: Params) -> Result<Resp
 async fn replication_factor(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
     let text = required(&params, "value")?;
     let copies = text.parse().map_err(|_| ApiError::parameter("value", "not a number"))?;
-    let lower = params.get("lower").is_some_and(|lower| lower == "true");
+    let lower = params.switch("lower")?.unwrap_or(false);
     app.cluster.set_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"replication_factor": copies})))
 }

@@ -128,12 +128,8 @@ impl RemoteBlocks {
         matchers: &[Matcher],
         range_ms: &RangeInclusive<i64>,
     ) -> Result<BTreeSet<String>> {
-        let mut names = BTreeSet::new();
-        for listed in catalog.blocks_in(range_ms) {
-            let (block, matchers) = (self.block(tenant, listed, local).await?, matchers.to_vec());
-            names.extend(self.ask(listed.ulid, move || block.label_names(&matchers)).await?);
-        }
-        Ok(names)
+        let matchers = matchers.to_vec();
+        self.gather(tenant, catalog, local, range_ms, move |block| block.label_names(&matchers)).await
     }
 
     /// Values of a label, as [`RemoteBlocks::label_names`].
@@ -149,13 +145,8 @@ impl RemoteBlocks {
         matchers: &[Matcher],
         range_ms: &RangeInclusive<i64>,
     ) -> Result<BTreeSet<String>> {
-        let mut values = BTreeSet::new();
-        for listed in catalog.blocks_in(range_ms) {
-            let (block, matchers) = (self.block(tenant, listed, local).await?, matchers.to_vec());
-            let name = name.to_owned();
-            values.extend(self.ask(listed.ulid, move || block.label_values(&name, &matchers)).await?);
-        }
-        Ok(values)
+        let (name, matchers) = (name.to_owned(), matchers.to_vec());
+        self.gather(tenant, catalog, local, range_ms, move |block| block.label_values(&name, &matchers)).await
     }
 
     /// Labels of the series that match and have chunks in the range, as [`RemoteBlocks::label_names`].
@@ -170,11 +161,23 @@ impl RemoteBlocks {
         matchers: &[Matcher],
         range_ms: &RangeInclusive<i64>,
     ) -> Result<BTreeSet<Labels>> {
+        let (matchers, within_ms) = (matchers.to_vec(), range_ms.clone());
+        self.gather(tenant, catalog, local, range_ms, move |block| block.series(&matchers, &within_ms)).await
+    }
+
+    /// What the listed blocks of a range say to one question, each thing once.
+    async fn gather<T: Ord, Told: IntoIterator<Item = T> + Send + 'static>(
+        &self,
+        tenant: &TenantId,
+        catalog: &Catalog,
+        local: Option<&Tenant>,
+        range_ms: &RangeInclusive<i64>,
+        question: impl Fn(&Block) -> tsdb::Result<Told> + Clone + Send + 'static,
+    ) -> Result<BTreeSet<T>> {
         let mut found = BTreeSet::new();
         for listed in catalog.blocks_in(range_ms) {
-            let (block, matchers) = (self.block(tenant, listed, local).await?, matchers.to_vec());
-            let range_ms = range_ms.clone();
-            found.extend(self.ask(listed.ulid, move || block.series(&matchers, &range_ms)).await?);
+            let (block, question) = (self.block(tenant, listed, local).await?, question.clone());
+            found.extend(self.ask(listed.ulid, move || question(&block)).await?);
         }
         Ok(found)
     }

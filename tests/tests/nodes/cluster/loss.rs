@@ -13,31 +13,22 @@ const EQUAL_WITHIN_S: u64 = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_three_is_killed_under_load_and_comes_back() {
-    let mut cluster = Cluster::start(3, 3).await;
-    let mut load = load("one_of_three", &cluster, &[0, 1]);
-    load.read_through(cluster.http(0));
-    tokio::time::sleep(A_WHILE).await;
-    cluster.kill(2);
-    tokio::time::sleep(A_WHILE).await;
-    cluster.begin(2);
-    cluster.ready(2, 30).await;
-    tokio::time::sleep(A_WHILE).await;
-    let book = load.finish().await;
-    cluster.replicas_equal(EQUAL_WITHIN_S).await;
-    all_is_well(&cluster, &book).await;
+    killed_under_load_and_back("one_of_three", Cluster::start(3, 3).await, 0, &[2]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_of_two_out_of_six_is_killed_under_load_and_comes_back() {
-    let mut cluster = Cluster::start(6, 3).await;
-    let mut load = load("a_zone", &cluster, &[0, 1]);
-    load.read_through(cluster.http(3));
+    killed_under_load_and_back("a_zone", Cluster::start(6, 3).await, 3, &[2, 5]).await;
+}
+
+/// Kills nodes while the first two are written to and `reader` is asked, and starts them again.
+async fn killed_under_load_and_back(name: &'static str, mut cluster: Cluster, reader: usize, gone: &[usize]) {
+    let mut load = load(name, &cluster, &[0, 1]);
+    load.read_through(cluster.http(reader));
     tokio::time::sleep(A_WHILE).await;
-    cluster.kill(2);
-    cluster.kill(5);
+    gone.iter().for_each(|node| cluster.kill(*node));
     tokio::time::sleep(A_WHILE).await;
-    cluster.begin(2);
-    cluster.begin(5);
+    gone.iter().for_each(|node| cluster.begin(*node));
     cluster.all_ready(30).await;
     tokio::time::sleep(A_WHILE).await;
     let book = load.finish().await;
