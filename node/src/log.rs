@@ -1,7 +1,12 @@
-//! Log lines on stderr: logfmt (`ts=… level=… msg=… key=value`) or one JSON object a line.
+//! Log lines on stderr: logfmt (`ts=… level=… msg=… key=value`) or one JSON object a line. What goes wrong the same way
+//! again and again is told now and then ([`Repeats`]).
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
@@ -26,6 +31,44 @@ impl LogControl {
     pub fn set_level(&self, level: LogLevel) {
         // The subscriber lives as long as the process: there is nothing to do when it is gone.
         let _ = self.0.reload(filter(level));
+    }
+}
+
+/// What is told again only after this time, as long as it stays the same.
+const REPEAT_EVERY: Duration = Duration::from_secs(60);
+/// Different things that are remembered; beyond it the one told longest ago is forgotten.
+const REPEATS_MAX: usize = 64;
+
+/// Keeps what happens many times in a second from filling the log: what is new is told at once, the same again after a
+/// minute, with how often it came in between.
+#[derive(Debug, Default)]
+pub struct Repeats(Mutex<BTreeMap<String, Told>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Instant,
+    untold: u64,
+}
+
+impl Repeats {
+    /// How often `what` came since it was last told, where it is to be told now.
+    pub fn due(&self, what: &str) -> Option<u64> {
+        let (mut known, now) = (self.0.lock(), Instant::now());
+        match known.get_mut(what) {
+            Some(told) if now - told.at < REPEAT_EVERY => {
+                told.untold += 1;
+                return None;
+            }
+            Some(told) => return Some(std::mem::replace(told, Told { at: now, untold: 0 }).untold),
+            None => {}
+        }
+        if known.len() >= REPEATS_MAX
+            && let Some(oldest) = known.iter().min_by_key(|(_, told)| told.at).map(|(what, _)| what.clone())
+        {
+            known.remove(&oldest);
+        }
+        known.insert(what.to_owned(), Told { at: now, untold: 0 });
+        Some(0)
     }
 }
 
@@ -149,5 +192,25 @@ mod tests {
     fn a_line_stays_one_line() {
         assert_eq!(line(LogFormat::Logfmt), "level=info msg=\"a \\\"b\\\"\\nc\"\n");
         assert_eq!(line(LogFormat::Json), "{\"level\":\"info\",\"msg\":\"a \\\"b\\\"\\nc\"}\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_is_told_once_a_minute_with_how_often_it_came_and_what_is_new_at_once() {
+        let repeats = Repeats::default();
+        assert_eq!(repeats.due("a"), Some(0));
+        assert_eq!((repeats.due("a"), repeats.due("a"), repeats.due("b")), (None, None, Some(0)));
+        tokio::time::advance(REPEAT_EVERY).await;
+        assert_eq!((repeats.due("a"), repeats.due("a"), repeats.due("b")), (Some(2), None, Some(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_different_things_are_remembered() {
+        let repeats = Repeats::default();
+        for i in 0..=REPEATS_MAX {
+            assert_eq!(repeats.due(&i.to_string()), Some(0));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(repeats.0.lock().len(), REPEATS_MAX);
+        assert_eq!((repeats.due("1"), repeats.due("0")), (None, Some(0)), "the oldest made room");
     }
 }

@@ -12,6 +12,7 @@ use tsdb::model::TenantId;
 
 use crate::config::{Bound, Config, Duration};
 use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
+use crate::log::Repeats;
 use crate::metrics::at_scrape;
 
 /// What stands for "unlimited" where the engine adds to it: a hundred years, in milliseconds.
@@ -22,6 +23,8 @@ pub struct Storage {
     db: Arc<Db>,
     configured: RwLock<HashMap<TenantId, Arc<Tenant>>>,
     is_loss: bool,
+    /// What keeps maintenance from doing its work.
+    problems: Repeats,
 }
 
 impl Storage {
@@ -40,7 +43,8 @@ impl Storage {
         let (db, recovery) = opened?;
         log_recovery(&recovery, began.elapsed());
         let is_loss = recovery.is_loss();
-        let storage = Self { db: Arc::new(db), configured: RwLock::default(), is_loss };
+        let configured = RwLock::default();
+        let storage = Self { db: Arc::new(db), configured, is_loss, problems: Repeats::default() };
         storage.configure(config);
         Ok(storage)
     }
@@ -130,8 +134,12 @@ impl Storage {
             }
             let (db, now_ms) = (self.db.clone(), clock.now_ms());
             match on_disk(&*pool, move || db.maintain(now_ms)).await {
-                Ok(done) => log_maintenance(&done),
-                Err(error) => tracing::error!(%error, "maintenance failed"),
+                Ok(done) => log_maintenance(&done, &self.problems),
+                Err(error) => {
+                    if let Some(untold) = self.problems.due(&error.to_string()) {
+                        tracing::error!(%error, untold, "maintenance failed");
+                    }
+                }
             }
         }
     }
@@ -164,7 +172,7 @@ fn log_recovery(recovery: &Recovery, took: std::time::Duration) {
     }
 }
 
-fn log_maintenance(done: &Maintenance) {
+fn log_maintenance(done: &Maintenance, problems: &Repeats) {
     for (tenant, block) in &done.cut {
         tracing::info!(%tenant, block = %block.ulid, samples = block.stats.num_samples, "cut a block");
     }
@@ -173,6 +181,8 @@ fn log_maintenance(done: &Maintenance) {
     }
     for problem in &done.problems {
         let (tenant, lost_ms) = (&problem.tenant, &problem.lost_ms);
-        tracing::error!(error = %problem.error, ?tenant, ?lost_ms, "a part of the maintenance failed");
+        if let Some(untold) = problems.due(&format!("{tenant:?} {lost_ms:?} {}", problem.error)) {
+            tracing::error!(error = %problem.error, ?tenant, ?lost_ms, untold, "a part of the maintenance failed");
+        }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::protocol::Protocol;
 use super::traffic::Traffic;
+use crate::log::Repeats;
 
 /// This node among its peers: one for client and server. The cluster keeps it up to date.
 pub struct Me {
@@ -20,6 +21,8 @@ pub struct Me {
     addresses: ArcSwap<BTreeMap<StoreId, String>>,
     newest: watch::Sender<Seen>,
     pub(super) traffic: Arc<Traffic>,
+    /// Calls that were refused.
+    pub(super) refusals: Repeats,
 }
 
 /// The newest ring document that some peer has told of.
@@ -42,6 +45,7 @@ impl Me {
             addresses: ArcSwap::default(),
             newest: watch::Sender::new(Seen::default()),
             traffic: Arc::default(),
+            refusals: Repeats::default(),
         })
     }
 

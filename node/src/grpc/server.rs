@@ -51,7 +51,9 @@ async fn checked(State(me): State<Arc<Me>>, request: Request, next: Next) -> Res
             }
             Err(refusal) => {
                 me.traffic.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%refusal, path = request.uri().path(), "refused a call");
+                if let Some(untold) = me.refusals.due(&refusal.to_string()) {
+                    tracing::warn!(%refusal, path = request.uri().path(), untold, "refused a call");
+                }
                 (Status::from(refusal).into_http(), None)
             }
         };

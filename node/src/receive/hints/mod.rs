@@ -28,6 +28,7 @@ use tsdb::{Error, Result, files};
 
 use self::segment::Hint;
 use crate::env::{Clock, Pool, on_disk};
+use crate::log::Repeats;
 use crate::metrics::at_scrape;
 
 pub(crate) use replay::Replay;
@@ -59,6 +60,8 @@ pub struct Hints {
     writing: Mutex<()>,
     wanted: Notify,
     hurry: Notify,
+    /// What keeps hints from the disk.
+    problems: Repeats,
     counters: Counters,
 }
 
@@ -151,6 +154,7 @@ impl Hints {
             writing: Mutex::default(),
             wanted: Notify::new(),
             hurry: Notify::new(),
+            problems: Repeats::default(),
             counters: Counters::default(),
         })
     }
@@ -228,7 +232,9 @@ impl Hints {
             };
             let hints = self.clone();
             if let Err(error) = on_disk(&*self.pool, move || hints.write_waiting(is_last)).await {
-                tracing::error!(%error, "hints can't be written");
+                if let Some(untold) = self.problems.due(&error.to_string()) {
+                    tracing::error!(%error, untold, "hints can't be written");
+                }
                 tokio::time::sleep(SYNC_INTERVAL).await;
             }
             if is_last {
