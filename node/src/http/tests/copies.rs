@@ -1,5 +1,7 @@
 //! Three nodes in one process, on the loopback interface: writes through one of them reach all.
 
+mod brittle;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use tonic::service::Routes;
 use tsdb::disk::Disk as _;
 
 use super::*;
-use crate::env::Net as _;
+use crate::env::Net;
 use crate::grpc::{Me, Peers, Protocol, serve};
 use crate::receive::replicate::tests::{CLUSTER, Fixed, view};
 use crate::receive::replicate::{Receiver, Replicator};
@@ -32,12 +34,17 @@ struct Members(Vec<Member>);
 
 impl Members {
     async fn start(count: u128, view: &Arc<View>) -> Self {
+        Self::start_over(count, view, &(Arc::new(TcpNet) as Arc<dyn Net>)).await
+    }
+
+    /// With a network by which they call each other.
+    async fn start_over(count: u128, view: &Arc<View>, net: &Arc<dyn Net>) -> Self {
         let mut members = Vec::new();
         for store in 1..=count {
             let membership = Fixed::new(store, view.clone());
             let me = Me::new(StoreId(store), Protocol::default());
             me.join(CLUSTER).unwrap();
-            let peers = Peers::new(Arc::new(TcpNet), me.clone());
+            let peers = Peers::new(net.clone(), me.clone());
             let node = TestNode::changed(
                 MemoryDisk::new(),
                 Arc::default(),
