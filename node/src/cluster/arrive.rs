@@ -157,8 +157,9 @@ impl Newcomer<'_> {
         let mut heard: BTreeMap<String, Hello> = BTreeMap::new();
         let document = loop {
             let asked: BTreeSet<String> = self.others().chain(members.iter().cloned()).collect();
-            let (answers, in_bucket) = tokio::join!(self.greet(&asked), self.look());
-            heard.extend(answers);
+            heard.extend(self.greet(&asked).await);
+            // Behind it: a cluster that somebody tells of is in the bucket by then.
+            let in_bucket = self.look().await;
             match self.judge(kept.as_ref(), in_bucket, &heard, began.elapsed())? {
                 Verdict::Enter(document) => break document,
                 Verdict::Found => {
