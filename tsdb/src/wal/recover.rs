@@ -50,6 +50,8 @@ pub struct WalRecovery {
     pub damage: Vec<Damage>,
     /// All of them.
     pub damage_count: u64,
+    /// Those of them that had been synced for certain ([`Damage::was_synced`]).
+    pub synced_damage_count: u64,
     /// The torn tail of the last segment, first record first: what a crash cut short.
     pub torn: Vec<Damage>,
 }
@@ -68,7 +70,8 @@ pub struct Damage {
     /// Timestamps of the samples that it held, in milliseconds, likewise; `None` too for a record without times.
     pub times_ms: Option<RangeInclusive<i64>>,
     /// Whether this had been synced for certain, so that acked samples are missing. Otherwise it belonged to the last
-    /// groups before a stop, and was acked only if its sync had still ended.
+    /// group before a stop. What a crash does to that group was never acked; what rots of it once it was synced looks
+    /// the same.
     pub was_synced: bool,
 }
 
@@ -230,6 +233,7 @@ impl Reader<'_> {
     fn damaged(&mut self, damage: Damage) {
         tracing::error!(?damage, "a stretch of the WAL can't be read");
         self.report.damage_count += 1;
+        self.report.synced_damage_count += u64::from(damage.was_synced);
         if self.report.damage.len() < REPORTS_MAX {
             self.report.damage.push(damage);
         }

@@ -128,7 +128,7 @@ impl Store {
     /// and what didn't mustn't come later.
     pub fn restart_and_check(&mut self, power: bool) {
         let recovery = self.restart(power);
-        assert!(recovery.wal.damage.iter().all(|d| !d.was_synced), "{:?}", recovery.wal.damage);
+        assert!(!recovery.is_loss(), "{recovery:?}");
         assert!(recovery.damage.is_empty(), "{:?}", recovery.damage);
         self.check();
         let found = self.found();

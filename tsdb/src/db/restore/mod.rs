@@ -70,10 +70,10 @@ pub struct Damaged {
 }
 
 impl Recovery {
-    /// Whether samples may be missing that this store once acked. A write that a crash cut short at the WAL's end is no
-    /// loss: nobody was told of it.
+    /// Whether samples may be missing that this store once acked after a sync. What a crash left of the WAL's last
+    /// group is no loss, torn at its end or full of holes: nobody was told of it.
     pub fn is_loss(&self) -> bool {
-        self.wal.damage_count > 0 || self.damage.iter().any(|damaged| damaged.is_loss)
+        self.wal.synced_damage_count > 0 || self.damage.iter().any(|damaged| damaged.is_loss)
     }
 }
 

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use super::*;
 use crate::disk::Fault;
+use crate::files::WalFile;
 use crate::model::{IntHistogram, Value};
 use crate::workers::Workers;
 
@@ -110,4 +114,49 @@ fn a_passing_error_of_the_disk_costs_a_start_no_block() {
             assert!(!recovery.is_loss(), "operation {after}: {recovery:?}");
         }
     }
+}
+
+#[test]
+fn what_a_power_cut_leaves_of_a_group_without_its_sync_is_no_loss() {
+    let mut with_holes = 0;
+    for seed in 0..20 {
+        let disk = Arc::new(MemoryDisk::new());
+        let (db, _) = open(&disk);
+        let tenant = db.tenant(&id()).unwrap();
+        append(&tenant, &[float(0, BASE_MS, 1.0)]).unwrap();
+        db.commit().unwrap();
+        for step in 1..200 {
+            let samples: Vec<_> = (0..40).map(|i| float(i, BASE_MS + step, 1.0)).collect();
+            append(&tenant, &samples).unwrap();
+        }
+        disk.inject(Fault::Power { after: 1 });
+        assert!(db.commit().is_err());
+        disk.crash(&mut StdRng::seed_from_u64(seed));
+        // The second start finds the holes in a segment that isn't the last one any more.
+        for _ in 0..2 {
+            let (db, recovery) = open(&disk);
+            with_holes += u32::from(recovery.wal.damage_count > 0);
+            assert!(!recovery.is_loss(), "seed {seed}: {recovery:?}");
+            let found = select(&db.existing_tenant(&id()).unwrap(), ALL_TIMES);
+            assert_eq!(found[0].1[0].timestamp_ms, BASE_MS);
+        }
+    }
+    assert!(with_holes > 0);
+}
+
+#[test]
+fn rot_of_what_was_synced_is_a_loss() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, recovery) = open(&disk);
+    assert!(!recovery.is_loss());
+    let tenant = db.tenant(&id()).unwrap();
+    for step in 0..3 {
+        append(&tenant, &[float(0, BASE_MS + step, 1.0)]).unwrap();
+        db.commit().unwrap();
+    }
+    drop(db);
+    disk.kill();
+    let segment = WalFile::Segment(1).path(Path::new(files::WAL_DIR));
+    disk.flip(&segment, 70, 1).unwrap();
+    assert!(open(&disk).1.is_loss());
 }
