@@ -201,8 +201,7 @@ impl Node {
                 tracing::error!(%error, "a background task failed while stopping");
             }
         }
-        let db = self.app.storage.db().clone();
-        on_disk(&*self.app.env.pool, move || db.seal()).await?;
+        self.app.storage.seal(&self.app.env).await?;
         if self.app.cluster.leaving().done {
             let (ledger, disk) = (self.app.env.ledger.clone(), self.app.env.disk.clone());
             on_disk(&*self.app.env.pool, move || Identity::finish_leaving(&*ledger, &*disk)).await?;
@@ -331,6 +330,7 @@ async fn open_store(
         let blocks = Arc::new(blocks.map_err(ArriveError::from)?);
         cluster.keep(storage.db(), &blocks, env, storage.is_loss()).await?;
         if !cluster.is_forgotten() {
+            storage.begin(config.wal_sync, env).await?;
             return Ok((cluster, storage, blocks));
         }
         tracing::warn!(store = %cluster.me(), "this store is no member any more: it hands over what it has, and begins anew");

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
 use tokio_util::sync::CancellationToken;
-use tsdb::Result;
 use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Tenant, TenantSettings};
 use tsdb::model::TenantId;
+use tsdb::{Error, Result};
 
-use crate::config::{Bound, Config, Duration};
+use crate::config::{Bound, Config, Duration, WalSync};
 use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
 use crate::log::Repeats;
 use crate::metrics::at_scrape;
 
 /// What stands for "unlimited" where the engine adds to it: a hundred years, in milliseconds.
 const UNLIMITED_MS: i64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
+/// In the ledger for as long as writes are acked before they are synced: whoever finds it at a start finds a store that
+/// didn't end in order, and may lack what it acked last.
+const LEDGER_UNSYNCED: &str = "wal/unsynced";
 
 /// The engine, and the tenants that were written to since the start.
 pub struct Storage {
@@ -36,13 +40,18 @@ impl Storage {
         let (disk, now_ms, seed) = (env.disk.clone(), env.clock.now_ms(), env.seed);
         let settings = DbSettings { tenant: settings_of(config, None), ..DbSettings::default() };
         let began = tokio::time::Instant::now();
-        let pool = env.pool.clone();
-        let opened =
-            on_disk(&*env.pool, move || Db::open(disk, settings, now_ms, seed, &PoolWorkers(&*pool)));
-        let opened = opened.await;
-        let (db, recovery) = opened?;
+        let (pool, ledger) = (env.pool.clone(), env.ledger.clone());
+        let opened = on_disk(&*env.pool, move || {
+            let was_unsynced = ledger.get(LEDGER_UNSYNCED)?.is_some();
+            let (db, recovery) = Db::open(disk, settings, now_ms, seed, &PoolWorkers(&*pool))?;
+            Ok::<_, Error>((db, recovery, was_unsynced))
+        });
+        let (db, recovery, was_unsynced) = opened.await?;
         log_recovery(&recovery, began.elapsed());
-        let is_loss = recovery.is_loss();
+        if was_unsynced {
+            tracing::error!("the node didn't end in order, and writes were answered before they were synced");
+        }
+        let is_loss = was_unsynced || recovery.is_loss();
         let configured = RwLock::default();
         let storage = Self { db: Arc::new(db), configured, is_loss, problems: Repeats::default() };
         storage.configure(config);
@@ -52,6 +61,34 @@ impl Storage {
     /// Whether samples may be missing that this store once acked.
     pub fn is_loss(&self) -> bool {
         self.is_loss
+    }
+
+    /// Notes whether writes are answered before they are synced from now on; durable on return. To be called before the
+    /// first of them, and once it is noted what the last ones mean to this store.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn begin(&self, sync: WalSync, env: &Env) -> Result<()> {
+        let ledger = env.ledger.clone();
+        on_disk(&*env.pool, move || match (sync, ledger.get(LEDGER_UNSYNCED)?) {
+            (WalSync::Interval, None) => ledger.put(LEDGER_UNSYNCED, &[]),
+            (WalSync::Group, Some(_)) => ledger.remove(LEDGER_UNSYNCED),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Ends in order: all that was acked is synced.
+    ///
+    /// # Errors
+    /// Those of [`Db::seal`], and when the ledger fails.
+    pub async fn seal(&self, env: &Env) -> Result<()> {
+        let (db, ledger) = (self.db.clone(), env.ledger.clone());
+        on_disk(&*env.pool, move || {
+            db.seal()?;
+            if ledger.get(LEDGER_UNSYNCED)?.is_some() { ledger.remove(LEDGER_UNSYNCED) } else { Ok(()) }
+        })
+        .await
     }
 
     /// The engine.

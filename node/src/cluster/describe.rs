@@ -110,8 +110,9 @@ impl Cluster {
         }
         if !self.is_sound() {
             found.push(
-                "this store may have lost samples that it acked (its log was damaged): it doesn't count for the \
-                 placements that were open then; `carillon node accept-loss` accepts that"
+                "this store may have lost samples that it acked (its log was damaged, or it ended out of order under \
+                 `wal.sync: interval`): it doesn't count for the placements that were open then; `carillon node \
+                 accept-loss` accepts that"
                     .to_owned(),
             );
         }

@@ -235,3 +235,32 @@ async fn a_document_older_than_the_ledgers_is_not_taken_from_a_restored_bucket()
     .await;
     node.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_acks_before_it_syncs_disclaims_after_an_end_out_of_order() {
+    let bucket = Arc::default();
+    let (mut places, [a, b, c]) = three(&bucket).await;
+    let seeds = [address(&a)];
+    b.stop().await.unwrap();
+    let disclaims = |node: &Node| {
+        let ring = node.cluster().describe_ring();
+        ring["problems"].to_string().contains("may have lost samples that it acked")
+    };
+    let interval = "wal: {sync: interval}\n";
+    // How it ran, whether it ended in order, and whether it then disclaims what is open.
+    for (before, in_order, expected) in [("", false, false), (interval, true, false), (interval, false, true)]
+    {
+        let b = places[1].try_start(&seeds, before).await.unwrap();
+        let cut_off = places[1].disk.fork();
+        b.stop().await.unwrap();
+        if !in_order {
+            places[1].disk = cut_off;
+        }
+        let b = places[1].try_start(&seeds, "").await.unwrap();
+        assert_eq!(disclaims(&b), expected, "{before:?}, in order: {in_order}");
+        b.stop().await.unwrap();
+    }
+    for node in [a, c] {
+        node.stop().await.unwrap();
+    }
+}

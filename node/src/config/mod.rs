@@ -89,7 +89,8 @@ options! {
         "http.stop_timeout" http_stop_timeout: Duration = Duration::from_s(10), reload;
 
         /// `group`: a write is answered after its `fdatasync`, shared by all that wait. `interval`: it is answered
-        /// at once, and a crash of the machine loses what came since the last sync.
+        /// at once, and an end out of order, of process or machine, loses what came since the last sync; in a cluster
+        /// such a store doesn't count for complete answers until its placements close or an operator accepts the loss.
         "wal.sync" wal_sync: WalSync = WalSync::Group, restart;
         /// Time between syncs under `interval`.
         "wal.sync_interval" wal_sync_interval: Duration = Duration::from_s(1), restart;
