@@ -220,70 +220,59 @@ impl Plan {
 
     /// Something happens to one machine.
     fn machine(&mut self, node: usize, at_ms: u64, end_ms: u64) {
-        match self.rng.random_range(0..12u8) {
-            0 => {
-                self.at(at_ms, Operation::Kill(node));
-                self.at(end_ms, Operation::Start(node));
-            }
+        let mut busy_until_ms = end_ms + 1;
+        let rng = &mut self.rng;
+        let episode = match rng.random_range(0..12u8) {
+            0 => vec![(at_ms, Operation::Kill(node)), (end_ms, Operation::Start(node))],
             1 | 2 => {
-                let operations = self.rng.random_range(0..60);
-                let cut_ms = at_ms + self.rng.random_range(1..1500);
-                self.at(at_ms, Operation::PowerFails(node, operations));
-                self.at(cut_ms, Operation::PowerCut(node));
-                self.at(end_ms.max(cut_ms + 1), Operation::Start(node));
+                let fails = Operation::PowerFails(node, rng.random_range(0..60));
+                let cut_ms = at_ms + rng.random_range(1..1500);
+                let start = (end_ms.max(cut_ms + 1), Operation::Start(node));
+                vec![(at_ms, fails), (cut_ms, Operation::PowerCut(node)), start]
             }
-            3 => {
-                self.at(at_ms, Operation::PowerCut(node));
-                self.at(end_ms, Operation::Start(node));
-            }
+            3 => vec![(at_ms, Operation::PowerCut(node)), (end_ms, Operation::Start(node))],
             // A crash loop: up for a moment each time.
             4 => {
-                let mut next_ms = at_ms;
-                for _ in 0..self.rng.random_range(2..8) {
-                    let operation = [Operation::Kill(node), Operation::PowerCut(node)];
-                    let operation = operation.choose(&mut self.rng).expect("there are two").clone();
-                    self.at(next_ms, operation);
-                    self.at(next_ms + 1, Operation::Start(node));
-                    next_ms += self.rng.random_range(2..1500);
+                let (mut episode, mut next_ms) = (Vec::new(), at_ms);
+                for _ in 0..rng.random_range(2..8) {
+                    let crash = [Operation::Kill(node), Operation::PowerCut(node)];
+                    episode.push((next_ms, crash.choose(rng).expect("there are two").clone()));
+                    episode.push((next_ms + 1, Operation::Start(node)));
+                    next_ms += rng.random_range(2..1500);
                 }
-                self.busy_until_ms[node] = next_ms;
-                return;
+                busy_until_ms = next_ms;
+                episode
             }
-            5 => self.at(at_ms, Operation::Restart(node)),
+            5 => vec![(at_ms, Operation::Restart(node))],
             6 => {
-                let bytes = self.rng.random_range(0..2_000_000);
-                self.at(at_ms, Operation::Full(node, bytes));
-                self.at(end_ms, Operation::Room(node));
+                let full = Operation::Full(node, rng.random_range(0..2_000_000));
+                vec![(at_ms, full), (end_ms, Operation::Room(node))]
             }
+            // The store stops; somebody looks after it.
             7 => {
-                let syncs = self.rng.random_range(0..20);
-                self.at(at_ms, Operation::FailSync(node, syncs));
-                // The store has stopped; somebody looks after it.
-                self.at(end_ms, Operation::Restart(node));
+                let fails = Operation::FailSync(node, rng.random_range(0..20));
+                vec![(at_ms, fails), (end_ms, Operation::Restart(node))]
             }
             8 => {
-                let operations = self.rng.random_range(0..100);
-                self.at(at_ms, Operation::FailIo(node, operations));
-                self.at(end_ms, Operation::Restart(node));
+                let fails = Operation::FailIo(node, rng.random_range(0..100));
+                vec![(at_ms, fails), (end_ms, Operation::Restart(node))]
             }
             9 => {
-                let wait_ms = self.rng.random_range(20..2000);
-                self.at(at_ms, Operation::SlowDisk(node, wait_ms));
-                self.at(end_ms, Operation::FastDisk(node));
+                let slow = Operation::SlowDisk(node, rng.random_range(20..2000));
+                vec![(at_ms, slow), (end_ms, Operation::FastDisk(node))]
             }
             10 if self.replacements > 0 => {
                 self.replacements -= 1;
-                self.at(at_ms, Operation::PowerCut(node));
-                self.at(end_ms, Operation::ReplaceDisk(node));
-                self.at(end_ms, Operation::Start(node));
+                let (replace, start) = (Operation::ReplaceDisk(node), Operation::Start(node));
+                vec![(at_ms, Operation::PowerCut(node)), (end_ms, replace), (end_ms, start)]
             }
             _ => {
-                let ahead_ms = self.rng.random_range(-300_000..300_000);
-                self.at(at_ms, Operation::Clock(node, ahead_ms));
-                self.at(end_ms, Operation::Clock(node, 0));
+                let wrong = Operation::Clock(node, rng.random_range(-300_000..300_000));
+                vec![(at_ms, wrong), (end_ms, Operation::Clock(node, 0))]
             }
-        }
-        self.busy_until_ms[node] = end_ms + 1;
+        };
+        self.operations.extend(episode);
+        self.busy_until_ms[node] = busy_until_ms;
     }
 
     /// All of them in order; the last one mends everything.
