@@ -389,6 +389,10 @@ impl<'a> Running<'a> {
             let machine = self.machines[index].clone();
             machine.mend_disk();
             machine.set_clock(0);
+            // A restart that the scenario asked for came too early, or met a process that was down.
+            if machine.was_struck() {
+                machine.ask_to_stop();
+            }
             self.start(index);
         }
     }

@@ -54,6 +54,8 @@ pub struct Machine {
     ahead_ms: Arc<AtomicI64>,
     rng: Arc<Mutex<StdRng>>,
     stop: Mutex<CancellationToken>,
+    /// Operations of the disk that had failed when the process was started.
+    struck_before: AtomicU64,
 }
 
 impl Machine {
@@ -73,6 +75,7 @@ impl Machine {
             ahead_ms: Arc::new(AtomicI64::new(0)),
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             stop: Mutex::default(),
+            struck_before: AtomicU64::new(0),
         })
     }
 
@@ -81,6 +84,7 @@ impl Machine {
     pub async fn run(self: Arc<Self>) {
         let stop = CancellationToken::new();
         *self.stop.lock() = stop.clone();
+        self.struck_before.store(self.disk.lock().struck(), Ordering::Relaxed);
         let started = match self.env() {
             Ok(env) => Node::start(self.config(), env).await.map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
@@ -137,6 +141,12 @@ impl Machine {
         self.disk.lock().clear_faults();
         self.set_room(None);
         self.set_disk_wait(None);
+    }
+
+    /// Whether the disk has failed the process since its start: its store may have stopped, which only another start
+    /// helps.
+    pub fn was_struck(&self) -> bool {
+        self.disk.lock().struck() > self.struck_before.load(Ordering::Relaxed)
     }
 
     /// Sets by how much the clock is ahead.

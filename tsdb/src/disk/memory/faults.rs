@@ -46,6 +46,7 @@ pub(super) enum Operation {
 pub(super) struct Faults {
     coming: Vec<Fault>,
     operations: u64,
+    struck: u64,
     powerless: bool,
 }
 
@@ -66,6 +67,10 @@ impl Faults {
 
     pub(super) fn operations(&self) -> u64 {
         self.operations
+    }
+
+    pub(super) fn struck(&self) -> u64 {
+        self.struck
     }
 
     /// Counts an operation; the error that it shall end with.
@@ -90,6 +95,7 @@ impl Faults {
             self.powerless |= lasting;
             lasting
         });
+        self.struck += u64::from(struck.is_some());
         struck.map_or(Ok(()), |errno| Err(errno.into()))
     }
 }

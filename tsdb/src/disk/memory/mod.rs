@@ -116,6 +116,11 @@ impl MemoryDisk {
         self.state.lock().faults.operations()
     }
 
+    /// Operations so far that a [`Fault`] has struck.
+    pub fn struck(&self) -> u64 {
+        self.state.lock().faults.struck()
+    }
+
     /// Bit rot: flips the bits of `mask` in one byte, on the disk and for every reader. Maps handed out before keep
     /// their bytes.
     ///
