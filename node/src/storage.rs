@@ -6,11 +6,12 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
 use tokio_util::sync::CancellationToken;
+use tsdb::chunk::Writes;
 use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Tenant, TenantSettings};
 use tsdb::model::TenantId;
 use tsdb::{Error, Result};
 
-use crate::config::{Bound, Config, Duration, WalSync};
+use crate::config::{Bound, ChunkEncoding, Config, Duration, WalSync};
 use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
 use crate::log::Repeats;
 use crate::metrics::at_scrape;
@@ -38,7 +39,11 @@ impl Storage {
     /// Those of [`Db::open`]; damage is none, and is logged.
     pub async fn open(config: &Config, env: &Env) -> Result<Self> {
         let (disk, now_ms, seed) = (env.disk.clone(), env.clock.now_ms(), env.seed);
-        let settings = DbSettings { tenant: settings_of(config, None), ..DbSettings::default() };
+        let writes = match config.chunk_encoding {
+            ChunkEncoding::Xor => Writes::Classic,
+            ChunkEncoding::Xor2 => Writes::WithStarts,
+        };
+        let settings = DbSettings { tenant: settings_of(config, None), writes, ..DbSettings::default() };
         let began = tokio::time::Instant::now();
         let (pool, ledger) = (env.pool.clone(), env.ledger.clone());
         let opened = on_disk(&*env.pool, move || {

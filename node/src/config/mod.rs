@@ -17,8 +17,8 @@ use declare::options;
 pub use describe::{arguments, reference, schema, to_yaml, values};
 pub use load::{Problem, Problems, Sources, Variables, load};
 pub use values::{
-    Address, Addresses, Bound, Duration, FilePath, Kind, LabelNames, LogFormat, LogLevel, OptionalAddress,
-    ReplicationFactor, Setting, Size, WalSync, parse_duration_ms,
+    Address, Addresses, Bound, ChunkEncoding, Duration, FilePath, Kind, LabelNames, LogFormat, LogLevel,
+    OptionalAddress, ReplicationFactor, Setting, Size, WalSync, parse_duration_ms,
 };
 
 /// The hosts that both ports bind by default: this machine alone, or every interface once there are others.
@@ -100,6 +100,10 @@ options! {
         /// Room in the data folder for blocks that were fetched from the bucket to answer questions; those that weren't
         /// asked for longest make way. A block that is larger can't be read.
         "storage.bucket_cache" bucket_cache: Size = Size::mib(10 << 10), restart;
+        /// `xor`: start times of samples are dropped, and every Prometheus and Thanos reads the blocks. `xor2`: they are
+        /// kept, and series that have any are written in an encoding that Prometheus reads from 3.14 on. The same on
+        /// all nodes, or replicas differ for ever.
+        "storage.chunk_encoding" chunk_encoding: ChunkEncoding = ChunkEncoding::Xor, restart;
         /// Time between rounds of cutting blocks, checkpoints and retention.
         "storage.maintenance_interval" maintenance_interval: Duration = Duration::from_s(1), reload;
 

@@ -413,6 +413,16 @@ words! {
 }
 
 words! {
+    /// How samples are encoded in memory and in blocks.
+    ChunkEncoding {
+        /// As every reader of blocks knows it; start times are dropped.
+        Xor = "xor",
+        /// Series with start times as Prometheus 3.14 writes them, all others as under `xor`.
+        Xor2 = "xor2",
+    }
+}
+
+words! {
     /// How log lines look.
     LogFormat {
         /// `key=value` pairs.

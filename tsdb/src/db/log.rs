@@ -9,7 +9,7 @@ use crate::head::coding::{Reader, put_varint};
 use crate::head::shard::Shard;
 use crate::model::TenantId;
 use crate::wal::record::exemplars::ExemplarsWriter;
-use crate::wal::record::floats::{FloatSample, FloatsWriter};
+use crate::wal::record::floats::FloatsWriter;
 use crate::wal::record::histograms::HistogramsWriter;
 use crate::wal::record::metadata::MetadataWriter;
 use crate::wal::record::series::SeriesWriter;
@@ -30,9 +30,7 @@ impl Buffers {
     /// Encodes everything but definitions.
     pub(super) fn encode(&mut self, log: &Log) {
         self.floats.clear();
-        for &(series, timestamp_ms, value) in &log.floats {
-            self.floats.push(FloatSample { series, timestamp_ms, start_ms: 0, value });
-        }
+        log.floats.iter().for_each(|sample| self.floats.push(*sample));
         self.histograms.clear();
         for (series, sample) in &log.histograms {
             let is_histogram = self.histograms.push(*series, sample);

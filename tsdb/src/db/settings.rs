@@ -1,5 +1,6 @@
 //! Settings of the engine: data, each documented here once.
 
+use crate::chunk::Writes;
 use crate::wal::WalSettings;
 
 /// Settings of a node's engine.
@@ -14,6 +15,8 @@ pub struct DbSettings {
     pub exemplars_max: usize,
     /// Metric families whose metadata is kept, per node; further families are refused until restart.
     pub metadata_max: usize,
+    /// Whether start times are kept, in encodings that not everybody reads, or dropped as samples come in.
+    pub writes: Writes,
     /// The write-ahead log.
     pub wal: WalSettings,
     /// What holds for tenants without settings of their own.
@@ -30,6 +33,7 @@ impl Default for DbSettings {
             checkpoint_bytes: 32 << 20,
             exemplars_max: 100_000,
             metadata_max: 20_000,
+            writes: Writes::default(),
             wal: WalSettings::default(),
             tenant: TenantSettings::default(),
         }

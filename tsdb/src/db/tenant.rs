@@ -211,7 +211,13 @@ impl Tenant {
             // Read under the lock: a cut raises it before it comes to this shard.
             let cut_until_ms = self.cut_until_ms.load(Ordering::Acquire);
             let segment = self.core.wal.segment();
-            let terms = Terms { tenant: self.index, bounds: *bounds, cut_until_ms, segment };
+            let terms = Terms {
+                tenant: self.index,
+                bounds: *bounds,
+                cut_until_ms,
+                segment,
+                writes: self.core.settings.writes,
+            };
             shard.append(terms, batch, order, outcomes, &mut log);
             if !log.is_empty() {
                 self.core.log(&mut shard, &self.id, segment, &mut log, &mut buffers)?;

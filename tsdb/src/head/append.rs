@@ -10,9 +10,10 @@ use super::reference::SeriesRef;
 use super::rule::TIMESTAMP_MS_MAX;
 use super::series::MemSeries;
 use super::shard::{LatePart, Shard};
-use crate::chunk::Decoder;
+use crate::chunk::{Decoder, Writes};
 use crate::db::{Append, Bounds, Exemplar, Metadata, Outcome};
 use crate::model::{Sample, Value, prefer};
+use crate::wal::record::floats::FloatSample;
 
 /// How far ahead of its append a series is fetched.
 const PREFETCH_SERIES: usize = 8;
@@ -24,7 +25,7 @@ const PREFETCH_CHUNKS: usize = 4;
 pub(crate) struct Log {
     /// Series whose labels the segment needs before their samples.
     pub(crate) definitions: Vec<SeriesRef>,
-    pub(crate) floats: Vec<(SeriesRef, i64, f64)>,
+    pub(crate) floats: Vec<FloatSample>,
     pub(crate) histograms: Vec<(SeriesRef, Sample)>,
     pub(crate) exemplars: Vec<(SeriesRef, Exemplar)>,
     pub(crate) metadata: Vec<Metadata>,
@@ -48,19 +49,22 @@ impl Log {
 
     /// Refs of all samples and exemplars.
     pub(crate) fn series(&self) -> impl Iterator<Item = SeriesRef> {
-        let floats = self.floats.iter().map(|(series, ..)| *series);
+        let floats = self.floats.iter().map(|sample| sample.series);
         let histograms = self.histograms.iter().map(|(series, _)| *series);
         floats.chain(histograms).chain(self.exemplars.iter().map(|(series, _)| *series))
     }
 
     /// Timestamps of all samples.
     pub(crate) fn timestamps_ms(&self) -> impl Iterator<Item = i64> {
-        self.floats.iter().map(|(_, t, _)| *t).chain(self.histograms.iter().map(|(_, s)| s.timestamp_ms))
+        self.floats.iter().map(|s| s.timestamp_ms).chain(self.histograms.iter().map(|(_, s)| s.timestamp_ms))
     }
 
     fn sample(&mut self, series: SeriesRef, sample: &Sample) {
         match &sample.value {
-            Value::Float(value) => self.floats.push((series, sample.timestamp_ms, *value)),
+            Value::Float(value) => {
+                let Sample { timestamp_ms, start_ms, .. } = *sample;
+                self.floats.push(FloatSample { series, timestamp_ms, start_ms, value: *value });
+            }
             _ => self.histograms.push((series, sample.clone())),
         }
     }
@@ -76,6 +80,8 @@ pub(crate) struct Terms {
     pub(crate) cut_until_ms: i64,
     /// The WAL segment that the log goes to.
     pub(crate) segment: u32,
+    /// Whether samples keep their start times.
+    pub(crate) writes: Writes,
 }
 
 impl Shard {
@@ -92,7 +98,12 @@ impl Shard {
         for (i, at) in order.iter().enumerate() {
             self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
             let append = &batch[*at as usize];
-            outcomes[*at as usize] = self.append_one(terms, append.series, &append.sample, log);
+            let Append { series, sample } = append;
+            outcomes[*at as usize] = if sample.start_ms != 0 && terms.writes == Writes::Classic {
+                self.append_one(terms, *series, &Sample { start_ms: 0, ..sample.clone() }, log)
+            } else {
+                self.append_one(terms, *series, sample, log)
+            };
         }
     }
 
@@ -170,10 +181,8 @@ impl Shard {
         let Some(series) = self.get(own) else { return Outcome::UnknownSeries };
         let timestamp_ms = sample.timestamp_ms;
         let is_newest = timestamp_ms > series.newest_ms;
-        // The open chunk keeps no start time, so it can't tell samples apart either.
-        let sample = Sample { start_ms: 0, ..sample.clone() };
         if !is_newest {
-            match self.compare(series, &sample) {
+            match self.compare(series, sample) {
                 Some(Ordering::Equal) => return Outcome::Duplicate,
                 Some(Ordering::Less) => return Outcome::Superseded,
                 Some(Ordering::Greater) | None => {}
@@ -192,7 +201,7 @@ impl Shard {
         }
         let slot = self.slot_of(own);
         let series = self.slots.get_mut(slot).expect("it was there a moment ago");
-        series.append_late(own, sample, &mut self.chunks);
+        series.append_late(own, sample.clone(), &mut self.chunks);
         Outcome::Stored
     }
 

@@ -40,6 +40,7 @@ impl OpenChunk {
     pub(crate) fn append(&mut self, sample: &Sample, seal: impl FnOnce(Finished<'_>)) {
         if let (Some(ChunkAppender::Xor(appender)), Value::Float(value)) = (&mut self.appender, &sample.value)
             && sample.timestamp_ms < self.cell_end_ms
+            && sample.start_ms == 0
             && appender.count() < CHUNK_SAMPLES_MAX
             && !self.pace.is_open()
         {
@@ -63,7 +64,9 @@ impl OpenChunk {
         }
         let mut reset = CounterReset::Unknown;
         if let Some(appender) = &mut self.appender {
-            if timestamp_ms < self.cell_end_ms && appender.count() < CHUNK_SAMPLES_MAX {
+            // The first start time begins a chunk that keeps it; one that does takes samples without.
+            let keeps = sample.start_ms == 0 || appender.encoding().has_starts();
+            if keeps && timestamp_ms < self.cell_end_ms && appender.count() < CHUNK_SAMPLES_MAX {
                 match appender.append(sample) {
                     Ok(()) => return,
                     Err(new) => reset = new.reset,
@@ -75,7 +78,8 @@ impl OpenChunk {
                 seal(finished);
             }
         }
-        self.appender = Some(ChunkAppender::start(Writes::Classic, sample, reset));
+        let writes = if sample.start_ms == 0 { Writes::Classic } else { Writes::WithStarts };
+        self.appender = Some(ChunkAppender::start(writes, sample, reset));
         self.min_ms = timestamp_ms;
         self.cell_end_ms = self.pace.cell_end_ms(timestamp_ms);
     }

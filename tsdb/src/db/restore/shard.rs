@@ -13,6 +13,7 @@ use super::super::maintain::ShardFiles;
 use super::super::settings::DbSettings;
 use super::super::types::{Append, Bounds};
 use super::by_label::ByLabel;
+use crate::chunk::Writes;
 use crate::disk::Disk;
 use crate::head::append::Terms;
 use crate::head::checkpoint::Checkpoint;
@@ -162,7 +163,9 @@ impl RestoringShard {
         }
         if !batch.is_empty() {
             let cut_until_ms = self.cut_until_ms.get(&tenant).copied().unwrap_or(known.cut_until_ms);
-            let terms = Terms { tenant, bounds: Bounds::ALL, cut_until_ms, segment: 0 };
+            // What the WAL has was kept when it came.
+            let writes = Writes::WithStarts;
+            let terms = Terms { tenant, bounds: Bounds::ALL, cut_until_ms, segment: 0, writes };
             self.samples += batch.len() as u64;
             self.orphans += shard.replay(terms, batch);
         }

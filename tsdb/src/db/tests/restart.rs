@@ -7,9 +7,11 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
+use crate::chunk::Writes;
 use crate::disk::Fault;
 use crate::files::WalFile;
 use crate::model::{IntHistogram, Value};
+use crate::select::Series;
 use crate::workers::Workers;
 
 /// Runs tasks from the last to the first, each on a thread of its own.
@@ -159,4 +161,84 @@ fn rot_of_what_was_synced_is_a_loss() {
     let segment = WalFile::Segment(1).path(Path::new(files::WAL_DIR));
     disk.flip(&segment, 70, 1).unwrap();
     assert!(open(&disk).1.is_loss());
+}
+
+/// Samples with start times, floats and histograms, in order and late, over a checkpoint, a crash and a cut.
+#[test]
+fn start_times_are_kept_only_where_they_are_to_be_and_survive_everything() {
+    for writes in [Writes::Classic, Writes::WithStarts] {
+        let disk = Arc::new(MemoryDisk::new());
+        let settings = || DbSettings { writes, ..settings() };
+        let reopen = || Db::open(disk.clone(), settings(), BASE_MS, 7, &Inline).unwrap().0;
+        let mut db = reopen();
+        let mut sent = Vec::new();
+        for step in 0..100i64 {
+            let timestamp_ms = BASE_MS + step * 60_000;
+            // Unknown at first, and now and then later; the first series never has one.
+            let start_ms =
+                |i: usize| if i == 0 || step < 20 || step % 7 == 0 { 0 } else { BASE_MS - 1 - step / 30 };
+            let histogram =
+                IntHistogram { count: step as u64, zero_count: step as u64, ..IntHistogram::default() };
+            let values = [Value::Float(0.0), Value::Float(step as f64), Value::Int(Arc::new(histogram))];
+            let samples: Vec<_> = values
+                .into_iter()
+                .enumerate()
+                .map(|(i, value)| (i, Sample { timestamp_ms, start_ms: start_ms(i), value }))
+                .collect();
+            let tenant = db.tenant(&id()).unwrap();
+            // Every fifth comes late.
+            let samples = if step % 5 == 3 {
+                sent.push(samples);
+                continue;
+            } else {
+                samples
+            };
+            append(&tenant, &samples).unwrap();
+            sent.push(samples.clone());
+            let (again, _) = append(&tenant, &samples).unwrap();
+            assert!(again.iter().all(|outcome| *outcome == Outcome::Duplicate));
+            if step == 50 {
+                db.seal().unwrap();
+                drop(tenant);
+                db = reopen();
+            }
+        }
+        let tenant = db.tenant(&id()).unwrap();
+        for samples in sent.iter().skip(3).step_by(5) {
+            append(&tenant, samples).unwrap();
+        }
+        db.commit().unwrap();
+        // When a histogram's counts were reset is told by its neighbours: only the number counts.
+        let shown = |sample: &Sample| {
+            let number = match &sample.value {
+                Value::Float(value) => *value,
+                Value::Int(histogram) => histogram.count as f64,
+                Value::Histogram(histogram) => histogram.count,
+            };
+            (sample.timestamp_ms, sample.start_ms, number)
+        };
+        let kept = |(timestamp_ms, start_ms, number)| match writes {
+            Writes::Classic => (timestamp_ms, 0, number),
+            Writes::WithStarts => (timestamp_ms, start_ms, number),
+        };
+        let wanted: Vec<Vec<_>> =
+            (0..3).map(|i| sent.iter().map(|step| kept(shown(&step[i].1))).collect()).collect();
+        let stored = |db: &Db| {
+            let select =
+                Select { matchers: vec![Matcher::equal("__name__", "m")], range_ms: ALL_TIMES, shard: None };
+            let mut found = db.tenant(&id()).unwrap().select(&select).unwrap();
+            found.sort_by(|a, b| a.labels.cmp(&b.labels));
+            let samples = |series: &Series| series.samples().unwrap().iter().map(shown).collect::<Vec<_>>();
+            found.iter().map(samples).collect::<Vec<_>>()
+        };
+        assert_eq!(stored(&db), wanted, "{writes:?}");
+        drop(db);
+        db = reopen();
+        assert_eq!(stored(&db), wanted, "{writes:?}, after a restart");
+        // The first notes what there is; an hour later it is cut.
+        db.maintain(BASE_MS + 3 * HOUR_MS).unwrap();
+        db.maintain(BASE_MS + 48 * HOUR_MS).unwrap();
+        assert!(!db.local_blocks().is_empty());
+        assert_eq!(stored(&db), wanted, "{writes:?}, from a block");
+    }
 }
