@@ -10,6 +10,13 @@ pub mod prometheus {
     include!("generated/prometheus.rs");
 }
 
+/// Prometheus's remote write 2.0.
+#[allow(missing_docs, clippy::all, reason = "generated; the .proto file has the comments")]
+#[rustfmt::skip]
+pub mod prometheus_v2 {
+    include!("generated/io.prometheus.write.v2.rs");
+}
+
 /// What nodes say to each other on the peer port.
 #[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated; the .proto files have the comments")]
 #[allow(clippy::needless_pass_by_value, clippy::semicolon_if_nothing_returned, reason = "generated")]

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 /// Below `proto/`. A further file is named here and its module in `src/lib.rs`.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "prometheus/remote_write.proto",
+    "prometheus/remote_write_v2.proto",
     "peer/membership.proto",
     "peer/read.proto",
     "peer/repair.proto",
     "peer/write.proto",
 ];
 /// One a package, below `src/generated/`.
-const MODULES: [&str; 5] = [
+const MODULES: [&str; 6] = [
     "prometheus.rs",
+    "io.prometheus.write.v2.rs",
     "carillon.peer.membership.v1.rs",
     "carillon.peer.read.v1.rs",
     "carillon.peer.repair.v1.rs",

@@ -16,6 +16,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http_body_util::BodyExt as _;
+use tsdb::model::TenantId;
 
 use super::error::{ApiError, Kind, RETRY_AFTER_S};
 use super::params::Tenant;
@@ -49,26 +50,54 @@ async fn write(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, WriteError> {
-    check_remote_write_headers(&headers)?;
+    let message = Message::of(&headers)?;
+    let (report, result) = match take_remote_write(&app, &id, message, &headers, body).await {
+        Ok(taken) => finish(&app, taken).await,
+        Err(error) => (Report::default(), Err(error)),
+    };
+    let mut response = result.map_or_else(IntoResponse::into_response, IntoResponse::into_response);
+    if message == Message::V2 {
+        let samples = report.stored + report.known - report.histograms;
+        let written = [samples, report.histograms, report.exemplars];
+        for (name, count) in WRITTEN.into_iter().zip(written) {
+            response.headers_mut().insert(name, HeaderValue::from(count));
+        }
+    }
+    Ok(response)
+}
+
+async fn take_remote_write(
+    app: &Arc<App>,
+    id: &TenantId,
+    message: Message,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Taken, WriteError> {
     let config = app.config.load_full();
-    let (body, mut held) = read_body(&app, &config, &headers, body).await?;
-    let declared = remote_write::declared_bytes(&body, config.http_max_decompressed_body.as_usize())?;
+    let (body, mut held) = read_body(app, &config, headers, body).await?;
+    let most = config.http_max_decompressed_body.as_usize();
+    let declared = remote_write::declared_bytes(&body, most)?;
     if !held.grow(declared) {
         return Err(WriteError::Busy);
     }
-    let tenant = app.tenant(&id)?;
+    let tenant = app.tenant(id)?;
     let now_ms = app.env.clock.now_ms();
     let small = declared <= INLINE_BYTES_MAX;
     let intake = Intake { app: app.clone(), config, tenant, now_ms, parse_labels: labels::from_remote_write };
     let work = move || {
-        intake.take(held, |intake, plain, batch, _| {
+        intake.take(held, |intake, plain, batch, held| {
             remote_write::decompress(&body, declared, plain)?;
-            Ok(remote_write::decode(plain, &intake.app.hasher, batch)
-                .map_err(remote_write::BodyError::from)?)
+            let hasher = &intake.app.hasher;
+            match message {
+                Message::V1 => {
+                    remote_write::decode(plain, hasher, batch).map_err(remote_write::BodyError::from)?;
+                }
+                Message::V2 => remote_write::v2::decode(plain, most, hasher, batch)?,
+            }
+            if held.grow(batch.gathered.len()) { Ok(()) } else { Err(WriteError::Busy) }
         })
     };
-    let taken = if small { work() } else { on_cores(&*app.env.pool, true, work).await }?;
-    answer(&app, taken).await
+    if small { work() } else { on_cores(&*app.env.pool, true, work).await }
 }
 
 async fn import(
@@ -99,7 +128,7 @@ async fn import(
         })
     };
     let taken = on_cores(&*app.env.pool, true, work).await?;
-    answer(&app, taken).await
+    finish(&app, taken).await.1.map(IntoResponse::into_response)
 }
 
 /// Everything about a request that isn't its body.
@@ -154,47 +183,78 @@ impl Intake {
     }
 }
 
-/// Waits until what was stored is safe, and says what wasn't stored.
-async fn answer(app: &App, taken: Taken) -> Result<Response, WriteError> {
+/// Waits until what was stored is safe, and says what became of it.
+async fn finish(app: &App, taken: Taken) -> (Report, Result<StatusCode, WriteError>) {
     let report = match taken {
         Taken::Alone(report) => {
             app.metrics.received(&report);
-            app.committer.wait(report.position).await?;
+            if let Err(error) = app.committer.wait(report.position).await {
+                return (Report::default(), Err(error.into()));
+            }
             report
         }
-        Taken::Begun(replicator, begun) => {
-            let report = replicator.finish(begun, &app.committer).await?;
-            app.metrics.received(&report);
-            report
-        }
+        Taken::Begun(replicator, begun) => match replicator.finish(begun, &app.committer).await {
+            Ok(report) => {
+                app.metrics.received(&report);
+                report
+            }
+            Err(mut error) => return (std::mem::take(&mut *error.report), Err(error.into())),
+        },
     };
+    let result = judge(&report);
+    (report, result)
+}
+
+/// What the sender is told of a write that came to its end.
+fn judge(report: &Report) -> Result<StatusCode, WriteError> {
     let limited = report.refused_for(Reason::SeriesLimit);
     let others = report.refused() - limited;
     let rest = |count: u64| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-    match (report.limited, report.first) {
+    match (&report.limited, &report.first) {
         (Some(first), _) => Err(WriteError::Limited(format!("{first}{}", rest(limited + others)))),
         (None, Some(first)) => Err(WriteError::Refused(format!("{first}{}", rest(others)))),
-        (None, None) => Ok(StatusCode::NO_CONTENT.into_response()),
+        (None, None) => Ok(StatusCode::NO_CONTENT),
     }
 }
 
-fn check_remote_write_headers(headers: &HeaderMap) -> Result<(), WriteError> {
-    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?").to_ascii_lowercase());
-    if let Some(encoding) = text(CONTENT_ENCODING)
-        && encoding != "snappy"
-    {
-        return Err(WriteError::Unsupported(format!("content encoding {encoding:?} isn't snappy")));
-    }
-    let Some(kind) = text(CONTENT_TYPE) else { return Ok(()) };
-    let mut parts = kind.split(';').map(str::trim);
-    let is_protobuf = parts.next() == Some("application/x-protobuf");
-    let message = parts.find_map(|p| p.strip_prefix("proto=")).unwrap_or("prometheus.writerequest");
-    if is_protobuf && message == "prometheus.writerequest" {
-        Ok(())
-    } else {
-        Err(WriteError::Unsupported(format!(
-            "content type {kind:?} isn't application/x-protobuf of prometheus.WriteRequest (remote write 1.0)"
-        )))
+/// Where answers to remote write 2.0 tell how many samples, histograms and exemplars are stored.
+const WRITTEN: [&str; 3] = [
+    "x-prometheus-remote-write-samples-written",
+    "x-prometheus-remote-write-histograms-written",
+    "x-prometheus-remote-write-exemplars-written",
+];
+
+/// Which remote write a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    /// `prometheus.WriteRequest`.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
+}
+
+impl Message {
+    /// By the headers alone, as the specification demands.
+    fn of(headers: &HeaderMap) -> Result<Self, WriteError> {
+        let text =
+            |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?").to_ascii_lowercase());
+        if let Some(encoding) = text(CONTENT_ENCODING)
+            && encoding != "snappy"
+        {
+            return Err(WriteError::Unsupported(format!("content encoding {encoding:?} isn't snappy")));
+        }
+        let Some(kind) = text(CONTENT_TYPE) else { return Ok(Self::V1) };
+        let mut parts = kind.split(';').map(str::trim);
+        let is_protobuf = parts.next() == Some("application/x-protobuf");
+        let message = parts.find_map(|p| p.strip_prefix("proto=")).map(|name| name.trim_matches('"'));
+        match message {
+            None | Some("prometheus.writerequest") if is_protobuf => Ok(Self::V1),
+            Some("io.prometheus.write.v2.request") if is_protobuf => Ok(Self::V2),
+            _ => Err(WriteError::Unsupported(format!(
+                "content type {kind:?} isn't application/x-protobuf of prometheus.WriteRequest (remote write 1.0) \
+                 or io.prometheus.write.v2.Request (2.0)"
+            ))),
+        }
     }
 }
 
@@ -349,7 +409,9 @@ impl From<tsdb::Error> for WriteError {
 impl From<remote_write::BodyError> for WriteError {
     fn from(error: remote_write::BodyError) -> Self {
         match error {
-            remote_write::BodyError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            remote_write::BodyError::TooLarge { .. } | remote_write::BodyError::Spelled { .. } => {
+                Self::TooLarge(error.to_string())
+            }
             _ => Self::Broken(error.to_string()),
         }
     }

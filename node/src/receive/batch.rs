@@ -27,6 +27,23 @@ pub struct Batch {
     pub metadata: Vec<Metadata>,
     /// Parts that can't be stored; the rest is.
     pub refused: Vec<Refused>,
+    /// For the decoder of remote write 2.0: where in the body each symbol begins and ends.
+    pub symbols: Vec<(u32, u32)>,
+    /// For it, too: what series say of their families.
+    pub families: Vec<Family>,
+}
+
+/// What a series of remote write 2.0 says of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Where in the body the family's name begins and ends.
+    pub name: (u32, u32),
+    /// The number of its type.
+    pub kind: u8,
+    /// Which symbol is the help text.
+    pub help: u32,
+    /// Which symbol is the unit.
+    pub unit: u32,
 }
 
 /// A part of a request that can't be stored.
@@ -34,6 +51,8 @@ pub struct Batch {
 pub struct Refused {
     /// The index of its series, where it has one.
     pub series: Option<u32>,
+    /// How many samples it stands for.
+    pub count: u64,
     /// Why, for the sender to read.
     pub why: String,
 }
@@ -49,11 +68,16 @@ pub enum Raw {
 
 /// Batches with more room than this aren't kept for the next request.
 const KEPT_ITEMS_MAX: usize = 100_000;
+/// The same for bytes of labels that had to be put together.
+const KEPT_GATHERED_BYTES_MAX: usize = 4 << 20;
 
 impl Batch {
     /// Empties the batch, keeping its memory unless one huge request made it huge.
     pub fn clear(&mut self) {
-        if self.appends.capacity() > KEPT_ITEMS_MAX || self.keys.capacity() > KEPT_ITEMS_MAX {
+        let items = [self.appends.capacity(), self.keys.capacity(), self.symbols.capacity()];
+        if items.iter().any(|items| *items > KEPT_ITEMS_MAX)
+            || self.gathered.capacity() > KEPT_GATHERED_BYTES_MAX
+        {
             *self = Self::default();
             return;
         }
@@ -65,6 +89,8 @@ impl Batch {
         self.exemplars.clear();
         self.metadata.clear();
         self.refused.clear();
+        self.symbols.clear();
+        self.families.clear();
     }
 
     /// Adds a series and returns its index.
@@ -81,6 +107,11 @@ impl Batch {
     pub fn push_sample(&mut self, owner: u32, sample: Sample) {
         self.appends.push(Append { series: SeriesRef::NONE, sample });
         self.owners.push(owner);
+    }
+
+    /// Notes a part of the series with index `owner` that can't be stored.
+    pub fn refuse(&mut self, owner: u32, why: String) {
+        self.refused.push(Refused { series: Some(owner), count: 1, why });
     }
 
     /// A series' raw labels.

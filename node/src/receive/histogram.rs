@@ -40,6 +40,7 @@ pub fn decode(bytes: &[u8]) -> Result<Result<Sample, String>, Malformed> {
             }
             15 => raw.timestamp_ms = field.varint()? as i64,
             16 => field.doubles(|v| raw.custom_values.push(v))?,
+            17 => raw.start_ms = field.varint()? as i64,
             _ => {}
         }
     }
@@ -60,6 +61,8 @@ struct Fields {
     negative: Side,
     reset: CounterReset,
     timestamp_ms: i64,
+    /// Only in those of remote write 2.0.
+    start_ms: i64,
     custom_values: Vec<f64>,
 }
 
@@ -85,7 +88,7 @@ fn span(bytes: &[u8]) -> Result<Span, Malformed> {
 
 impl Fields {
     fn into_sample(self) -> Result<Sample, String> {
-        let timestamp_ms = self.timestamp_ms;
+        let (timestamp_ms, start_ms) = (self.timestamp_ms, self.start_ms);
         let value = if self.is_float {
             let counts = |side: &Side| side.counts.clone();
             let (positive, negative) = (counts(&self.positive), counts(&self.negative));
@@ -96,7 +99,7 @@ impl Fields {
             let (count, zero) = (self.count_int, self.zero_int);
             Value::Int(Arc::new(self.histogram(count, zero, positive, negative, check_int)?))
         };
-        Ok(Sample { timestamp_ms, start_ms: 0, value })
+        Ok(Sample { timestamp_ms, start_ms, value })
     }
 
     fn histogram<C: Count>(

@@ -8,7 +8,7 @@
 //! Good samples are stored even if others are refused: the sender can't know which, and mustn't lose them.
 
 use tsdb::db::{Append, Bounds, Outcome, SeriesRef, Tenant};
-use tsdb::model::Labels;
+use tsdb::model::{Labels, Sample, Value};
 use tsdb::wal::WalPosition;
 use tsdb::{Error, Result};
 
@@ -74,6 +74,8 @@ pub struct Report {
     pub stored: u64,
     /// Samples that were there already, or lost against another value of their time: successes.
     pub known: u64,
+    /// How many of both are histograms.
+    pub histograms: u64,
     /// Exemplars taken.
     pub exemplars: u64,
     /// Refusals by reason, as [`Reason::ALL`] orders them.
@@ -88,6 +90,13 @@ impl Report {
     /// All refusals.
     pub fn refused(&self) -> u64 {
         self.refused.iter().sum()
+    }
+
+    /// Counts a sample that is stored now, or was before.
+    pub(super) fn take(&mut self, sample: &Sample, is_new: bool) {
+        let count = if is_new { &mut self.stored } else { &mut self.known };
+        *count += 1;
+        self.histograms += u64::from(!matches!(sample.value, Value::Float(_)));
     }
 
     /// How many were refused for this reason.
@@ -172,7 +181,7 @@ pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -
 /// Counts the parts that couldn't be decoded.
 pub(super) fn refuse_undecoded(request: &Request<'_>, batch: &Batch, report: &mut Report) {
     for refused in &batch.refused {
-        report.refuse(Reason::Invalid, 1, || match refused.series {
+        report.refuse(Reason::Invalid, refused.count, || match refused.series {
             Some(series) => format!("{}: {}", describe(request, batch, series), refused.why),
             None => refused.why.clone(),
         });
@@ -288,12 +297,8 @@ fn append_again(
 fn tally(request: &Request<'_>, batch: &Batch, outcomes: &[Outcome], report: &mut Report) {
     for (at, outcome) in outcomes.iter().enumerate() {
         let reason = match outcome {
-            Outcome::Stored => {
-                report.stored += 1;
-                continue;
-            }
-            Outcome::Duplicate | Outcome::Superseded => {
-                report.known += 1;
+            Outcome::Stored | Outcome::Duplicate | Outcome::Superseded => {
+                report.take(&batch.appends[at].sample, *outcome == Outcome::Stored);
                 continue;
             }
             // Refused when it couldn't be interned again.

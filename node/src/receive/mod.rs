@@ -3,7 +3,7 @@
 //! | module | step |
 //! |---|---|
 //! | [`budget`] | bytes of requests in work are bounded |
-//! | [`remote_write`], [`text`] | a body becomes a [`batch::Batch`], zero-copy, no label parsed |
+//! | [`remote_write`], [`text`] | a body becomes a [`batch::Batch`], no label parsed |
 //! | [`ingest`] | look-up, validation of what is new, append, and what was refused |
 //! | [`committer`] | many requests wait for one `fdatasync` |
 //! | [`replicate`] | the same, on all replicas of each series |

@@ -1,4 +1,4 @@
-//! Remote write 1.0: from a body to a batch, without parsing a label.
+//! Remote write: from a body to a batch, without parsing a label. Here is 1.0; 2.0 is in [`v2`].
 //!
 //! 1. The declared length is judged before anything is allocated, then snappy decompresses into a kept buffer.
 //! 2. One pass over the message: per series the raw bytes of its labels are hashed as they are (they stand in one
@@ -8,9 +8,11 @@
 use tsdb::db::{Exemplar, Metadata};
 use tsdb::model::{Sample, Value};
 
-use super::batch::{Batch, Raw, Refused, SeriesHasher};
+use super::batch::{Batch, Raw, SeriesHasher};
 use super::wire::{Malformed, Reader};
 use super::{histogram, labels};
+
+pub mod v2;
 
 /// Why a body isn't a request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,14 @@ pub enum BodyError {
     TooLarge {
         /// What it says.
         declared: usize,
+        /// What is allowed.
+        most: usize,
+    },
+    /// Labels that stand for more than is allowed.
+    #[error(
+        "the symbols that the message refers to have more than {most} bytes (http.max_decompressed_body)"
+    )]
+    Spelled {
         /// What is allowed.
         most: usize,
     },
@@ -98,7 +108,7 @@ fn series_into(
             3 => exemplar_into(field.bytes()?, owner, batch)?,
             4 => match histogram::decode(field.bytes()?)? {
                 Ok(sample) => batch.push_sample(owner, sample),
-                Err(why) => batch.refused.push(Refused { series: Some(owner), why }),
+                Err(why) => batch.refuse(owner, why),
             },
             _ => {}
         }
@@ -130,18 +140,20 @@ fn gather(bytes: &[u8], gathered: &mut Vec<u8>) -> Result<std::ops::Range<u32>, 
     Ok(position(start)?..position(gathered.len())?)
 }
 
+/// One message `Sample`; start times are only in those of 2.0.
 #[inline]
 fn sample(bytes: &[u8]) -> Result<Sample, Malformed> {
-    let (mut value, mut timestamp_ms) = (0.0, 0);
+    let (mut value, mut timestamp_ms, mut start_ms) = (0.0, 0, 0);
     let mut fields = Reader::new(bytes);
     while let Some((number, field)) = fields.field()? {
         match number {
             1 => value = field.double()?,
             2 => timestamp_ms = field.varint()? as i64,
+            3 => start_ms = field.varint()? as i64,
             _ => {}
         }
     }
-    Ok(Sample { timestamp_ms, start_ms: 0, value: Value::Float(value) })
+    Ok(Sample { timestamp_ms, start_ms, value: Value::Float(value) })
 }
 
 fn exemplar_into(bytes: &[u8], owner: u32, batch: &mut Batch) -> Result<(), Malformed> {
@@ -169,7 +181,7 @@ fn exemplar_into(bytes: &[u8], owner: u32, batch: &mut Batch) -> Result<(), Malf
     }
     match labels::of_exemplar(pairs) {
         Ok(labels) => batch.exemplars.push((owner, Exemplar { timestamp_ms, value, labels })),
-        Err(why) => batch.refused.push(Refused { series: Some(owner), why }),
+        Err(why) => batch.refuse(owner, why),
     }
     Ok(())
 }

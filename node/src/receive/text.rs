@@ -44,7 +44,11 @@ pub fn decode(body: &[u8], format: Format, now_ms: i64, hasher: &SeriesHasher, b
             _ => sample_into(line, start, format, now_ms, hasher, batch),
         };
         if let Err(why) = taken {
-            batch.refused.push(Refused { series: None, why: format!("line {}: {why}", number + 1) });
+            batch.refused.push(Refused {
+                series: None,
+                count: 1,
+                why: format!("line {}: {why}", number + 1),
+            });
         }
     }
     families.finish(&mut batch.metadata);

@@ -18,6 +18,9 @@ pub enum Malformed {
     /// A known field has another type.
     #[error("a field has the wrong type")]
     Type,
+    /// Remote write 2.0: what stands for "nothing" isn't there.
+    #[error("the first symbol isn't empty")]
+    Symbols,
     /// More of something than is allowed.
     #[error("the message holds too many parts")]
     TooMany,
@@ -96,6 +99,17 @@ impl<'a> Field<'a> {
 /// `sint32` and `sint64`: small negative numbers as small varints.
 pub fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// Appends a number in groups of seven bits, the lowest first.
+#[inline]
+pub fn put_varint(out: &mut Vec<u8>, value: u64) {
+    let mut rest = value;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
 }
 
 /// A cursor over one message.
@@ -206,21 +220,12 @@ mod tests {
 
     use super::*;
 
-    fn encoded(mut value: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value >= 0x80 {
-            bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
-    }
-
     proptest! {
         #[test]
         fn varints_read_back(value: u64, shift in 0..64u32, padding in 0..10usize) {
             let value = value >> shift;
-            let mut bytes = encoded(value);
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
             let length = bytes.len();
             bytes.resize(length + padding, 0xff);
             let mut reader = Reader::new(&bytes);

@@ -8,6 +8,7 @@ mod replicas;
 mod status;
 mod upload;
 mod write;
+mod write_v2;
 
 use std::sync::Arc;
 

@@ -162,7 +162,7 @@ async fn other_kinds_of_bodies_are_named() {
         [("content-encoding", "snappy"), ("content-type", "application/json")],
         [
             ("content-encoding", "snappy"),
-            ("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+            ("content-type", "application/x-protobuf;proto=io.prometheus.write.v3.Request"),
         ],
     ] {
         let answer = node.post("/api/v1/write", &headers, vec![0]).await;

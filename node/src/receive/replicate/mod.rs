@@ -82,8 +82,12 @@ pub trait Membership: Send + Sync + 'static {
 
 /// A write without its quorum: which ranges and which peers, for the sender to log and try again.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NoQuorum(String);
+#[error("{why}")]
+pub struct NoQuorum {
+    why: String,
+    /// What became of the samples that have theirs.
+    pub report: Box<Report>,
+}
 
 /// A slow peer may keep this part of the bytes that requests may hold together: others go on beside it.
 const QUEUE_SHARE: usize = 4;
@@ -311,7 +315,9 @@ impl Replicator {
             }
             begun = self.begin_round(&round.content.clone(), begun.deadline);
         }
-        Err(NoQuorum(begun.round.no_quorum()))
+        let round = &begun.round;
+        let report = Box::new(report(round, &round.fates()));
+        Err(NoQuorum { why: round.no_quorum(), report })
     }
 
     /// Until everything is decided, or time is over.
@@ -413,7 +419,7 @@ fn leave_out_refused(local: &Local, places: &mut [Vec<Place>], items: usize) {
     }
 }
 
-/// What the sender is told, when nothing is open.
+/// What the sender is told; what is open counts for nothing.
 fn report(round: &Round, fates: &[Fate]) -> Report {
     let content = &*round.content;
     let mut report = Report::default();
@@ -421,8 +427,9 @@ fn report(round: &Round, fates: &[Fate]) -> Report {
     let samples = content.batch.appends.len();
     for (item, fate) in fates.iter().enumerate() {
         match fate {
-            Fate::Safe { is_new: true } if item < samples => report.stored += 1,
-            Fate::Safe { is_new: false } if item < samples => report.known += 1,
+            Fate::Safe { is_new } if item < samples => {
+                report.take(&content.batch.appends[item].sample, *is_new);
+            }
             Fate::Safe { .. } => {
                 report.exemplars += u64::from(item < samples + content.batch.exemplars.len());
             }

@@ -3,6 +3,7 @@
 mod answers;
 mod blocks;
 pub mod stage;
+mod write_v2;
 
 use std::path::Path;
 

@@ -1,0 +1,333 @@
+//! Remote write 2.0: from a body to a batch. Strings stand once in a table, and everything else refers to them.
+//!
+//! 1. One pass finds the table, wherever in the message its parts are: only offsets are noted.
+//! 2. A second pass reads the series. Labels are spelled out one behind the other as remote write 1.0 has them, so that
+//!    they have the same key whichever way they come, and are parsed by the same code if they are new. What is spelled
+//!    out is bounded: a few bytes of references may stand for many of text.
+//! 3. What families say of themselves comes with every series, and is kept once.
+//!
+//! A series that refers to nothing, or breaks another rule of the format, is refused by itself; the others are taken.
+
+use tsdb::db::{Exemplar, Metadata};
+
+use super::{BodyError, KINDS, sample};
+use crate::receive::batch::{Batch, Family, Raw, Refused, SeriesHasher};
+use crate::receive::wire::{Malformed, Reader, put_varint};
+use crate::receive::{histogram, labels};
+
+/// The symbol that stands for "nothing".
+const NOTHING: u64 = 0;
+
+/// Room that a label takes besides its texts: tags and lengths, at most.
+const LABEL_FRAME_BYTES: usize = 3 * (1 + 5);
+
+/// Decodes a message `io.prometheus.write.v2.Request` into `batch`. Symbols' offsets and labels, spelled out, may take
+/// `most` bytes.
+///
+/// # Errors
+/// When the message is broken or too large; the batch is then of no use.
+pub fn decode(plain: &[u8], most: usize, hasher: &SeriesHasher, batch: &mut Batch) -> Result<(), BodyError> {
+    let room = Room { left: most.min(u32::MAX as usize), most };
+    let mut decoder = Decoder { plain, hasher, batch, room };
+    decoder.symbols()?;
+    let mut request = Reader::new(plain);
+    let mut index = 0;
+    while let Some((number, field)) = request.field()? {
+        if number == 5 {
+            decoder.series(index, field.bytes()?)?;
+            index += 1;
+        }
+    }
+    decoder.families()
+}
+
+/// Bytes that may still be spelled out.
+struct Room {
+    left: usize,
+    most: usize,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.left = self.left.checked_sub(bytes).ok_or(BodyError::Spelled { most: self.most })?;
+        Ok(())
+    }
+}
+
+struct Decoder<'a> {
+    plain: &'a [u8],
+    hasher: &'a SeriesHasher,
+    batch: &'a mut Batch,
+    room: Room,
+}
+
+/// What a series refers to, in the order of its fields.
+#[derive(Default)]
+struct Parts {
+    floats: u64,
+    histograms: u64,
+    exemplars: u64,
+    /// Which symbol is the metric's name.
+    metric: Option<u64>,
+    kind: u64,
+    help: u64,
+    unit: u64,
+    /// Of all samples that have none of their own: where drafts of the format up to 2.0-rc.3 put it.
+    start_ms: i64,
+}
+
+impl<'a> Decoder<'a> {
+    /// Notes where each symbol is.
+    fn symbols(&mut self) -> Result<(), BodyError> {
+        let mut request = Reader::new(self.plain);
+        while let Some((number, field)) = request.field()? {
+            if number != 4 {
+                continue;
+            }
+            let symbol = field.bytes()?;
+            if self.batch.symbols.is_empty() && !symbol.is_empty() {
+                return Err(Malformed::Symbols.into());
+            }
+            self.room.take(size_of::<(u32, u32)>())?;
+            let end = request.position();
+            self.batch.symbols.push(((end - symbol.len()) as u32, end as u32));
+        }
+        Ok(())
+    }
+
+    /// A symbol's text, or why there is none.
+    fn symbol(&self, reference: u64) -> Result<&'a [u8], String> {
+        let at = usize::try_from(reference).ok().and_then(|at| self.batch.symbols.get(at));
+        let (start, end) = at.ok_or_else(|| {
+            format!("it refers to symbol {reference}, but there are {}", self.batch.symbols.len())
+        })?;
+        Ok(&self.plain[*start as usize..*end as usize])
+    }
+
+    /// The message `TimeSeries` that comes `index`th.
+    fn series(&mut self, index: usize, bytes: &[u8]) -> Result<(), BodyError> {
+        let owner = u32::try_from(self.batch.keys.len()).map_err(|_| Malformed::TooMany)?;
+        let batch = &*self.batch;
+        let before = (batch.appends.len(), batch.exemplars.len(), batch.refused.len(), batch.gathered.len());
+        let mut parts = Parts::default();
+        let wrong = match self.read(bytes, owner, &mut parts)? {
+            Err(why) => Some(why),
+            Ok(()) if parts.floats > 0 && parts.histograms > 0 => {
+                Some("it has both samples and histograms".to_owned())
+            }
+            // Prometheus sends exemplars as series of their own.
+            Ok(()) if parts.floats + parts.histograms + parts.exemplars == 0 => {
+                Some("it has neither samples nor histograms".to_owned())
+            }
+            Ok(()) => None,
+        };
+        let (appends, exemplars, refused, gathered) = before;
+        if let Some(why) = wrong {
+            let metric = parts.metric.and_then(|at| self.symbol(at).ok());
+            let metric = metric.map_or_else(String::new, |name| {
+                format!(" ({})", labels::quoted(&String::from_utf8_lossy(name)))
+            });
+            let why = format!("series {index} of the request{metric}: {why}");
+            let batch = &mut *self.batch;
+            batch.appends.truncate(appends);
+            batch.owners.truncate(appends);
+            batch.exemplars.truncate(exemplars);
+            batch.refused.truncate(refused);
+            batch.gathered.truncate(gathered);
+            let count = (parts.floats + parts.histograms).max(1);
+            batch.refused.push(Refused { series: None, count, why });
+            return Ok(());
+        }
+        let batch = &mut *self.batch;
+        if parts.start_ms != 0 {
+            let unset = batch.appends[appends..].iter_mut().filter(|append| append.sample.start_ms == 0);
+            unset.for_each(|append| append.sample.start_ms = parts.start_ms);
+        }
+        let raw = gathered as u32..batch.gathered.len() as u32;
+        let key = self.hasher.key(&batch.gathered[gathered..]);
+        batch.push_series(key, Raw::Gathered(raw));
+        self.metadata(owner, &parts);
+        Ok(())
+    }
+
+    /// Reads a series' fields; its labels are spelled out. `Ok(Err)` is why it can't be taken.
+    fn read(&mut self, bytes: &[u8], owner: u32, parts: &mut Parts) -> Result<Result<(), String>, BodyError> {
+        let mut wrong = None;
+        let mut name = None;
+        let mut fields = Reader::new(bytes);
+        while let Some((number, field)) = fields.field()? {
+            match number {
+                1 => {
+                    let mut full = Ok(());
+                    field.varints(|reference| {
+                        if wrong.is_some() || full.is_err() {
+                            return;
+                        }
+                        match (self.symbol(reference), name.take()) {
+                            (Err(why), _) => wrong = Some(why),
+                            (Ok(text), None) => name = Some(text),
+                            (Ok(text), Some(name)) => {
+                                if name == b"__name__" {
+                                    parts.metric = Some(reference);
+                                }
+                                full = self.label(name, text);
+                            }
+                        }
+                    })?;
+                    full?;
+                }
+                2 => {
+                    parts.floats += 1;
+                    self.batch.push_sample(owner, sample(field.bytes()?)?);
+                }
+                3 => {
+                    parts.histograms += 1;
+                    match histogram::decode(field.bytes()?)? {
+                        Ok(sample) => self.batch.push_sample(owner, sample),
+                        Err(why) => self.batch.refuse(owner, why),
+                    }
+                }
+                4 => {
+                    parts.exemplars += 1;
+                    self.exemplar(field.bytes()?, owner)?;
+                }
+                5 => {
+                    let mut metadata = Reader::new(field.bytes()?);
+                    while let Some((number, field)) = metadata.field()? {
+                        match number {
+                            1 => parts.kind = field.varint()?,
+                            3 => parts.help = field.varint()?,
+                            4 => parts.unit = field.varint()?,
+                            _ => {}
+                        }
+                    }
+                }
+                6 => parts.start_ms = field.varint()? as i64,
+                _ => {}
+            }
+        }
+        Ok(match (wrong, name) {
+            (Some(why), _) => Err(why),
+            (None, Some(_)) => Err("its label references are odd in number".to_owned()),
+            (None, None) => Ok(()),
+        })
+    }
+
+    /// Spells a label out: field 1 of remote write 1.0's `TimeSeries`.
+    #[inline]
+    fn label(&mut self, name: &[u8], value: &[u8]) -> Result<(), BodyError> {
+        self.room.take(LABEL_FRAME_BYTES + name.len() + value.len())?;
+        let out = &mut self.batch.gathered;
+        let part_bytes = |text: &[u8]| 1 + varint_bytes(text.len()) + text.len();
+        out.push(0x0a);
+        put_varint(out, (part_bytes(name) + part_bytes(value)) as u64);
+        for (tag, text) in [(0x0a, name), (0x12, value)] {
+            out.push(tag);
+            put_varint(out, text.len() as u64);
+            out.extend_from_slice(text);
+        }
+        Ok(())
+    }
+
+    fn exemplar(&mut self, bytes: &[u8], owner: u32) -> Result<(), BodyError> {
+        let (mut value, mut timestamp_ms) = (0.0, 0);
+        let mut texts = Vec::new();
+        let mut wrong = None;
+        let mut fields = Reader::new(bytes);
+        while let Some((number, field)) = fields.field()? {
+            match number {
+                1 => field.varints(|reference| match self.symbol(reference) {
+                    Ok(text) => texts.push(text),
+                    Err(why) => wrong = wrong.take().or(Some(why)),
+                })?,
+                2 => value = field.double()?,
+                3 => timestamp_ms = field.varint()? as i64,
+                _ => {}
+            }
+        }
+        self.room.take(texts.iter().map(|text| text.len()).sum())?;
+        let (pairs, rest) = texts.as_chunks::<2>();
+        let judged = match wrong {
+            Some(why) => Err(format!("exemplar: {why}")),
+            None if !rest.is_empty() => Err("exemplar: its label references are odd in number".to_owned()),
+            None if timestamp_ms == 0 => Err("exemplar has no timestamp".to_owned()),
+            None => labels::of_exemplar(pairs.iter().map(|[name, value]| (*name, *value))),
+        };
+        match judged {
+            Ok(labels) => self.batch.exemplars.push((owner, Exemplar { timestamp_ms, value, labels })),
+            Err(why) => self.batch.refuse(owner, why),
+        }
+        Ok(())
+    }
+
+    /// Notes what a series says of its family.
+    fn metadata(&mut self, owner: u32, parts: &Parts) {
+        if (parts.kind, parts.help, parts.unit) == (0, NOTHING, NOTHING) {
+            return;
+        }
+        for reference in [parts.help, parts.unit] {
+            if let Err(why) = self.symbol(reference) {
+                self.batch.refuse(owner, format!("metadata: {why}"));
+                return;
+            }
+        }
+        // A series without a name is refused when its labels are looked at.
+        let Some(metric) = parts.metric else { return };
+        let kind = usize::try_from(parts.kind).ok().filter(|kind| *kind < KINDS.len()).unwrap_or(0);
+        let (start, end) = self.batch.symbols[metric as usize];
+        let name = family_of(&self.plain[start as usize..end as usize], KINDS[kind]);
+        let family = Family {
+            name: (start, start + name.len() as u32),
+            kind: kind as u8,
+            help: parts.help as u32,
+            unit: parts.unit as u32,
+        };
+        if self.batch.families.last() != Some(&family) {
+            self.batch.families.push(family);
+        }
+    }
+
+    /// Spells out what families say of themselves, each word once.
+    fn families(mut self) -> Result<(), BodyError> {
+        let mut families = std::mem::take(&mut self.batch.families);
+        let text = |(start, end): (u32, u32)| &self.plain[start as usize..end as usize];
+        // One family may be named by several symbols, of which it is the beginning.
+        let key = |family: &Family| (text(family.name), family.kind, family.help, family.unit);
+        families.sort_unstable_by_key(key);
+        families.dedup_by(|a, b| key(a) == key(b));
+        for family in &families {
+            let [help, unit] = [family.help, family.unit].map(|at| text(self.batch.symbols[at as usize]));
+            let name = text(family.name);
+            self.room.take(name.len() + help.len() + unit.len())?;
+            let owned = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            self.batch.metadata.push(Metadata {
+                family: owned(name),
+                kind: KINDS[usize::from(family.kind)].to_owned(),
+                help: owned(help),
+                unit: owned(unit),
+            });
+        }
+        // Its memory is for the next request.
+        self.batch.families = families;
+        Ok(())
+    }
+}
+
+/// The family that a series of this name belongs to: histograms and summaries have several series.
+fn family_of<'t>(name: &'t [u8], kind: &str) -> &'t [u8] {
+    let suffixes: &[&[u8]] = match kind {
+        "histogram" => &[b"_bucket", b"_count", b"_sum"],
+        "gaugehistogram" => &[b"_bucket", b"_gcount", b"_gsum"],
+        "summary" => &[b"_count", b"_sum"],
+        _ => &[],
+    };
+    let stripped = suffixes.iter().find_map(|suffix| name.strip_suffix(*suffix));
+    stripped.filter(|family| !family.is_empty()).unwrap_or(name)
+}
+
+fn varint_bytes(value: usize) -> usize {
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
+#[cfg(test)]
+mod tests;

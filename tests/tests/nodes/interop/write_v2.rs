@@ -1,0 +1,114 @@
+//! A real Prometheus 3 sends all it scrapes by remote write 2.0: floats, native histograms, and classic ones that it
+//! has converted to custom buckets. Whoever is asked, it or we, has the same.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::compare::{TOLERANCE, difference};
+use tests::{Http, NodeProcess, Peer, eventually, now_ms, prometheus_new};
+
+use super::stage::seconds;
+
+/// How long it scrapes, once a second.
+const SCRAPED: Duration = Duration::from_secs(20);
+/// Ranges asked, within that, windows of 8 s before them included.
+const RANGE_MS: i64 = 8_000;
+
+const NATIVE: &str = "prometheus_http_request_duration_seconds{job=\"native\"}";
+const CUSTOM: &str = "prometheus_http_response_size_bytes{job=\"custom\"}";
+
+const FLOATS: [&str; 6] = [
+    "{__name__=~\"prometheus_tsdb_head_.*\"}",
+    "up",
+    "rate(prometheus_http_requests_total[8s])",
+    "sum by (job) (scrape_samples_scraped)",
+    "count by (__name__) ({__name__=~\".+\"})",
+    "changes(process_resident_memory_bytes[8s])",
+];
+
+const OF_HISTOGRAMS: [&str; 6] = [
+    "histogram_count(H)",
+    "histogram_sum(rate(H[8s]))",
+    "histogram_quantile(0.9, sum(rate(H[8s])))",
+    "histogram_fraction(0, 100, H)",
+    "histogram_avg(H)",
+    "resets(H[8s])",
+];
+
+fn configuration(receiver: &str) -> String {
+    format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+         scrape_configs:\n  \
+         - {{job_name: native, static_configs: [{{targets: ['SELF']}}]}}\n  \
+         - {{job_name: custom, scrape_protocols: [PrometheusText0.0.4], convert_classic_histograms_to_nhcb: true,\n     \
+         static_configs: [{{targets: ['SELF']}}]}}\n\
+         remote_write:\n  \
+         - {{url: '{receiver}/api/v1/write', protobuf_message: io.prometheus.write.v2.Request,\n     \
+         send_native_histograms: true, send_exemplars: true, queue_config: {{batch_send_deadline: 500ms}}}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_prometheus_3_sends_by_remote_write_2_is_what_it_has() {
+    let Some(program) = prometheus_new() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(&dir.path().join("node"), &[]);
+    let ours = node.http();
+    let features = "--enable-feature=native-histograms,exemplar-storage,metadata-wal-records,\
+                    promql-experimental-functions";
+    let sender =
+        Peer::prometheus(&program, &dir.path().join("sender"), &configuration(ours.base()), &[features])
+            .await;
+    tokio::time::sleep(SCRAPED).await;
+    let at_ms = now_ms() - 1000;
+    let all = "sum(count_over_time({__name__=~\".+\"}[10s]))";
+    eventually("we have been sent all samples", 60, async || {
+        let (ours, theirs) = (ours.query(all, at_ms).await, sender.http().query(all, at_ms).await);
+        (ours[0]["value"][1] == theirs[0]["value"][1] && !theirs[0].is_null()).then_some(())
+    })
+    .await;
+
+    let expressions = OF_HISTOGRAMS.iter().flat_map(|e| [NATIVE, CUSTOM].map(|h| e.replace('H', h)));
+    let mut wrong = Vec::new();
+    for expr in FLOATS.into_iter().map(str::to_owned).chain(expressions) {
+        for shift_ms in [0, -337] {
+            let (end, start) = (seconds(at_ms + shift_ms), seconds(at_ms + shift_ms - RANGE_MS));
+            let instant = [("query", expr.as_str()), ("time", end.as_str())];
+            let range = [("query", expr.as_str()), ("start", &start), ("end", &end), ("step", "1")];
+            for (path, form) in [("/api/v1/query", &instant[..]), ("/api/v1/query_range", &range)] {
+                let (a, b) = (data(&ours, path, form).await, data(&sender.http(), path, form).await);
+                assert!(!b["result"].as_array().unwrap().is_empty(), "{expr} finds nothing");
+                wrong.extend(difference(&a, &b, TOLERANCE).map(|what| format!("{expr}: {what}")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Buckets and all.
+    for histogram in [NATIVE, CUSTOM] {
+        let mut found = [&ours, &sender.http()].map(|_| Vec::new());
+        for (found, http) in found.iter_mut().zip([&ours, &sender.http()]) {
+            let vector = http.query(histogram, at_ms).await;
+            *found = vector.as_array().unwrap().iter().map(Value::to_string).collect();
+            found.sort();
+        }
+        assert!(!found[1].is_empty() && found[1][0].contains("buckets"), "{histogram}: {:?}", found[1]);
+        assert_eq!(found[0], found[1], "{histogram}");
+    }
+    let metadata = ours.get("/api/v1/metadata", &[("metric", "prometheus_http_requests_total")]).await.json();
+    assert_eq!(metadata["data"]["prometheus_http_requests_total"][0]["type"], "counter");
+    // It reads the headers that tell what was written, and counts what they don't tell as failed.
+    for kind in ["samples", "histograms"] {
+        let sum = async |what: &str| {
+            let metric = format!("sum(prometheus_remote_storage_{kind}_{what})");
+            sender.http().query(&metric, at_ms).await[0]["value"][1].clone()
+        };
+        assert_eq!(sum("failed_total").await, "0", "{kind}");
+        assert!(sum("total").await.as_str().unwrap().parse::<f64>().unwrap() > 0.0, "{kind}");
+    }
+}
+
+async fn data(http: &Http, path: &str, form: &[(&str, &str)]) -> Value {
+    let answer = http.form(path, form).await;
+    assert_eq!(answer.status, 200, "{form:?}: {}", answer.body);
+    answer.json()["data"].clone()
+}
