@@ -19,7 +19,7 @@ pub mod wire;
 
 use std::path::{Path, PathBuf};
 
-pub use binary::carillon;
+pub use binary::{carillon, promqltest};
 pub use http::{Answer, Http};
 pub use peer::{Peer, free_port, node_exporter, prometheus, prometheus_new, promtool, python_peer};
 pub use process::{Ended, NodeProcess, run};

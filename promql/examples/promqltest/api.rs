@@ -1,4 +1,4 @@
-//! A server that takes remote write 1.0 and answers Prometheus's HTTP API. Each `clear` begins a fresh tenant.
+//! A server that takes remote write 2.0 and answers Prometheus's HTTP API. Each `clear` begins a fresh tenant.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,6 @@ pub struct Api {
     /// Tenants are named this, a dash, and a number.
     tenant_prefix: String,
     tenant: usize,
-    is_whole: bool,
 }
 
 impl Api {
@@ -29,7 +28,7 @@ impl Api {
         let (address, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = format!("/{prefix}");
         let prefix = prefix.trim_end_matches('/').to_owned();
-        Ok(Self { address: address.to_owned(), prefix, tenant_prefix, tenant: 0, is_whole: true })
+        Ok(Self { address: address.to_owned(), prefix, tenant_prefix, tenant: 0 })
     }
 
     /// Status and body of the answer. HTTP/1.0, so that the body ends with the connection.
@@ -59,26 +58,17 @@ impl Api {
 impl Target for Api {
     fn clear(&mut self) -> Result<(), String> {
         self.tenant += 1;
-        self.is_whole = true;
         Ok(())
     }
 
     fn load(&mut self, load: &Load) -> Result<(), String> {
-        if load.needs_remote_write_2() {
-            self.is_whole = false;
-            return Ok(());
-        }
-        let headers = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
-                       X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+        let headers = "Content-Type: application/x-protobuf;proto=io.prometheus.write.v2.Request\r\n\
+                       Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 2.0.0\r\n";
         let (status, body) = self.post("/api/v1/write", headers, &remote_write::encode(&load.series)?)?;
         if (200..300).contains(&status) {
             return Ok(());
         }
         Err(format!("the write was answered with {status}: {}", String::from_utf8_lossy(&body).trim()))
-    }
-
-    fn is_whole(&self) -> bool {
-        self.is_whole
     }
 
     fn ask(&mut self, query: &str, when: When) -> Result<Answer, String> {

@@ -40,10 +40,6 @@ impl Target for Engine {
         Ok(())
     }
 
-    fn is_whole(&self) -> bool {
-        true
-    }
-
     fn ask(&mut self, query: &str, when: When) -> Result<Answer, String> {
         let expr = promql::parse_with(query, SYNTAX).map_err(|e| e.message)?;
         let range = match when {

@@ -13,8 +13,6 @@ use crate::values::{Point, repeats};
 /// What a command loads.
 pub struct Load {
     pub series: Vec<(Labels, Vec<Sample>)>,
-    /// Whether start timestamps are given.
-    pub has_starts: bool,
 }
 
 /// For each point of a series when it started, in milliseconds relative to the point's time.
@@ -53,16 +51,7 @@ impl Load {
             let converted = nhcb::convert(&series)?;
             series.extend(converted);
         }
-        Ok(Self { series, has_starts: !starts.is_empty() })
-    }
-}
-
-impl Load {
-    /// Start timestamps and custom buckets don't fit into remote write 1.0.
-    pub fn needs_remote_write_2(&self) -> bool {
-        let has_custom_buckets =
-            |sample: &Sample| matches!(&sample.value, Value::Histogram(h) if h.has_custom_buckets());
-        self.has_starts || self.series.iter().any(|(_, samples)| samples.iter().any(has_custom_buckets))
+        Ok(Self { series })
     }
 }
 

@@ -1,53 +1,73 @@
-//! Samples as a remote write 1.0 request: protobuf in snappy.
+//! Samples as a remote write 2.0 request: protobuf in snappy.
 //!
 //! ```text
-//! WriteRequest { 1: TimeSeries* }
-//! TimeSeries   { 1: Label*, 2: Sample*, 4: Histogram* }     Label { 1: name, 2: value }
-//! Sample       { 1: value double, 2: timestamp int64 }
-//! Histogram    { 2: count double, 3: sum double, 4: schema sint32, 5: zero threshold double, 7: zero count double,
-//!                8: negative Span*, 10: negative counts double*, 11: positive Span*, 13: positive counts double*,
-//!                14: reset hint, 15: timestamp int64 }         Span { 1: offset sint32, 2: length uint32 }
+//! Request    { 4: symbol string*, 5: TimeSeries* }
+//! TimeSeries { 1: label refs uint32*, 2: Sample*, 3: Histogram* }
+//! Sample     { 1: value double, 2: timestamp int64, 3: start timestamp int64 }
+//! Histogram  { 2: count double, 3: sum double, 4: schema sint32, 5: zero threshold double, 7: zero count double,
+//!              8: negative Span*, 10: negative counts double*, 11: positive Span*, 13: positive counts double*,
+//!              14: reset hint, 15: timestamp int64, 16: custom values double*, 17: start timestamp int64 }
+//! Span       { 1: offset sint32, 2: length uint32 }
 //! ```
+
+use std::collections::BTreeMap;
 
 use tsdb::model::{FloatHistogram, Labels, Sample, Span, Value};
 
 /// The body of one request.
 pub fn encode(series: &[(Labels, Vec<Sample>)]) -> Result<Vec<u8>, String> {
+    let mut symbols = BTreeMap::from([("", 0)]);
     let mut request = Message::default();
+    request.bytes(4, b"");
     for (labels, samples) in series {
-        let mut message = Message::default();
-        for (name, value) in labels {
-            let mut label = Message::default();
-            label.bytes(1, name.as_bytes()).bytes(2, value.as_bytes());
-            message.bytes(1, &label.0);
+        let mut refs = Message::default();
+        for text in labels.iter().flat_map(|(name, value)| [name, value]) {
+            let next = symbols.len() as u64;
+            let symbol = *symbols.entry(text).or_insert_with(|| {
+                request.bytes(4, text.as_bytes());
+                next
+            });
+            refs.raw_varint(symbol);
         }
+        let (mut floats, mut histograms) = (Message::default(), Message::default());
         for sample in samples {
             match &sample.value {
                 Value::Float(value) => {
                     let mut float = Message::default();
                     float.double(1, *value).varint(2, sample.timestamp_ms.cast_unsigned());
-                    message.bytes(2, &float.0);
+                    float.varint(3, sample.start_ms.cast_unsigned());
+                    floats.bytes(2, &float.0);
                 }
                 Value::Int(value) => {
-                    message.bytes(4, &histogram(&value.to_float(), sample.timestamp_ms).0);
+                    histograms.bytes(3, &histogram(&value.to_float(), sample).0);
                 }
                 Value::Histogram(value) => {
-                    message.bytes(4, &histogram(value, sample.timestamp_ms).0);
+                    histograms.bytes(3, &histogram(value, sample).0);
                 }
             }
         }
-        request.bytes(1, &message.0);
+        // A message holds one kind of samples.
+        for samples in [floats, histograms] {
+            if !samples.0.is_empty() {
+                let mut message = Message::default();
+                message.bytes(1, &refs.0);
+                message.0.extend(samples.0);
+                request.bytes(5, &message.0);
+            }
+        }
     }
     snap::raw::Encoder::new().compress_vec(&request.0).map_err(|e| e.to_string())
 }
 
-fn histogram(h: &FloatHistogram, timestamp_ms: i64) -> Message {
+fn histogram(h: &FloatHistogram, sample: &Sample) -> Message {
     let mut message = Message::default();
     message.double(2, h.count).double(3, h.sum).varint(4, zigzag(h.schema));
     message.double(5, h.zero_threshold).double(7, h.zero_count);
     message.spans(8, &h.negative_spans).doubles(10, &h.negative_buckets);
     message.spans(11, &h.positive_spans).doubles(13, &h.positive_buckets);
-    message.varint(14, h.counter_reset as u64).varint(15, timestamp_ms.cast_unsigned());
+    message.varint(14, h.counter_reset as u64).varint(15, sample.timestamp_ms.cast_unsigned());
+    message.doubles(16, h.custom_values.as_deref().unwrap_or_default());
+    message.varint(17, sample.start_ms.cast_unsigned());
     message
 }
 

@@ -5,6 +5,7 @@ mod grow;
 mod loss;
 mod partition;
 mod prometheus;
+mod promqltest;
 
 use tests::cluster::Cluster;
 use tests::load::{Book, Load};
