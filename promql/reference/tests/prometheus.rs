@@ -128,7 +128,7 @@ impl Peer {
             if series.is_empty() {
                 break;
             }
-            self.api.load(&load::Load { series, has_starts: false }).unwrap();
+            self.api.load(&load::Load { series }).unwrap();
         }
     }
 }

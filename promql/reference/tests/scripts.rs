@@ -49,10 +49,6 @@ impl run::Target for Naive {
         Ok(())
     }
 
-    fn is_whole(&self) -> bool {
-        true
-    }
-
     fn ask(&mut self, query: &str, when: When) -> Result<Answer, String> {
         let expr = promql::parse_with(query, run::SYNTAX).map_err(|e| e.message)?;
         let (start_ms, end_ms, step_ms) = match when {
