@@ -12,7 +12,7 @@ use super::wire::{Malformed, Reader, zigzag};
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
 
 /// One message `Histogram`: `Err` when the message is broken, `Ok(Err)` when the histogram is.
-pub fn decode(bytes: &[u8]) -> Result<Result<Sample, String>, Malformed> {
+pub fn decode<const HAS_START: bool>(bytes: &[u8]) -> Result<Result<Sample, String>, Malformed> {
     let mut raw = Fields::default();
     let mut fields = Reader::new(bytes);
     while let Some((number, field)) = fields.field()? {
@@ -40,7 +40,7 @@ pub fn decode(bytes: &[u8]) -> Result<Result<Sample, String>, Malformed> {
             }
             15 => raw.timestamp_ms = field.varint()? as i64,
             16 => field.doubles(|v| raw.custom_values.push(v))?,
-            17 => raw.start_ms = field.varint()? as i64,
+            17 if HAS_START => raw.start_ms = field.varint()? as i64,
             _ => {}
         }
     }

@@ -104,9 +104,9 @@ fn series_into(
                 first = first.min(at);
                 end = fields.position();
             }
-            2 => batch.push_sample(owner, sample(field.bytes()?)?),
+            2 => batch.push_sample(owner, sample::<false>(field.bytes()?)?),
             3 => exemplar_into(field.bytes()?, owner, batch)?,
-            4 => match histogram::decode(field.bytes()?)? {
+            4 => match histogram::decode::<false>(field.bytes()?)? {
                 Ok(sample) => batch.push_sample(owner, sample),
                 Err(why) => batch.refuse(owner, why),
             },
@@ -140,16 +140,16 @@ fn gather(bytes: &[u8], gathered: &mut Vec<u8>) -> Result<std::ops::Range<u32>, 
     Ok(position(start)?..position(gathered.len())?)
 }
 
-/// One message `Sample`; start times are only in those of 2.0.
+/// One message `Sample`, of 2.0 where it may have a start time.
 #[inline]
-fn sample(bytes: &[u8]) -> Result<Sample, Malformed> {
+fn sample<const HAS_START: bool>(bytes: &[u8]) -> Result<Sample, Malformed> {
     let (mut value, mut timestamp_ms, mut start_ms) = (0.0, 0, 0);
     let mut fields = Reader::new(bytes);
     while let Some((number, field)) = fields.field()? {
         match number {
             1 => value = field.double()?,
             2 => timestamp_ms = field.varint()? as i64,
-            3 => start_ms = field.varint()? as i64,
+            3 if HAS_START => start_ms = field.varint()? as i64,
             _ => {}
         }
     }

@@ -58,7 +58,7 @@ use crate::functions::window::{StepValues, WindowFunction, Windows};
 use crate::parse::Span;
 use crate::parse::ast::Edges;
 use crate::plan::grid::{Grid, View};
-use crate::plan::{Leaf, Map, Plan, RangeSource, Root, ScalarNode, Sort, VectorNode, Window};
+use crate::plan::{Leaf, Map, Plan, RangeSource, Root, ScalarNode, ScalarOp, Sort, VectorNode, Window};
 use crate::value::{Output, Stats, Value};
 
 impl Plan {
@@ -191,6 +191,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
     }
 
     /// Samples that `work` looks at count as `counted` says.
+    #[inline(always)]
     fn counting<T>(&self, counted: Counted, work: impl FnOnce() -> T) -> T {
         let outside = self.counted.replace(counted);
         let done = work();
@@ -200,24 +201,23 @@ impl<'c, 'a> Evaluator<'c, 'a> {
 
     /// All rows of a node.
     fn rows(&self, node: &VectorNode, grid: &Grid) -> Result<Rows<'c>> {
-        let Some(trace) = &self.context.trace else { return self.rows_of(node, grid) };
-        trace.enter(node);
+        if let Some(trace) = &self.context.trace {
+            trace.enter(node);
+        }
         let rows = self.rows_of(node, grid);
-        trace.leave(node, rows.as_ref().map_or(&[], |rows| &rows.rows));
+        if let Some(trace) = &self.context.trace {
+            trace.leave(node, rows.as_ref().map_or(&[], |rows| &rows.rows));
+        }
         rows
     }
 
+    // Inlined, as `pipeline_of` is, and without what only some nodes need: each level of a tree takes one small frame of
+    // the stack.
+    #[inline(always)]
     fn rows_of(&self, node: &VectorNode, grid: &Grid) -> Result<Rows<'c>> {
         match node {
             VectorNode::Nothing => self.context.rows(Vec::new()),
-            VectorNode::OfScalar(scalar) => {
-                let mut row = Row::absent(tsdb::model::Labels::default(), grid.count);
-                match self.scalar(scalar, grid)? {
-                    StepValues::Constant(value) => row.values.fill(value),
-                    StepValues::Each(values) => row.values = values,
-                }
-                self.context.rows(vec![row])
-            }
+            VectorNode::OfScalar(scalar) => self.of_scalar(scalar, grid),
             VectorNode::Binary(node) => {
                 let left = self.rows(&node.left, grid)?;
                 let right = self.rows(&node.right, grid)?;
@@ -237,20 +237,9 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             VectorNode::Absent(node) => self.absent(node, grid),
             VectorNode::AbsentOver(node) => self.absent_over(node, grid),
             VectorNode::Sort { sort, input, span } => self.sort(sort, input, *span, grid),
-            VectorNode::HistogramQuantile { input, quantiles, label, span } => {
-                let mut values = Vec::with_capacity(quantiles.len());
-                for (quantile, span) in quantiles {
-                    let steps = self.scalar(quantile, grid)?;
-                    self.warn_of_quantiles(&steps, *span);
-                    values.push(steps);
-                }
-                let label = label.as_ref().map(|label| label.name.clone());
-                let question = Question::Quantiles { quantiles: values, label };
-                histograms::evaluate(self.context, &question, self.rows(input, grid)?, *span)
-            }
-            VectorNode::HistogramFraction { input, lower, upper, span } => {
-                let question =
-                    Question::Fraction { lower: self.scalar(lower, grid)?, upper: self.scalar(upper, grid)? };
+            VectorNode::HistogramQuantile { input, span, .. }
+            | VectorNode::HistogramFraction { input, span, .. } => {
+                let question = self.histogram_question(node, grid)?;
                 histograms::evaluate(self.context, &question, self.rows(input, grid)?, *span)
             }
             VectorNode::Info(node) => self.info(node, grid),
@@ -265,6 +254,37 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         }
     }
 
+    fn of_scalar(&self, scalar: &ScalarNode, grid: &Grid) -> Result<Rows<'c>> {
+        let mut row = Row::absent(tsdb::model::Labels::default(), grid.count);
+        match self.scalar(scalar, grid)? {
+            StepValues::Constant(value) => row.values.fill(value),
+            StepValues::Each(values) => row.values = values,
+        }
+        self.context.rows(vec![row])
+    }
+
+    /// What a node asks of histograms.
+    fn histogram_question(&self, node: &VectorNode, grid: &Grid) -> Result<Question> {
+        Ok(match node {
+            VectorNode::HistogramQuantile { quantiles, label, .. } => {
+                let mut values = Vec::with_capacity(quantiles.len());
+                for (quantile, span) in quantiles {
+                    let steps = self.scalar(quantile, grid)?;
+                    self.warn_of_quantiles(&steps, *span);
+                    values.push(steps);
+                }
+                Question::Quantiles {
+                    quantiles: values,
+                    label: label.as_ref().map(|label| label.name.clone()),
+                }
+            }
+            VectorNode::HistogramFraction { lower, upper, .. } => {
+                Question::Fraction { lower: self.scalar(lower, grid)?, upper: self.scalar(upper, grid)? }
+            }
+            _ => unreachable!("only nodes over histograms ask"),
+        })
+    }
+
     /// A node as a pipeline, whose breaking parts have been evaluated.
     fn pipeline(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
         let pipeline = self.pipeline_of(node, grid)?;
@@ -274,22 +294,16 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         })
     }
 
+    #[inline(always)]
     fn pipeline_of(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
         match node {
             VectorNode::Select(leaf) => Ok(self.instant(leaf, Wanted::Samples, grid)),
             VectorNode::SampleTimes(leaf) => Ok(self.instant(leaf, Wanted::Times, grid)),
             VectorNode::StartTimes(leaf) => Ok(self.instant(leaf, Wanted::StartTimes, grid)),
             VectorNode::Window(window) => self.window(window, grid),
-            VectorNode::Map { map, input } => {
-                let map = self.map(map, grid)?;
-                Ok(self.pipeline(input, grid)?.then(Stage::Map(map)))
-            }
-            VectorNode::ScalarOp(node) => {
-                let scalar = self.scalar(&node.scalar, grid)?;
-                let op = ElementOp { op: node.op, return_bool: node.return_bool };
-                let stage =
-                    Stage::Scalar { op, scalar, scalar_on_left: node.scalar_on_left, span: node.span };
-                Ok(self.pipeline(&node.input, grid)?.then(stage))
+            VectorNode::Map { input, .. } | VectorNode::ScalarOp(ScalarOp { input, .. }) => {
+                let stage = self.stage(node, grid)?;
+                Ok(self.pipeline(input, grid)?.then(stage))
             }
             VectorNode::Once(inner) => {
                 let pipeline = self.counting(self.counted.get().repeated(grid.count), || {
@@ -302,6 +316,20 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             }
             _ => Ok(Pipeline::of_rows(self.rows(node, grid)?)),
         }
+    }
+
+    /// What a node does to each row of its input.
+    fn stage(&self, node: &VectorNode, grid: &Grid) -> Result<Stage> {
+        Ok(match node {
+            VectorNode::Map { map, .. } => Stage::Map(self.map(map, grid)?),
+            VectorNode::ScalarOp(node) => Stage::Scalar {
+                op: ElementOp { op: node.op, return_bool: node.return_bool },
+                scalar: self.scalar(&node.scalar, grid)?,
+                scalar_on_left: node.scalar_on_left,
+                span: node.span,
+            },
+            _ => unreachable!("only these change rows one by one"),
+        })
     }
 
     fn instant(&self, leaf: &Leaf, wanted: Wanted, grid: &Grid) -> Pipeline<'c> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::ast::{
-    Aggregate, At, Binary, Cardinality, Edges, Expr, Fill, Node, Number, Subquery, VectorMatching,
+    Aggregate, At, Binary, BinaryOp, Cardinality, Edges, Expr, Fill, Node, Number, Subquery, VectorMatching,
     VectorSelector,
 };
 use super::duration;
@@ -23,7 +23,12 @@ impl Display for Expr {
             Node::Paren(inner) => write!(f, "({inner})"),
             Node::Unary(unary) => write!(f, "{}{}", if unary.negative { "-" } else { "+" }, unary.operand),
             Node::Binary(binary) => {
-                write!(f, "{} {} {}", binary.left, operator(binary), binary.right)
+                if is_infinite_base(binary) {
+                    f.write_str(INFINITE_BASE)?;
+                } else {
+                    binary.left.fmt(f)?;
+                }
+                write!(f, " {} {}", operator(binary), binary.right)
             }
             Node::Aggregate(aggregate) => {
                 write!(f, "{}(", aggregation(aggregate))?;
@@ -69,6 +74,15 @@ pub(super) fn decimal(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     value.to_string()
+}
+
+/// How infinity is shown where it is raised to a power: `+Inf ^ 2` would be a sign in front of the power.
+pub(super) const INFINITE_BASE: &str = "Inf";
+
+/// Whether it is infinity that is raised to a power.
+pub(super) fn is_infinite_base(binary: &Binary) -> bool {
+    let is_infinite = |number: &Number| number.value == f64::INFINITY && !number.is_duration;
+    binary.op == BinaryOp::Pow && matches!(&binary.left.node, Node::Number(number) if is_infinite(number))
 }
 
 /// An operator and what modifies it: `== bool on (a) group_left (b)`.

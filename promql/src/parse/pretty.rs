@@ -40,7 +40,11 @@ fn write(expr: &Expr, level: usize, out: &mut String) -> std::fmt::Result {
             out.write_str(operand.trim_start())
         }
         Node::Binary(binary) => {
-            write(&binary.left, level + 1, out)?;
+            if display::is_infinite_base(binary) {
+                write!(out, "{indent}  {}", display::INFINITE_BASE)?;
+            } else {
+                write(&binary.left, level + 1, out)?;
+            }
             writeln!(out, "\n{indent}{}", display::operator(binary))?;
             write(&binary.right, level + 1, out)
         }

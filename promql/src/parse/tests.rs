@@ -55,6 +55,7 @@ fn what_is_written_is_shown_in_one_way() {
         ("0x1F", "31"),
         ("010", "8"),
         ("INF", "+Inf"),
+        ("inf ^ a - inf", "Inf ^ a - +Inf"),
         ("-inF", "-Inf"),
         ("nan", "NaN"),
         ("1h30m", ""),

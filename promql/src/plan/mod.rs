@@ -19,7 +19,7 @@ use crate::parse::ast::Expr;
 pub use grid::QueryRange;
 pub(crate) use node::{
     Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, Info, LabelEdit, Leaf, Map, RangeSource,
-    Root, ScalarBinary, ScalarNode, SetOp, Shared, Sort, VectorNode, Window,
+    Root, ScalarBinary, ScalarNode, ScalarOp, SetOp, Shared, Sort, VectorNode, Window,
 };
 
 /// How queries are evaluated, beyond their text.

@@ -178,11 +178,11 @@ impl<'a> Decoder<'a> {
                 }
                 2 => {
                     parts.floats += 1;
-                    self.batch.push_sample(owner, sample(field.bytes()?)?);
+                    self.batch.push_sample(owner, sample::<true>(field.bytes()?)?);
                 }
                 3 => {
                     parts.histograms += 1;
-                    match histogram::decode(field.bytes()?)? {
+                    match histogram::decode::<true>(field.bytes()?)? {
                         Ok(sample) => self.batch.push_sample(owner, sample),
                         Err(why) => self.batch.refuse(owner, why),
                     }
