@@ -9,8 +9,8 @@ use tests::{Http, NodeProcess, Peer, eventually, now_ms, prometheus_new};
 
 use super::stage::seconds;
 
-/// How long it scrapes, once a second.
-const SCRAPED: Duration = Duration::from_secs(20);
+/// How long it scrapes, once a second. It begins to send some seconds after its first scrapes, which aren't asked for.
+const SCRAPED: Duration = Duration::from_secs(30);
 /// Ranges asked, within that, windows of 8 s before them included.
 const RANGE_MS: i64 = 8_000;
 
@@ -61,7 +61,8 @@ async fn what_prometheus_3_sends_by_remote_write_2_is_what_it_has() {
             .await;
     tokio::time::sleep(SCRAPED).await;
     let at_ms = now_ms() - 1000;
-    let all = "{__name__=~\".+\"}[10s]";
+    // As far back as any question below reaches.
+    let all = "{__name__=~\".+\"}[18s]";
     eventually("we have been sent all samples", 60, async || {
         let (ours, theirs) = (ours.query(all, at_ms).await, sender.http().query(all, at_ms).await);
         (samples(&ours) == samples(&theirs) && samples(&ours) > 0).then_some(())
