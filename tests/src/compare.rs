@@ -38,6 +38,23 @@ pub fn difference(ours: &Value, theirs: &Value, tolerance: f64) -> Option<String
     })
 }
 
+/// Whether two pieces of answers have the same shape, and the same numbers in it but for a relative tolerance.
+pub fn is_close(ours: &Value, theirs: &Value, tolerance: f64) -> bool {
+    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<f64>().ok());
+    match (ours, theirs) {
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_close(a, b, tolerance))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && is_close(a, b, tolerance))
+        }
+        _ => match (number(ours), number(theirs)) {
+            (Some(a), Some(b)) => a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs()),
+            _ => ours == theirs,
+        },
+    }
+}
+
 /// Points by labels; keys of a JSON object are sorted.
 fn by_labels(result: &Value) -> BTreeMap<String, Vec<&Value>> {
     let all = result.as_array().into_iter().flatten();
