@@ -49,7 +49,9 @@ pub fn is_close(ours: &Value, theirs: &Value, tolerance: f64) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && is_close(a, b, tolerance))
         }
         _ => match (number(ours), number(theirs)) {
-            (Some(a), Some(b)) => a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs()),
+            (Some(a), Some(b)) => {
+                a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * a.abs().max(b.abs())
+            }
             _ => ours == theirs,
         },
     }
@@ -69,17 +71,8 @@ fn by_labels(result: &Value) -> BTreeMap<String, Vec<&Value>> {
 }
 
 fn point_difference(ours: &Value, theirs: &Value, tolerance: f64) -> Option<String> {
-    let differ = || Some(format!("{ours} against {theirs}"));
-    if ours[0].as_f64() != theirs[0].as_f64() {
-        return differ();
-    }
-    let text = |value: &Value| value[1].as_str().unwrap_or_default().to_owned();
-    let (a, b) = (text(ours), text(theirs));
-    let (Ok(x), Ok(y)) = (a.parse::<f64>(), b.parse::<f64>()) else {
-        return if a == b { None } else { differ() };
-    };
-    let close = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= tolerance * x.abs().max(y.abs());
-    if close { None } else { differ() }
+    let is_same = ours[0].as_f64() == theirs[0].as_f64() && is_close(&ours[1], &theirs[1], tolerance);
+    if is_same { None } else { Some(format!("{ours} against {theirs}")) }
 }
 
 #[cfg(test)]
