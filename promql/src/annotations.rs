@@ -30,7 +30,12 @@ impl Annotations {
             Level::Warning => "PromQL warning",
             Level::Info => "PromQL info",
         };
-        let first = self.texts.entry((level, format!("{prefix}: {text}"))).or_insert(span);
+        self.add_whole(level, format!("{prefix}: {text}"), span);
+    }
+
+    /// Adds a text as [`Annotations::of`] gives it.
+    pub fn add_whole(&mut self, level: Level, text: String, span: Span) {
+        let first = self.texts.entry((level, text)).or_insert(span);
         if (span.start, span.end) < (first.start, first.end) {
             *first = span;
         }
@@ -39,10 +44,7 @@ impl Annotations {
     /// Takes in those of another part of the query.
     pub fn merge(&mut self, other: Self) {
         for ((level, text), span) in other.texts {
-            let first = self.texts.entry((level, text)).or_insert(span);
-            if (span.start, span.end) < (first.start, first.end) {
-                *first = span;
-            }
+            self.add_whole(level, text, span);
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Step {
     pub detail: String,
     /// Of a selection: its number among [`Plan::selects`].
     pub select: Option<usize>,
+    /// Of an aggregation that can be folded in parts: its number among [`Plan::folds`].
+    pub fold: Option<usize>,
     /// Series read or made. What is read twice counts twice.
     pub series: u64,
     /// Samples: of a selection decoded, else in the rows that were made.
@@ -37,6 +39,7 @@ pub(crate) fn explained(plan: &Plan, trace: &Trace<'_>) -> Step {
     let mut tree = Tree {
         shared: plan.shared(),
         selects: plan.selects(),
+        folds: plan.fold_nodes(),
         shown: vec![false; plan.shared().len()],
         trace,
     };
@@ -55,6 +58,7 @@ pub(crate) fn explained(plan: &Plan, trace: &Trace<'_>) -> Step {
 struct Tree<'a, 't> {
     shared: &'a [Shared],
     selects: &'a [Select],
+    folds: Vec<&'a Aggregate>,
     /// Which shared expressions stand in the tree already.
     shown: Vec<bool>,
     trace: &'a Trace<'t>,
@@ -158,7 +162,11 @@ impl Tree<'_, '_> {
                 ("once", "for all steps".to_owned())
             }
         };
-        Step { kind, detail, inputs, ..Step::default() }.measured(&self.trace.of_node(node))
+        let fold = match node {
+            VectorNode::Aggregate(node) => self.folds.iter().position(|fold| std::ptr::eq(*fold, node)),
+            _ => None,
+        };
+        Step { kind, detail, inputs, fold, ..Step::default() }.measured(&self.trace.of_node(node))
     }
 
     /// The vectors that a scalar is made of.

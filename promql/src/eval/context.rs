@@ -1,5 +1,6 @@
 //! What every operator of one evaluation shares.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use super::row::Row;
 use super::trace::{Counted, Measure, Telling, Trace};
 use crate::annotations::{Annotations, Level};
 use crate::error::Result;
+use crate::folded::{Folded, FoldedNode};
 use crate::functions::window::{FloatRun, HistogramRun, KernelScratch, Windows};
 use crate::parse::Span;
-use crate::plan::{QueryRange, Shared};
+use crate::plan::{Aggregate, Plan, QueryRange, Shared};
+use crate::value::Stats;
 
 /// One evaluation.
 pub(crate) struct Context<'a> {
@@ -33,6 +36,8 @@ pub(crate) struct Context<'a> {
     per_step: Option<Mutex<Vec<u64>>>,
     /// What each step of the plan takes, where somebody wants to know.
     pub(crate) trace: Option<Trace<'a>>,
+    /// What others have folded, by the aggregation's place in memory, where the plan stays while it is evaluated.
+    folded: Mutex<BTreeMap<usize, Vec<FoldedNode>>>,
 }
 
 impl<'a> Context<'a> {
@@ -56,6 +61,42 @@ impl<'a> Context<'a> {
             samples: AtomicU64::new(0),
             per_step: telling.per_step.then(Mutex::default),
             trace: telling.clock.map(Trace::new),
+            folded: Mutex::default(),
+        }
+    }
+
+    /// Takes in what others have folded, and what they tell; gives what it took them.
+    pub(crate) fn put_folded(&mut self, plan: &Plan, folded: Vec<Folded>) -> Stats {
+        let nodes = plan.fold_nodes();
+        let mut elsewhere = Stats::default();
+        let by_place = self.folded.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for Folded { nodes: parts, annotations, stats, per_step } in folded {
+            for (node, part) in nodes.iter().zip(parts) {
+                by_place.entry(std::ptr::from_ref(*node).addr()).or_default().push(part);
+            }
+            self.annotations.get_mut().unwrap_or_else(PoisonError::into_inner).merge(annotations);
+            if let Some(counts) = &mut self.per_step {
+                let counts = counts.get_mut().unwrap_or_else(PoisonError::into_inner);
+                per_step.iter().enumerate().for_each(|(step, n)| Counted::Each.add(counts, step, *n));
+            }
+            elsewhere.series += stats.series;
+            elsewhere.samples += stats.samples;
+        }
+        elsewhere
+    }
+
+    /// What others have folded for an aggregation.
+    pub(crate) fn take_folded(&self, node: &Aggregate) -> Vec<FoldedNode> {
+        let mut folded = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
+        folded.remove(&std::ptr::from_ref(node).addr()).unwrap_or_default()
+    }
+
+    /// What it took so far.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            series: self.inputs.iter().map(|series| series.len() as u64).sum(),
+            samples: self.samples.load(Ordering::Relaxed),
+            peak_bytes: self.budget.peak_bytes(),
         }
     }
 
@@ -138,10 +179,6 @@ impl<'a> Context<'a> {
             }
             scratch.lap = now;
         }
-    }
-
-    pub(crate) fn samples(&self) -> u64 {
-        self.samples.load(Ordering::Relaxed)
     }
 
     /// Rows together with what they cost.

@@ -6,6 +6,8 @@ use hashbrown::HashTable;
 use tsdb::model::{Labels, METRIC_NAME};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::plan::Aggregate;
+
 /// Which labels make the key of `by`, `without`, `on` and `ignoring`.
 #[derive(Clone, Debug)]
 pub(crate) struct KeySpec {
@@ -22,6 +24,11 @@ impl KeySpec {
 
     pub(crate) fn all_but(names: &[Arc<str>]) -> Self {
         Self { only: false, names: names.to_vec() }
+    }
+
+    /// What an aggregation groups by.
+    pub(crate) fn of(node: &Aggregate) -> Self {
+        if node.without { Self::all_but(&node.grouping) } else { Self::only(&node.grouping) }
     }
 
     fn lists(&self, name: &str) -> bool {
@@ -68,6 +75,11 @@ pub(crate) struct KeyIndex<'a> {
 impl<'a> KeyIndex<'a> {
     pub(crate) fn new(spec: &'a KeySpec) -> Self {
         Self { spec, table: HashTable::new(), keys: Vec::new(), buffer: Vec::new() }
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// The number of the key of `labels`, if it is known.

@@ -36,12 +36,15 @@ use std::collections::BTreeMap;
 
 use tsdb::select::Series;
 
+pub(crate) use aggregate::columns as fold_columns;
 use binary::ElementOp;
 pub(crate) use binary::scalar_binary;
 use context::{Context, Rows};
 use histograms::Question;
+pub(crate) use keys::{KeyIndex, KeySpec};
 use leaf::{LeafOp, LeafSource, Wanted, WindowOp};
 pub use limits::{Lender, Limits};
+pub use notes::Notes;
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
 use stage::{MapOp, Stage};
@@ -53,13 +56,16 @@ pub use tsdb::workers::{Inline, Workers};
 use crate::annotations::Level;
 use crate::error::{Error, Result};
 use crate::explain;
+use crate::folded::{Folded, FoldedNode};
 use crate::functions::histogram;
 use crate::functions::window::{StepValues, WindowFunction, Windows};
 use crate::parse::Span;
 use crate::parse::ast::Edges;
 use crate::plan::grid::{Grid, View};
-use crate::plan::{Leaf, Map, Plan, RangeSource, Root, ScalarNode, ScalarOp, Sort, VectorNode, Window};
-use crate::value::{Output, Stats, Value};
+use crate::plan::{
+    Leaf, Map, Plan, RangeSource, Root, ScalarNode, ScalarOp, Sort, VectorNode, Window, leaf_of,
+};
+use crate::value::{Output, Value};
 
 impl Plan {
     /// Evaluates the plan over `inputs`: for each of [`Plan::selects`] its series, by labels.
@@ -87,7 +93,6 @@ impl Plan {
     ///
     /// # Panics
     /// When there are fewer inputs than selects.
-    #[allow(clippy::needless_pass_by_value, reason = "the evaluation ends the inputs' use")]
     pub fn evaluate_telling(
         &self,
         inputs: Vec<Vec<Series>>,
@@ -95,20 +100,66 @@ impl Plan {
         workers: &dyn Workers,
         telling: Telling<'_>,
     ) -> Result<Output> {
+        self.evaluate_with(inputs, Vec::new(), limits, workers, telling)
+    }
+
+    /// Evaluates the plan as [`Plan::evaluate_telling`] does, over `inputs` and over the series of which others have
+    /// `folded` what this plan's aggregations need ([`Plan::fold`]). No series may be in two of them.
+    ///
+    /// # Errors
+    /// As [`Plan::evaluate`].
+    ///
+    /// # Panics
+    /// When there are fewer inputs than selects, or a part isn't one that [`Plan::accepts`].
+    #[allow(clippy::needless_pass_by_value, reason = "the evaluation ends the inputs' use")]
+    pub fn evaluate_with(
+        &self,
+        inputs: Vec<Vec<Series>>,
+        folded: Vec<Folded>,
+        limits: &Limits,
+        workers: &dyn Workers,
+        telling: Telling<'_>,
+    ) -> Result<Output> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
-        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let mut context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let elsewhere = context.put_folded(self, folded);
         let value = Evaluator::new(&context).root(self.root())?;
+        let mut stats = context.stats();
+        stats.series += elsewhere.series;
+        stats.samples += elsewhere.samples;
         Ok(Output {
             value,
             annotations: context.take_annotations(),
-            stats: Stats {
-                series: inputs.iter().map(|series| series.len() as u64).sum(),
-                samples: context.samples(),
-                peak_bytes: context.budget.peak_bytes(),
-            },
+            stats,
             per_step: context.take_per_step(),
             explained: context.trace.as_ref().map(|trace| explain::explained(self, trace)),
         })
+    }
+
+    /// Folds what the aggregations that [`Plan::folds`] counts need of `inputs`: for each of [`Plan::selects`] some of its
+    /// series, by labels.
+    ///
+    /// # Errors
+    /// As [`Plan::evaluate`].
+    ///
+    /// # Panics
+    /// When there are fewer inputs than selects.
+    #[allow(clippy::needless_pass_by_value, reason = "the evaluation ends the inputs' use")]
+    pub fn fold(&self, inputs: Vec<Vec<Series>>, limits: &Limits, workers: &dyn Workers) -> Result<Folded> {
+        assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
+        let telling = Telling { per_step: true, ..Telling::default() };
+        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let evaluator = Evaluator::new(&context);
+        let grid = self.range().grid();
+        evaluator.check_steps(&grid)?;
+        let nodes = self.fold_nodes().into_iter().map(|node| {
+            let leaf = leaf_of(&node.input, self.shared()).expect("what is foldable has a leaf");
+            let series = inputs[leaf.select].len() as u64;
+            Ok(FoldedNode { series, ..evaluator.fold_part(node, &grid)? })
+        });
+        let nodes = nodes.collect::<Result<_>>()?;
+        let (annotations, per_step) = (context.take_annotations(), context.take_per_step());
+        Ok(Folded { nodes, annotations, stats: context.stats(), per_step })
     }
 }
 

@@ -122,6 +122,17 @@ impl Notes {
         self.0 |= other.0;
     }
 
+    /// As a number, to be sent.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From what [`Notes::bits`] gave; what isn't known is left out.
+    pub fn from_bits(bits: u32) -> Self {
+        let known = Note::ALL.iter().fold(0, |known, note| known | 1 << *note as u8);
+        Self(bits & known)
+    }
+
     /// Whether none is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0

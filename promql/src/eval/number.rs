@@ -2,7 +2,8 @@
 //! that can be merged, so that a result doesn't depend on how the work was cut.
 //!
 //! A sum is kept as `hi + lo`: `hi` is the plain floating-point sum, `lo` collects what each addition rounded away
-//! (Neumaier's variant of Kahan's summation, with Knuth's branch-free TwoSum). It is rounded once, when read.
+//! (Neumaier's variant of Kahan's summation, with Knuth's branch-free TwoSum). It is rounded once, when read. `hi` alone
+//! depends on the order of the terms, so nothing but that sum is ever rounded further.
 
 /// The sum of `a` and `b` as floating point gives it, and what that rounded away (Knuth, TAOCP 4.2.2, theorem B).
 #[inline]
@@ -53,6 +54,16 @@ impl Sum {
     #[inline]
     pub fn of(value: f64) -> Self {
         Self { hi: value, lo: 0.0 }
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> [f64; 2] {
+        [self.hi, self.lo]
+    }
+
+    /// From its [`Sum::parts`].
+    pub fn of_parts([hi, lo]: [f64; 2]) -> Self {
+        Self { hi, lo }
     }
 
     /// Applies a linear function to both parts.
@@ -124,11 +135,21 @@ impl Mean {
 
     /// The mean; NaN of nothing.
     pub fn value(&self) -> f64 {
-        let mut mean = self.sum.hi / self.count;
-        if mean.is_finite() && !self.sum.lo.is_nan() {
-            mean += self.sum.lo / self.count;
-        }
+        let sum = self.sum.value();
+        // Rounding may have taken the very greatest sums out of the finite numbers.
+        let sum = if sum.is_infinite() { self.sum.hi } else { sum };
+        let mean = sum / self.count;
         if self.scaled { mean / MEAN_SCALE } else { mean }
+    }
+
+    /// What it is made of: the sum's two parts, the count, and whether the sum is scaled.
+    pub fn parts(&self) -> (f64, f64, f64, bool) {
+        (self.sum.hi, self.sum.lo, self.count, self.scaled)
+    }
+
+    /// From its [`Mean::parts`].
+    pub fn of_parts((hi, lo, count, scaled): (f64, f64, f64, bool)) -> Self {
+        Self { sum: Sum { hi, lo }, count, scaled }
     }
 }
 
@@ -171,6 +192,98 @@ impl Variance {
     /// The population's variance; NaN where a value was infinite or NaN, and of nothing.
     pub fn value(&self) -> f64 {
         self.squares / self.count
+    }
+}
+
+/// A product and what rounding took from it.
+#[inline]
+fn two_product(a: f64, b: f64) -> (f64, f64) {
+    let product = a * b;
+    (product, a.mul_add(b, -product))
+}
+
+/// The product of two sums of two parts each.
+#[inline]
+fn product(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    let (hi, lo) = two_product(a.0, b.0);
+    (hi, lo + (a.0 * b.1 + a.1 * b.0))
+}
+
+/// The variance of values in any order: the same bits whatever the order, but for the rarest of ties.
+///
+/// Sums of distances from one of the values, and of their squares, both compensated; Welford's running mean would round
+/// at each step, and differently for each order. Equal values have exactly no variance.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    count: f64,
+    /// What distances are taken from: the first value.
+    from: f64,
+    distances: Sum,
+    squares: Sum,
+}
+
+impl Partial for Spread {
+    const EMPTY: Self = Self { count: 0.0, from: 0.0, distances: Sum::EMPTY, squares: Sum::EMPTY };
+
+    #[inline]
+    fn add(&mut self, value: f64) {
+        if self.count == 0.0 {
+            self.from = value;
+        }
+        self.count += 1.0;
+        let distance = two_sum(value, -self.from);
+        self.distances.merge(&Sum::of_parts(distance.into()));
+        self.squares.merge(&Sum::of_parts(product(distance, distance).into()));
+    }
+
+    fn merge(&mut self, later: &Self) {
+        if later.count == 0.0 {
+            return;
+        }
+        if self.count == 0.0 {
+            *self = *later;
+            return;
+        }
+        // (x - a)² = (x - b)² + 2(x - b)(b - a) + (b - a)²
+        let shift = two_sum(later.from, -self.from);
+        let count = (later.count, 0.0);
+        let distances = (later.distances.hi, later.distances.lo);
+        let more = product(distances, (2.0 * shift.0, 2.0 * shift.1));
+        self.distances.merge(&later.distances);
+        self.distances.merge(&Sum::of_parts(product(count, shift).into()));
+        self.squares.merge(&later.squares);
+        self.squares.merge(&Sum::of_parts(more.into()));
+        self.squares.merge(&Sum::of_parts(product(count, product(shift, shift)).into()));
+        self.count += later.count;
+    }
+}
+
+impl Spread {
+    /// The population's variance; NaN where a value was infinite or NaN, and of nothing.
+    pub fn value(&self) -> f64 {
+        if self.squares.hi == f64::INFINITY && self.distances.hi.is_finite() {
+            return f64::INFINITY;
+        }
+        // Both parts in their canonical form: what rounding the sum gives, and the rest.
+        let distances = two_sum(self.distances.hi, self.distances.lo);
+        let (square, rest) = product(distances, distances);
+        let mean = square / self.count;
+        let mean_rest = ((-mean).mul_add(self.count, square) + rest) / self.count;
+        let (left, lost) = two_sum(self.squares.hi, -mean);
+        let squares = left + (lost + (self.squares.lo - mean_rest));
+        // A comparison keeps NaN, which `max` would not.
+        if squares < 0.0 { 0.0 } else { squares / self.count }
+    }
+
+    /// What it is made of: count, origin, and both parts of both sums.
+    pub fn parts(&self) -> [f64; 6] {
+        let ([d, d_lo], [s, s_lo]) = (self.distances.parts(), self.squares.parts());
+        [self.count, self.from, d, d_lo, s, s_lo]
+    }
+
+    /// From its [`Spread::parts`].
+    pub fn of_parts([count, from, d, d_lo, s, s_lo]: [f64; 6]) -> Self {
+        Self { count, from, distances: Sum::of_parts([d, d_lo]), squares: Sum::of_parts([s, s_lo]) }
     }
 }
 
@@ -273,6 +386,18 @@ mod tests {
     }
 
     #[test]
+    fn spreads_are_variances_whatever_the_values() {
+        assert_eq!(fold::<Spread>(&[1.599_050_563_727_786_8; 3]).value(), 0.0);
+        assert!(fold::<Spread>(&[f64::INFINITY]).value().is_nan());
+        assert!(fold::<Spread>(&[1.0, f64::NEG_INFINITY]).value().is_nan());
+        assert!(fold::<Spread>(&[f64::NAN, 1.0]).value().is_nan());
+        assert_eq!(fold::<Spread>(&[1e200, 2e200]).value(), f64::INFINITY);
+        assert_eq!(fold::<Spread>(&[1e200; 4]).value(), 0.0);
+        // A small spread far from 0, where squares of the values would have lost it.
+        assert_eq!(fold::<Spread>(&[1e9 + 1.0, 1e9 + 2.0, 1e9 + 3.0, 1e9 + 4.0]).value(), 1.25);
+    }
+
+    #[test]
     fn quantiles_interpolate_and_nan_is_least() {
         assert_eq!(quantile(0.75, &mut [0.0, 1.0]), 0.75);
         assert!((quantile(0.8, &mut [4.0, 0.0, 1.0]) - 2.8).abs() < 1e-12);
@@ -292,6 +417,17 @@ mod tests {
             left.merge(&fold::<Sum>(&values[cut..]));
             let scale: f64 = values.iter().map(|v| v.abs()).sum();
             prop_assert!((left.value() - fold::<Sum>(&values).value()).abs() <= 1e-15 * scale);
+        }
+
+        #[test]
+        fn cutting_and_turning_a_spread_changes_nothing(
+            values in prop::collection::vec(-1e3f64..1e3, 1..60), cut in 0usize..60
+        ) {
+            let cut = cut.min(values.len());
+            let mut right = fold::<Spread>(&values[cut..]);
+            right.merge(&fold::<Spread>(&values[..cut]));
+            prop_assert_eq!(right.value().to_bits(), fold::<Spread>(&values).value().to_bits());
+            prop_assert!((right.value() - fold::<Variance>(&values).value()).abs() <= 1e-6);
         }
 
         #[test]

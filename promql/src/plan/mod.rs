@@ -9,6 +9,7 @@
 //! The caller fetches the series of each select, from wherever, and then calls [`Plan::evaluate`]: pure computation.
 
 mod build;
+mod folds;
 pub mod grid;
 mod node;
 
@@ -16,6 +17,7 @@ use tsdb::select::Select;
 
 use crate::error::Error;
 use crate::parse::ast::Expr;
+pub(crate) use folds::leaf_of;
 pub use grid::QueryRange;
 pub(crate) use node::{
     Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, Info, LabelEdit, Leaf, Map, RangeSource,

@@ -2,7 +2,11 @@
 
 mod count_values;
 mod fold;
+mod parts;
 mod select;
+mod state;
+
+pub(crate) use parts::columns;
 
 use tsdb::model::Labels;
 
@@ -11,6 +15,7 @@ use super::context::Rows;
 use super::keys::KeySpec;
 use crate::annotations::Level;
 use crate::error::{Error, Result};
+use crate::folded::FoldedNode;
 use crate::functions::window::StepValues;
 use crate::parse::ast::AggregateOp;
 use crate::plan::grid::Grid;
@@ -19,8 +24,7 @@ use crate::plan::{Aggregate, AggregateParam};
 impl<'c> Evaluator<'c, '_> {
     /// An aggregation's rows, groups in the order in which they first appear.
     pub(super) fn aggregate(&self, node: &Aggregate, grid: &Grid) -> Result<Rows<'c>> {
-        let spec =
-            if node.without { KeySpec::all_but(&node.grouping) } else { KeySpec::only(&node.grouping) };
+        let spec = KeySpec::of(node);
         let param = match &node.param {
             AggregateParam::Scalar(scalar, span) => {
                 let values = self.scalar(scalar, grid)?;
@@ -42,6 +46,11 @@ impl<'c> Evaluator<'c, '_> {
             }
             _ => fold::fold(self.context, node, &spec, param.as_ref(), input, grid),
         }
+    }
+
+    /// What one of [`crate::Plan::folds`] comes to over the inputs, to be merged with other parts.
+    pub(super) fn fold_part(&self, node: &Aggregate, grid: &Grid) -> Result<FoldedNode> {
+        fold::fold_part(self.context, node, &KeySpec::of(node), self.pipeline(&node.input, grid)?, grid)
     }
 
     /// Checks a parameter as Prometheus does, before looking at any series; false when nothing can come of it.
@@ -98,5 +107,7 @@ impl<'c> Evaluator<'c, '_> {
 #[derive(Clone, Debug)]
 struct Group {
     labels: Labels,
+    /// Those of its first series.
+    first: Labels,
     drop_name: bool,
 }

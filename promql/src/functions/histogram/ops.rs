@@ -7,6 +7,7 @@ use tsdb::model::{CounterReset, FloatHistogram};
 use super::sparse::Sparse;
 use crate::eval::notes::{Note, Notes};
 use crate::eval::number::{MEAN_SCALE, Sum};
+use crate::folded::HistogramSum;
 
 /// Exponential and custom buckets can't be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,16 @@ impl Total {
         Ok(())
     }
 
+    /// For another process.
+    pub fn into_parts(self) -> HistogramSum {
+        self.0.into_parts()
+    }
+
+    /// From its [`Total::into_parts`].
+    pub fn of_parts(parts: HistogramSum) -> Self {
+        Self(Sparse::of_parts(parts))
+    }
+
     /// What is known of resets from now on.
     pub fn set_counter_reset(&mut self, counter_reset: CounterReset) {
         self.0.counter_reset = counter_reset;
@@ -163,7 +174,7 @@ impl Total {
 
     /// The mean of `count` histograms, each taken in by [`Total::of_mean`].
     pub fn mean(mut self, count: f64) -> FloatHistogram {
-        self.0.scale(|v| v / count / MEAN_SCALE);
+        self.0.round_and_scale(|v| v / count / MEAN_SCALE);
         self.0.fold()
     }
 

@@ -6,6 +6,7 @@ use tsdb::model::{CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Span};
 
 use super::bounds::upper_bound;
 use crate::eval::number::{Partial, Sum};
+use crate::folded::HistogramSum;
 
 /// Index and count of buckets, by ascending index. Counts are compensated sums: adding and taking away large
 /// histograms must not eat small ones.
@@ -46,6 +47,38 @@ impl From<&FloatHistogram> for Sparse {
 }
 
 impl Sparse {
+    pub(super) fn into_parts(self) -> HistogramSum {
+        let parts = |buckets: Buckets| buckets.iter().map(|(index, count)| (*index, count.parts())).collect();
+        HistogramSum {
+            counter_reset: self.counter_reset,
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            zero_count: self.zero_count.parts(),
+            count: self.count.parts(),
+            sum: self.sum.parts(),
+            positive: parts(self.positive),
+            negative: parts(self.negative),
+            bounds: self.bounds,
+        }
+    }
+
+    pub(super) fn of_parts(parts: HistogramSum) -> Self {
+        let buckets = |parts: Vec<(i32, [f64; 2])>| {
+            parts.into_iter().map(|(index, count)| (index, Sum::of_parts(count))).collect()
+        };
+        Self {
+            counter_reset: parts.counter_reset,
+            schema: parts.schema,
+            zero_threshold: parts.zero_threshold,
+            zero_count: Sum::of_parts(parts.zero_count),
+            count: Sum::of_parts(parts.count),
+            sum: Sum::of_parts(parts.sum),
+            positive: buckets(parts.positive),
+            negative: buckets(parts.negative),
+            bounds: parts.bounds,
+        }
+    }
+
     pub(super) fn is_custom(&self) -> bool {
         self.schema == CUSTOM_BUCKETS_SCHEMA
     }
@@ -71,10 +104,20 @@ impl Sparse {
 
     /// Applies a linear function to every number.
     pub(super) fn scale(&mut self, of: impl Fn(f64) -> f64) {
+        self.each_number(|number| number.map(&of));
+    }
+
+    /// Applies a linear function to every number once it is rounded: the parts of a sum depend on the order of its terms,
+    /// and rounding each of them would show it.
+    pub(super) fn round_and_scale(&mut self, of: impl Fn(f64) -> f64) {
+        self.each_number(|number| Sum::of(of(number.value())));
+    }
+
+    fn each_number(&mut self, of: impl Fn(Sum) -> Sum) {
         let numbers = [&mut self.zero_count, &mut self.count, &mut self.sum];
         let counts = self.positive.iter_mut().chain(&mut self.negative).map(|(_, count)| count);
         for number in numbers.into_iter().chain(counts) {
-            *number = number.map(&of);
+            *number = of(*number);
         }
     }
 

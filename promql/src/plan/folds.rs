@@ -1,0 +1,128 @@
+//! Which aggregations of a plan can be folded in parts: those that keep a mergeable state, over a chain in which each
+//! series goes its own way, at the question's own steps.
+
+use super::Plan;
+use super::node::{Aggregate, AggregateParam, Leaf, Map, RangeSource, Root, ScalarNode, Shared, VectorNode};
+use crate::eval::fold_columns;
+
+impl Plan {
+    /// Aggregations that can be folded in parts, in an order that the text and the range decide; none unless every
+    /// series goes into such a one and nowhere else.
+    pub(crate) fn fold_nodes(&self) -> Vec<&Aggregate> {
+        let mut walk = Walk { shared: &self.shared, seen: vec![false; self.shared.len()], found: Vec::new() };
+        let all = match &self.root {
+            Root::Scalar(scalar) => walk.scalar(scalar),
+            Root::Vector(vector) => walk.vector(vector),
+            Root::Matrix { .. } => false,
+            Root::String(_) => true,
+        };
+        if all { walk.found } else { Vec::new() }
+    }
+}
+
+struct Walk<'a> {
+    shared: &'a [Shared],
+    seen: Vec<bool>,
+    found: Vec<&'a Aggregate>,
+}
+
+impl<'a> Walk<'a> {
+    /// Whether all series below go into foldable aggregations.
+    fn vector(&mut self, node: &'a VectorNode) -> bool {
+        match node {
+            VectorNode::Nothing => true,
+            VectorNode::Aggregate(node) => {
+                if fold_columns(node.op).is_some() && leaf_of(&node.input, self.shared).is_some() {
+                    self.found.push(node);
+                    return true;
+                }
+                let param = match &node.param {
+                    AggregateParam::Scalar(scalar, _) => self.scalar(scalar),
+                    AggregateParam::None | AggregateParam::Label(_) => true,
+                };
+                param && self.vector(&node.input)
+            }
+            VectorNode::Shared(number) => {
+                std::mem::replace(&mut self.seen[*number], true) || self.vector(&self.shared[*number].node)
+            }
+            VectorNode::OfScalar(scalar) => self.scalar(scalar),
+            VectorNode::Map { map, input } => {
+                scalars_of(map).into_iter().all(|scalar| self.scalar(scalar)) && self.vector(input)
+            }
+            VectorNode::ScalarOp(node) => self.scalar(&node.scalar) && self.vector(&node.input),
+            VectorNode::Binary(node) => self.vector(&node.left) && self.vector(&node.right),
+            VectorNode::Set(node) => self.vector(&node.left) && self.vector(&node.right),
+            VectorNode::Labels { input, .. } | VectorNode::Sort { input, .. } => self.vector(input),
+            VectorNode::Absent(node) => self.vector(&node.input),
+            VectorNode::HistogramQuantile { input, quantiles, .. } => {
+                quantiles.iter().all(|(scalar, _)| self.scalar(scalar)) && self.vector(input)
+            }
+            VectorNode::HistogramFraction { input, lower, upper, .. } => {
+                self.scalar(lower) && self.scalar(upper) && self.vector(input)
+            }
+            // Series that are needed themselves, or at other steps than the question's.
+            VectorNode::Select(_)
+            | VectorNode::SampleTimes(_)
+            | VectorNode::StartTimes(_)
+            | VectorNode::Window(_)
+            | VectorNode::AbsentOver(_)
+            | VectorNode::Info(_)
+            | VectorNode::Once(_) => false,
+        }
+    }
+
+    fn scalar(&mut self, node: &'a ScalarNode) -> bool {
+        match node {
+            ScalarNode::Constant(_) | ScalarNode::Time => true,
+            ScalarNode::OfVector(vector) => self.vector(vector),
+            ScalarNode::Negate(inner) => self.scalar(inner),
+            ScalarNode::Binary { left, right, .. } => self.scalar(left) && self.scalar(right),
+            ScalarNode::Once(inner) => is_plain(inner),
+        }
+    }
+}
+
+/// The leaf at the end of a chain in which each series goes its own way.
+pub(crate) fn leaf_of<'a>(node: &'a VectorNode, shared: &'a [Shared]) -> Option<&'a Leaf> {
+    match node {
+        VectorNode::Select(leaf) | VectorNode::SampleTimes(leaf) | VectorNode::StartTimes(leaf) => Some(leaf),
+        VectorNode::Window(window) => match &window.source {
+            RangeSource::Select(leaf) => {
+                window.params.iter().all(|(scalar, _)| is_plain(scalar)).then_some(leaf)
+            }
+            RangeSource::Subquery(_) => None,
+        },
+        VectorNode::Map { map, input } => {
+            scalars_of(map).into_iter().all(is_plain).then(|| leaf_of(input, shared)).flatten()
+        }
+        VectorNode::ScalarOp(node) => is_plain(&node.scalar).then(|| leaf_of(&node.input, shared)).flatten(),
+        VectorNode::Shared(number) => leaf_of(&shared[*number].node, shared),
+        _ => None,
+    }
+}
+
+/// Whether no series are needed.
+fn is_plain(node: &ScalarNode) -> bool {
+    match node {
+        ScalarNode::Constant(_) | ScalarNode::Time => true,
+        ScalarNode::OfVector(_) => false,
+        ScalarNode::Negate(inner) | ScalarNode::Once(inner) => is_plain(inner),
+        ScalarNode::Binary { left, right, .. } => is_plain(left) && is_plain(right),
+    }
+}
+
+fn scalars_of(map: &Map) -> Vec<&ScalarNode> {
+    match map {
+        Map::Clamp { min, max } => vec![min, max],
+        Map::ClampMin(scalar) | Map::ClampMax(scalar) | Map::Round(scalar) => vec![scalar],
+        Map::Float { .. }
+        | Map::Negate
+        | Map::StepTimes
+        | Map::Date(_)
+        | Map::HistogramCount
+        | Map::HistogramSum
+        | Map::HistogramAvg
+        | Map::HistogramStddev
+        | Map::HistogramStdvar => Vec::new(),
+    }
+}
