@@ -33,6 +33,8 @@ pub(super) struct Hello {
     pub(super) epoch: Epoch,
     /// The highest incarnation of the asking store that it has seen; 0 for none.
     pub(super) highest_incarnation: u64,
+    /// Its wall clock, if it tells.
+    pub(super) now_ms: Option<i64>,
 }
 
 /// What a store vouches for.
@@ -69,6 +71,7 @@ impl Calls {
             cluster,
             epoch: answer.epoch,
             highest_incarnation: answer.highest_incarnation,
+            now_ms: Some(answer.now_ms).filter(|now_ms| *now_ms != 0),
         })
     }
 

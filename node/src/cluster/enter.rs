@@ -119,6 +119,7 @@ impl Cluster {
             documents,
             bucket,
             calls: Calls(peers.clone()),
+            clock: env.clock.clone(),
             peers,
             gate: Gate::default(),
             adopting: tokio::sync::Mutex::default(),

@@ -11,6 +11,7 @@
 //! | `drive` | from one ring document to the next |
 //! | `keeper` | what this store can vouch for |
 //! | `upkeep` | what it does for others and for itself again and again |
+//! | `clocks` | whether this node's wall clock agrees with the others' |
 //! | `leave`, `operate` | draining, and what else operators ask for |
 //! | `describe` | what it all looks like, as JSON |
 //!
@@ -22,6 +23,7 @@
 
 mod arrive;
 mod calls;
+mod clocks;
 mod describe;
 mod documents;
 mod drive;
@@ -59,7 +61,7 @@ pub use service::Membership;
 
 use crate::bucket::{Blocks, Bucket};
 use crate::config::Config;
-use crate::env::Env;
+use crate::env::{Clock, Env};
 use crate::grpc::Peers;
 use crate::identity::Identity;
 use crate::receive::hints::Hints;
@@ -88,6 +90,7 @@ pub struct Cluster {
     bucket: Arc<Bucket>,
     peers: Arc<Peers>,
     calls: Calls,
+    clock: Arc<dyn Clock>,
     gate: Gate,
     /// Held by the one adoption at a time.
     adopting: tokio::sync::Mutex<()>,
@@ -363,10 +366,11 @@ impl Cluster {
         let driver = tokio::spawn(Driver::new(self.clone()).run(stop.clone()));
         let keeping = tokio::spawn(self.clone().keep_on(stop.clone()));
         let reaching = tokio::spawn(self.clone().ask_whether_reached(stop.clone()));
+        let comparing = tokio::spawn(self.clone().compare_clocks(stop.clone()));
         self.clone().follow(gossip, stop).await;
         self.stopped.cancel();
         gossip.stop();
-        for task in [driver, keeping, reaching] {
+        for task in [driver, keeping, reaching, comparing] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the cluster failed");
             }

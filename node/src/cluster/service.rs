@@ -36,6 +36,7 @@ impl membership_server::Membership for Membership {
             epoch: view.epoch(),
             highest_incarnation,
             incarnation: self.0.identity.incarnation,
+            now_ms: self.0.clock.now_ms(),
         }))
     }
 

@@ -23,11 +23,18 @@ struct Place {
     disk: MemoryDisk,
     bucket: Arc<InMemory>,
     starts: u128,
+    now_ms: i64,
 }
 
 impl Place {
     fn new(name: &str, bucket: &Arc<InMemory>) -> Self {
-        Self { name: name.to_owned(), disk: MemoryDisk::new(), bucket: bucket.clone(), starts: 0 }
+        Self {
+            name: name.to_owned(),
+            disk: MemoryDisk::new(),
+            bucket: bucket.clone(),
+            starts: 0,
+            now_ms: NOW_MS,
+        }
     }
 
     async fn try_start(&mut self, seeds: &[String], more: &str) -> Result<Node, StartError> {
@@ -35,7 +42,7 @@ impl Place {
         let disk = Arc::new(self.disk.clone());
         let name = self.name.bytes().fold(0u128, |seed, byte| seed << 8 | u128::from(byte));
         let env = Env {
-            clock: Arc::new(ManualClock::new(NOW_MS)),
+            clock: Arc::new(ManualClock::new(self.now_ms)),
             disk: disk.clone(),
             lock: None,
             ledger: Arc::new(DiskLedger::open(disk).unwrap()),
@@ -234,6 +241,65 @@ async fn a_document_older_than_the_ledgers_is_not_taken_from_a_restored_bucket()
     })
     .await;
     node.stop().await.unwrap();
+}
+
+/// Whether a node tells of a problem with these words.
+fn complains(node: &Node, words: &str) -> bool {
+    node.cluster().describe_ring()["problems"].to_string().contains(words)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_is_told_of_by_the_node_that_has_it() {
+    let bucket = Arc::default();
+    let mut places = ["a", "b", "c"].map(|name| Place::new(name, &bucket));
+    places[1].now_ms += 3_600_000;
+    let a = places[0].start(&[]).await;
+    let seeds = [address(&a)];
+    let b = places[1].start(&seeds).await;
+    let c = places[2].start(&seeds).await;
+    settled(&[&a, &b, &c]).await;
+    eventually("it says so", || complains(&b, "about 1h ahead of the other nodes'")).await;
+    assert!(!complains(&a, "clock") && !complains(&c, "clock"));
+    for node in [a, b, c] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_at_which_nobody_is_reached_is_told_of_loudly() {
+    let bucket = Arc::default();
+    let a = Place::new("a", &bucket).start(&[]).await;
+    // Nobody listens on port 1.
+    let mut place = Place::new("b", &bucket);
+    let b = place.try_start(&[address(&a)], "advertise_address: '127.0.0.1:1'\n").await.unwrap();
+    eventually("it says so", || complains(&b, "can't reach this node at 127.0.0.1:1")).await;
+    assert!(complains(&b, "correct --advertise-address"));
+    // Whoever can't be reached doesn't become part of the ring.
+    assert!(!b.cluster().is_member() && !b.cluster().is_ready());
+    for node in [a, b] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_copies_than_nodes_are_kept_once_there_are_nodes_for_them() {
+    let bucket = Arc::default();
+    let mut places = ["a", "b"].map(|name| Place::new(name, &bucket));
+    let more = "replication_factor: 5\n";
+    let a = places[0].try_start(&[], more).await.unwrap();
+    assert_eq!(a.cluster().view().current().rf(), 1);
+    let b = places[1].try_start(&[address(&a)], more).await.unwrap();
+    settled(&[&a, &b]).await;
+    assert_eq!(a.cluster().view().current().rf(), 2);
+    let ring = a.cluster().describe_ring();
+    assert_eq!(
+        (ring["effective_rf"].as_u64(), ring["replication_factor"].as_u64()),
+        (Some(2), Some(5)),
+        "{ring}"
+    );
+    for node in [a, b] {
+        node.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,9 @@ pub struct HelloResponse {
     pub highest_incarnation: u64,
     #[prost(uint64, tag = "5")]
     pub incarnation: u64,
+    /// Milliseconds since 1970 by the node's wall clock; 0 where the node doesn't tell.
+    #[prost(int64, tag = "6")]
+    pub now_ms: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GossipRequest {
