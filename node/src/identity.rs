@@ -34,11 +34,11 @@ impl Identity {
     /// When ledger or disk fail, or the ledger holds something else than what was put there.
     pub fn begin(ledger: &dyn Ledger, disk: &dyn Disk, fresh_id: u128) -> Result<Self> {
         Self::finish_leaving(ledger, disk)?;
-        let store_id = match ledger.get(STORE_ID)? {
-            Some(bytes) => u128::from_be_bytes(number(STORE_ID, &bytes)?),
+        let store = match Self::store(ledger)? {
+            Some(store) => store,
             None => {
                 ledger.put(STORE_ID, &fresh_id.to_be_bytes())?;
-                fresh_id
+                StoreId(fresh_id)
             }
         };
         let previous = match ledger.get(INCARNATION)? {
@@ -47,7 +47,16 @@ impl Identity {
         };
         let incarnation = previous + 1;
         ledger.put(INCARNATION, &incarnation.to_be_bytes())?;
-        Ok(Self { store: StoreId(store_id), previous, incarnation })
+        Ok(Self { store, previous, incarnation })
+    }
+
+    /// Which store this is, without counting a start; `None` for an empty folder.
+    ///
+    /// # Errors
+    /// As [`Identity::begin`].
+    pub fn store(ledger: &dyn Ledger) -> Result<Option<StoreId>> {
+        let id = ledger.get(STORE_ID)?.map(|bytes| number(STORE_ID, &bytes)).transpose()?;
+        Ok(id.map(|bytes| StoreId(u128::from_be_bytes(bytes))))
     }
 
     /// Makes this another store, which keeps what lies on the disk; durable on return. `fresh_id` is new even where the

@@ -59,6 +59,25 @@ pub enum Error {
         /// What the self-test saw.
         seen: &'static str,
     },
+    /// All that was here is elsewhere now.
+    #[error("the bucket {bucket} was moved to {to}: start this node with --bucket {to}")]
+    Moved {
+        /// As configured.
+        bucket: String,
+        /// Where to.
+        to: String,
+    },
+    /// A move to here isn't finished.
+    #[error(
+        "the bucket {bucket} is being filled from {from} by `carillon bucket move`: wait until that is done, or run it \
+         again where it was interrupted"
+    )]
+    Filling {
+        /// As configured.
+        bucket: String,
+        /// Where from.
+        from: String,
+    },
     /// Bytes in the bucket aren't what was written.
     #[error("corrupt {key} in the bucket: {reason}")]
     Corrupt {

@@ -45,6 +45,16 @@ pub(super) fn tenant_of_catalog(key: &Path) -> Option<TenantId> {
 /// The one character of a tenant's name that keys can't hold; they have this for it.
 const ENCODED_STAR: &str = "%2A";
 
+/// Whether an object is ours and no block's.
+pub fn is_own(key: &Path) -> bool {
+    key.prefix_matches(&own([]))
+}
+
+/// Whether an object is one that a self-test left behind.
+pub fn is_self_test(key: &Path) -> bool {
+    key.prefix_matches(&own([SELF_TEST]))
+}
+
 /// What the self-test writes, as the ring names it: relative to our folder.
 pub(super) fn self_test(nonce: u128) -> String {
     format!("{SELF_TEST}/{nonce:032x}")

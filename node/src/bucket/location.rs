@@ -71,6 +71,11 @@ impl ObjectStores for Handed {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is the seam: a folder as bucket isn't the data folder")]
+fn real_path(path: &std::path::Path) -> Option<PathBuf> {
+    std::fs::canonicalize(path).ok()
+}
+
 /// Where a bucket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
@@ -181,6 +186,33 @@ impl Location {
             }
             "gs" => Ok(Self::Gcs { bucket: name, prefix, endpoint }),
             _ => Ok(Self::Azure { container: name, prefix, account: options.remove("account"), endpoint }),
+        }
+    }
+
+    /// Whether one of the two places is the other, or lies in it.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let nested = |one: &Path, two: &Path| one.prefix_matches(two) || two.prefix_matches(one);
+        match (self, other) {
+            (Self::Folder(one), Self::Folder(two)) => {
+                // Links lead to the same place under other names; a folder that isn't there yet is no link.
+                let real = |path: &PathBuf| real_path(path).unwrap_or_else(|| path.clone());
+                let (one, two) = (real(one), real(two));
+                one.starts_with(&two) || two.starts_with(&one)
+            }
+            (
+                Self::S3 { bucket: one, prefix: at, endpoint, .. },
+                Self::S3 { bucket: two, prefix: to, endpoint: other, .. },
+            )
+            | (
+                Self::Gcs { bucket: one, prefix: at, endpoint },
+                Self::Gcs { bucket: two, prefix: to, endpoint: other },
+            ) => one == two && endpoint == other && nested(at, to),
+            (
+                Self::Azure { container: one, prefix: at, account, endpoint },
+                Self::Azure { container: two, prefix: to, account: of, endpoint: other },
+            ) => one == two && account == of && endpoint == other && nested(at, to),
+            (Self::Memory, Self::Memory) => true,
+            _ => false,
         }
     }
 
@@ -353,6 +385,31 @@ mod tests {
         };
         assert_eq!(parsed(text), expected);
         assert_eq!(parsed(text).to_string(), "s3://metrics/eu/prod");
+    }
+
+    #[test]
+    fn places_that_lie_in_each_other_overlap() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        let (dir, link) = (dir.path().to_str().unwrap(), link.to_str().unwrap());
+        for (one, two, so) in [
+            ("/a/b", "/a/b", true),
+            ("/a/b", "/a", true),
+            ("/a/b", "/a/bc", false),
+            (dir, link, true),
+            ("s3://b/x", "s3://b", true),
+            ("s3://b/x", "s3://b/x/y?region=r", true),
+            ("s3://b/x", "s3://b/xy", false),
+            ("s3://b", "s3://b?endpoint=http://h", false),
+            ("s3://b", "gs://b", false),
+            ("gs://b/x", "gs://c/x", false),
+            ("az://c?account=a", "az://c/p?account=a", true),
+            ("memory:", "memory:", true),
+        ] {
+            assert_eq!(parsed(one).overlaps(&parsed(two)), so, "{one} {two}");
+            assert_eq!(parsed(two).overlaps(&parsed(one)), so, "{two} {one}");
+        }
     }
 
     #[test]

@@ -11,15 +11,17 @@
 
 mod blocks;
 pub mod catalog;
+mod copy;
 mod error;
 mod folder;
 pub mod keys;
 mod location;
+mod parts;
 pub mod remote;
 pub mod ship;
 pub mod swap;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod thanos;
 
 use std::fmt;
@@ -35,6 +37,7 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 pub use blocks::Blocks;
+pub use copy::Copied;
 pub use error::{Error, Result};
 pub use location::{ByUrl, Handed, Location, ObjectStores, Opened};
 pub use swap::{Swapped, Tag};

@@ -18,7 +18,7 @@ use crate::env::{DiskLedger, Inline, ManualClock, OsProcess, TcpNet};
 
 /// What goes wrong at one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Nothing.
     None,
     /// 5xx before anything happened.
@@ -42,22 +42,26 @@ pub(super) enum Fault {
 }
 
 /// A store in memory to which faults happen, call by call.
-pub(super) struct Faulty {
-    pub(super) inner: InMemory,
+pub(crate) struct Faulty {
+    pub(crate) inner: InMemory,
     pub(super) writes: Mutex<VecDeque<Fault>>,
     pub(super) reads: Mutex<VecDeque<Fault>>,
     late: Mutex<Vec<(Path, PutPayload, PutOptions)>>,
     /// Whether conditions are taken for none.
-    pub(super) careless: bool,
+    careless: bool,
 }
 
 impl Faulty {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (writes, reads, late) = Default::default();
         Self { inner: InMemory::new(), writes, reads, late, careless: false }
     }
 
-    pub(super) fn on_writes(&self, faults: &[Fault]) {
+    pub(crate) fn careless() -> Self {
+        Self { careless: true, ..Self::new() }
+    }
+
+    pub(crate) fn on_writes(&self, faults: &[Fault]) {
         self.writes.lock().extend(faults);
     }
 
@@ -66,7 +70,7 @@ impl Faulty {
     }
 
     /// Lets everything go well from now on.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.writes.lock().clear();
         self.reads.lock().clear();
     }
@@ -188,7 +192,7 @@ impl fmt::Display for Faulty {
 }
 
 /// A world in memory around a store.
-pub(super) fn env(store: Arc<dyn ObjectStore>) -> Env {
+pub(crate) fn env(store: Arc<dyn ObjectStore>) -> Env {
     let disk: Arc<MemoryDisk> = Arc::new(MemoryDisk::new());
     Env {
         clock: Arc::new(ManualClock::new(0)),
@@ -295,7 +299,7 @@ async fn a_late_write_that_lost_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_ignores_conditions_is_refused() {
-    let store = Arc::new(Faulty { careless: true, ..Faulty::new() });
+    let store = Arc::new(Faulty::careless());
     let bucket = Bucket::open("memory:", &env(store)).unwrap();
     let error = bucket.self_test(7).await.unwrap_err();
     assert!(matches!(error, Error::NoConditions { .. }), "{error}");

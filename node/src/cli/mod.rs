@@ -6,6 +6,7 @@
 mod api;
 mod bench;
 mod blocks;
+mod bucket;
 mod completion;
 mod config;
 mod dev;
@@ -61,6 +62,9 @@ enum Verb {
     /// Look at blocks where they lie
     #[command(subcommand)]
     Blocks(blocks::Blocks),
+    /// Move the bucket of a node that is to become a cluster
+    #[command(subcommand)]
+    Bucket(bucket::Bucket),
     /// Bring the past into a running node
     #[command(subcommand)]
     Import(import::Import),
@@ -109,6 +113,7 @@ impl Verb {
             Self::Series(verb) => block_on(verb.run(output)),
             Self::Labels(verb) => block_on(verb.run(output)),
             Self::Blocks(verb) => verb.run(output),
+            Self::Bucket(verb) => block_on(verb.run(output)),
             Self::Import(verb) => block_on(verb.run(output)),
             Self::Bench(verb) => block_on(verb.run(output)),
             Self::Config(verb) => verb.run(output),

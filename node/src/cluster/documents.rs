@@ -6,6 +6,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use ring::{ClusterId, Document, Epoch};
 
+use super::mark::Mark;
 use crate::bucket::{self, Bucket, Swapped, Tag, keys};
 use crate::env::{Ledger, Pool, on_disk};
 
@@ -21,6 +22,16 @@ pub(super) struct Documents {
     pub(super) bucket: Arc<Bucket>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) pool: Arc<dyn Pool>,
+}
+
+/// What stands in the ring document's place in the bucket.
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// The document.
+    Document(Document, Tag),
+    /// The bucket is on its way, or has gone.
+    Mark(Mark, Tag),
 }
 
 impl Documents {
@@ -41,11 +52,40 @@ impl Documents {
     }
 
     /// The document in the bucket.
+    ///
+    /// # Errors
+    /// [`bucket::Error::Moved`] and [`bucket::Error::Filling`] where this bucket isn't the cluster's any more, or yet.
     pub(super) async fn current(&self) -> bucket::Result<Option<(Document, Tag)>> {
-        let Some((bytes, tag)) = self.bucket.get(&document_key()).await? else { return Ok(None) };
+        let bucket = || self.bucket.location().to_string();
+        match self.read().await? {
+            Found::Nothing => Ok(None),
+            Found::Document(document, tag) => Ok(Some((document, tag))),
+            Found::Mark(Mark::Moved { to, .. }, _) => Err(bucket::Error::Moved { bucket: bucket(), to }),
+            Found::Mark(Mark::Filling { from, .. }, _) => {
+                Err(bucket::Error::Filling { bucket: bucket(), from })
+            }
+        }
+    }
+
+    /// What stands in the document's place.
+    pub(super) async fn read(&self) -> bucket::Result<Found> {
+        let Some((bytes, tag)) = self.bucket.get(&document_key()).await? else { return Ok(Found::Nothing) };
+        if let Some(mark) = Mark::decode(&bytes) {
+            return Ok(Found::Mark(mark, tag));
+        }
         let document = Document::decode(&bytes)
             .map_err(|e| bucket::Error::Corrupt { key: document_key().to_string(), reason: e.to_string() })?;
-        Ok(Some((document, tag)))
+        Ok(Found::Document(document, tag))
+    }
+
+    /// Puts a mark in the place of what was read with `tag`, or of nothing; whether nobody else was quicker.
+    pub(super) async fn mark(&self, tag: Option<&Tag>, mark: &Mark) -> bucket::Result<bool> {
+        let (key, bytes) = (document_key(), mark.encode().into());
+        let written = match tag {
+            Some(tag) => self.bucket.swap(&key, tag, &bytes).await?,
+            None => self.bucket.put_if_absent(&key, &bytes).await?,
+        };
+        Ok(matches!(written, Swapped::Won(_)))
     }
 
     /// Puts a cluster's first document there; whether nobody else was quicker.
@@ -111,6 +151,11 @@ impl Documents {
             (self.ledger.clone(), placements.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<_>>());
         on_disk(&*self.pool, move || ledger.put(LEDGER_DISCLAIMED, &bytes)).await
     }
+}
+
+/// Whether an object is one that says whose the bucket is.
+pub(super) fn is_ring(key: &Path) -> bool {
+    *key == cluster_key() || *key == document_key()
 }
 
 /// Holds the cluster's id, as text.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use ring::epoch::{Invalid, NewMember};
-use ring::{ClusterId, Document, View};
+use ring::{ClusterId, Document, StoreId, View};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -69,7 +69,7 @@ impl Cluster {
             found: &found,
             fresh_cluster: ClusterId(fresh(env, "cluster")),
         };
-        let arrival = newcomer.arrive().await?;
+        let mut arrival = newcomer.arrive().await?;
         if arrival.rolled_back {
             let (ledger, renewed) = (env.ledger.clone(), fresh(env, "renewed"));
             identity = on_disk(&*env.pool, move || Identity::renew(&*ledger, renewed)).await?;
@@ -78,8 +78,8 @@ impl Cluster {
             && belongs(member)
             && member.zone != info.zone
         {
-            let (old, new) = (member.zone.clone(), info.zone);
-            return Err(ArriveError::Zone { store: identity.store, old, new });
+            let old = member.zone.clone();
+            arrival.document = rezone(&documents, identity.store, old, info.zone.clone()).await?;
         }
         if factor != arrival.document.replication_factor {
             tracing::warn!(
@@ -144,8 +144,26 @@ impl Cluster {
     }
 }
 
+/// Puts a store that stands alone in the ring, as one does that is to become a cluster, into the zone of its
+/// configuration.
+async fn rezone(
+    documents: &Documents,
+    store: StoreId,
+    old: String,
+    new: String,
+) -> Result<Document, ArriveError> {
+    if let Some((document, tag)) = documents.current().await?
+        && let Ok(changed) = document.set_zone(store, &new)
+        && documents.swap(&tag, &changed).await?
+    {
+        tracing::info!(%store, old, new, "this store stands alone in the ring, and goes to another zone");
+        return Ok(changed);
+    }
+    Err(ArriveError::Zone { store, old, new })
+}
+
 /// 128 bits from the node's source of randomness, for one purpose.
-fn fresh(env: &Env, purpose: &str) -> u128 {
+pub(super) fn fresh(env: &Env, purpose: &str) -> u128 {
     let [low, high] = [env.seed as u64, (env.seed >> 64) as u64];
     xxh3_128_with_seed(&[purpose.as_bytes(), &high.to_le_bytes()].concat(), low)
 }

@@ -13,6 +13,7 @@
 //! | `upkeep` | what it does for others and for itself again and again |
 //! | `clocks` | whether this node's wall clock agrees with the others' |
 //! | `leave`, `operate` | draining, and what else operators ask for |
+//! | `relocate`, `mark` | moving the bucket of a node that is stopped |
 //! | `describe` | what it all looks like, as JSON |
 //!
 //! A node alone is a cluster of one, on the same code.
@@ -33,7 +34,9 @@ mod gate;
 mod gossip;
 mod keeper;
 mod leave;
+mod mark;
 mod operate;
+mod relocate;
 mod service;
 mod upkeep;
 
@@ -57,6 +60,7 @@ pub use arrive::ArriveError;
 pub use drive::ChangeError;
 pub use gate::Admission;
 pub use leave::{LEFT, Leaving};
+pub use relocate::{RelocateError, Relocation};
 pub use service::Membership;
 
 use crate::bucket::{Blocks, Bucket};

@@ -91,6 +91,12 @@ pub enum Refusal {
         /// Which.
         store: StoreId,
     },
+    /// Where a member stands decides who keeps what beside it.
+    #[error("store {store} stands in the ring with others: drain it before it goes to another zone")]
+    ZoneHolds {
+        /// Whose zone was to change.
+        store: StoreId,
+    },
     /// Fewer members would be left than each key has owners.
     #[error(
         "{left} members would be left for {rf} replicas: add a node first, or lower the replication factor (an operator's decision)"

@@ -190,6 +190,18 @@ fn impossible_changes_are_refused() {
 }
 
 #[test]
+fn only_who_stands_alone_goes_to_another_zone() {
+    let alone = ring_of(1, 3).set_zone(store(0), "cellar").unwrap();
+    assert_eq!((alone.epoch, alone.members[&store(0)].zone.as_str()), (2, "cellar"));
+    assert_eq!(alone.set_zone(store(0), "cellar"), Err(Refusal::Nothing));
+    assert_eq!(alone.set_zone(store(9), "x"), Err(Refusal::ZoneHolds { store: store(9) }));
+    let joint = alone.change(&Change::join(store(1), member(1, "a"))).unwrap();
+    for shared in [joint.clone(), joint.finish().unwrap()] {
+        assert_eq!(shared.set_zone(store(0), "attic"), Err(Refusal::ZoneHolds { store: store(0) }));
+    }
+}
+
+#[test]
 fn documents_of_two_histories_are_told_apart() {
     let one = ring_of(3, 3);
     let two = one.change(&Change::join(store(3), member(3, "a"))).unwrap();

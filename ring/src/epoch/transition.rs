@@ -291,6 +291,21 @@ impl Document {
         if next.members == self.members { Err(Refusal::Nothing) } else { Ok(next) }
     }
 
+    /// Puts a member into another zone: one that keeps everything alone, since zones decide who keeps what.
+    ///
+    /// # Errors
+    /// Where the store isn't a member, or others stand in an open placement, or it is in that zone already.
+    pub fn set_zone(&self, store: StoreId, zone: &str) -> Result<Self, Refusal> {
+        check_text(store, zone, "zone")?;
+        if self.placements.iter().any(|placement| placement.members.keys().any(|other| *other != store)) {
+            return Err(Refusal::ZoneHolds { store });
+        }
+        let mut next = self.next();
+        let member = next.members.get_mut(&store).ok_or(Refusal::NotMember { store })?;
+        member.zone = zone.to_owned();
+        if next.members == self.members { Err(Refusal::Nothing) } else { Ok(next) }
+    }
+
     fn next(&self) -> Self {
         Self { epoch: self.epoch + 1, ..self.clone() }
     }

@@ -12,7 +12,7 @@ use tsdb::files;
 use ulid::Ulid;
 
 use super::super::error::{Error, Result};
-use super::super::ship::parts;
+use super::super::parts::parts;
 use super::super::thanos::{BlockFile, files_of};
 use super::super::{Checksum, keys};
 use super::RemoteBlocks;

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::{MultipartUpload, ObjectStoreExt as _};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
@@ -32,9 +31,10 @@ use tsdb::files;
 use ulid::Ulid;
 
 use super::catalog::{Catalogs, Listed};
-use super::error::{Error, Failure, Result};
+use super::error::{Error, Result};
+use super::parts::parts;
 use super::thanos::{BlockFile, Upload, meta_to_upload};
-use super::{ATTEMPTS, Bucket, CALL_DEADLINE, Checksum, PART_BYTES, PART_DEADLINE, keys};
+use super::{ATTEMPTS, Bucket, Checksum, keys};
 use crate::env::{Clock, Env, Ledger, Pool, on_disk};
 use intent::Intent;
 
@@ -257,12 +257,12 @@ impl Shipper {
             // Copying tells whether the file or the bucket is at fault.
             Err(error) => tracing::debug!(%key, %error, "a file can't be linked"),
         }
-        if resumed && self.stored_sum(&key, size_bytes).await? == Some(crc32c) {
+        if resumed && self.bucket.sum(&key, size_bytes).await? == Some(crc32c) {
             return Ok(file);
         }
         for _ in 0..ATTEMPTS {
-            self.send(&path, &key, size_bytes).await?;
-            if self.stored_sum(&key, size_bytes).await? == Some(crc32c) {
+            self.bucket.put_parts(&key, size_bytes, |part| self.local_part(&path, part)).await?;
+            if self.bucket.sum(&key, size_bytes).await? == Some(crc32c) {
                 return Ok(file);
             }
             tracing::warn!(%key, "the bucket gave back something else than was written, trying again");
@@ -279,19 +279,6 @@ impl Shipper {
         Ok(sum.finish())
     }
 
-    /// Checksum of an object of this size; `None` where there is no such one.
-    async fn stored_sum(&self, key: &object_store::path::Path, size_bytes: u64) -> Result<Option<u32>> {
-        if self.bucket.size_bytes(key).await? != Some(size_bytes) {
-            return Ok(None);
-        }
-        let mut sum = Checksum::new();
-        for part in parts(size_bytes) {
-            let Some(bytes) = self.bucket.get_range(key, part).await? else { return Ok(None) };
-            sum.update(&bytes);
-        }
-        Ok(Some(sum.finish()))
-    }
-
     async fn local_part(&self, path: &Path, range: std::ops::Range<u64>) -> Result<Bytes> {
         let (disk, path) = (self.disk.clone(), path.to_owned());
         let read = on_disk(&*self.pool, move || {
@@ -301,35 +288,6 @@ impl Shipper {
             read.map(|()| Bytes::from(bytes)).map_err(|e| tsdb::Error::io("read", path, e))
         });
         Ok(read.await?)
-    }
-
-    /// Uploads a file: a small one at once, a large one in parts.
-    async fn send(&self, path: &Path, key: &object_store::path::Path, size_bytes: u64) -> Result<()> {
-        if size_bytes <= PART_BYTES {
-            let bytes = self.local_part(path, 0..size_bytes).await?;
-            return self.bucket.put_part(key, bytes).await;
-        }
-        let mut upload = self.bucket.begin_upload(key).await?;
-        let sent = self.send_parts(path, key, size_bytes, &mut *upload).await;
-        if sent.is_err() {
-            // The store would keep the parts, and somebody would pay for them.
-            drop(tokio::time::timeout(CALL_DEADLINE, upload.abort()).await);
-        }
-        sent
-    }
-
-    async fn send_parts(
-        &self,
-        path: &Path,
-        key: &object_store::path::Path,
-        size_bytes: u64,
-        upload: &mut dyn MultipartUpload,
-    ) -> Result<()> {
-        for part in parts(size_bytes) {
-            let bytes = self.local_part(path, part).await?;
-            self.bucket.once("write", key, upload.put_part(bytes.into())).await?;
-        }
-        self.bucket.once("finish", key, upload.complete()).await.map(drop)
     }
 }
 
@@ -369,39 +327,5 @@ impl Local {
         };
         let files = names.iter().map(sized).collect::<tsdb::Result<_>>()?;
         Ok(Self { meta: block.meta().clone(), files })
-    }
-}
-
-/// The parts of a file, in order.
-pub(super) fn parts(size_bytes: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
-    (0..size_bytes.div_ceil(PART_BYTES)).map(move |n| n * PART_BYTES..((n + 1) * PART_BYTES).min(size_bytes))
-}
-
-impl Bucket {
-    /// As [`Bucket::put`], with the time that a part takes.
-    async fn put_part(&self, key: &object_store::path::Path, bytes: Bytes) -> Result<()> {
-        let put = || async { self.store.put(key, bytes.clone().into()).await };
-        let done = self.attempts(PART_DEADLINE, put).await;
-        done.map(drop).map_err(|(failure, attempts)| self.explain(failure, "write", key, attempts))
-    }
-
-    async fn begin_upload(&self, key: &object_store::path::Path) -> Result<Box<dyn MultipartUpload>> {
-        let begun = self.attempts(CALL_DEADLINE, || async { self.store.put_multipart(key).await }).await;
-        begun.map_err(|(failure, attempts)| self.explain(failure, "begin to write", key, attempts))
-    }
-
-    /// Waits for a step of an upload, which the store's client itself repeats.
-    async fn once<T>(
-        &self,
-        what: &'static str,
-        key: &object_store::path::Path,
-        step: impl Future<Output = object_store::Result<T>>,
-    ) -> Result<T> {
-        let failure = match tokio::time::timeout(PART_DEADLINE, step).await {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => Failure::Store(error),
-            Err(_) => Failure::TimedOut,
-        };
-        Err(self.explain(failure, what, key, 1))
     }
 }

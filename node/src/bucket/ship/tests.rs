@@ -5,6 +5,7 @@ use tsdb::db::{Append, Bounds, DbSettings, SeriesKey};
 use tsdb::model::{Labels, Sample, TenantId};
 use tsdb::workers::Inline;
 
+use super::super::PART_BYTES;
 use super::super::tests::{Fault, Faulty, env, faulty};
 use super::*;
 use crate::env::DiskLedger;
@@ -196,10 +197,10 @@ async fn large_files_go_in_parts() {
     let path = Path::new("large");
     site.env.disk.create(path).unwrap().write_at(0, &bytes).unwrap();
     let key = keys::own(["large"]);
-    site.shipper.send(path, &key, size_bytes).await.unwrap();
-    let stored = site.shipper.stored_sum(&key, size_bytes).await.unwrap();
+    site.bucket.put_parts(&key, size_bytes, |part| site.shipper.local_part(path, part)).await.unwrap();
+    let stored = site.bucket.sum(&key, size_bytes).await.unwrap();
     assert_eq!(stored, Some(site.shipper.local_sum(path, size_bytes).await.unwrap()));
-    assert_eq!(site.shipper.stored_sum(&key, size_bytes + 1).await.unwrap(), None);
+    assert_eq!(site.bucket.sum(&key, size_bytes + 1).await.unwrap(), None);
 }
 
 #[tokio::test]

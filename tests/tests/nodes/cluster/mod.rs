@@ -3,6 +3,7 @@
 mod formation;
 mod grow;
 mod loss;
+mod moved;
 mod partition;
 mod prometheus;
 mod promqltest;
