@@ -245,6 +245,14 @@ impl Histogram {
         Ok(())
     }
 
+    /// Its own numbers, in the finest layout that another can be brought to as well.
+    ///
+    /// # Errors
+    /// Exponential and custom buckets don't go together.
+    pub fn laid_out_with(&mut self, other: &Self) -> Result<(), Incompatible> {
+        self.align(&mut other.clone())
+    }
+
     /// `self + sign * other`; hints aren't looked at.
     pub fn combined(&self, other: &Self, sign: f64) -> Result<Self, Incompatible> {
         let (mut a, mut b) = (self.clone(), other.clone());

@@ -94,7 +94,11 @@ fn extrapolated(run: &Run, counter: bool, per_s: f64) -> Option<Value> {
     if known_start {
         difference = Some(match difference {
             Some(difference) => combine(&difference, &first.value, 1.0)?,
-            None => first.value.clone(),
+            // Of an infinity nothing is left when it is taken from itself; a histogram is taken as it is.
+            None => match &first.value {
+                value @ Value::Float(_) => combine(&combine(value, value, -1.0)?, value, 1.0)?,
+                histogram @ Value::Histogram(_) => histogram.clone(),
+            },
         });
         let sampled_s = seconds(last.time_ms - first.start_ms);
         return Some(times(&difference?, (sampled_s + to_end_s) / sampled_s / per_s));
@@ -136,8 +140,11 @@ fn difference(items: &[Item], counter: bool) -> Option<Value> {
         // The resolution is that of all of the range, and custom bounds those of what was counted from and to.
         let is_custom = matches!(&last.value, Value::Histogram(h) if h.is_custom());
         let layouts = if is_custom { &relevant[..1] } else { &relevant[..] };
-        for item in layouts {
-            total = combine(&combine(&total, &item.value, 1.0)?, &item.value, -1.0)?;
+        if let Value::Histogram(total) = &mut total {
+            for item in layouts {
+                let Value::Histogram(item) = &item.value else { return None };
+                total.laid_out_with(item).ok()?;
+            }
         }
         return Some(total);
     }

@@ -189,6 +189,12 @@ impl Total {
         self.0.fold()
     }
 
+    /// The sum, divided: not by way of the reciprocal, which is rounded already.
+    pub fn over(mut self, divisor: f64) -> FloatHistogram {
+        self.0.scale(|v| v / divisor);
+        self.0.fold()
+    }
+
     /// The sum.
     pub fn fold(self) -> FloatHistogram {
         self.0.fold()

@@ -176,7 +176,7 @@ impl Extended {
             }
         }
         total.set_counter_reset(CounterReset::Gauge);
-        Some(total.scaled(1.0 / divisor_s(self.function, self.range_ms)))
+        Some(total.over(divisor_s(self.function, self.range_ms)))
     }
 
     /// The histograms that were the last before a reset, of those between both ends.
