@@ -1,19 +1,24 @@
-//! Fuzz target: the decoder.
+//! Fuzz targets: the decoders of remote write 1.0 and 2.0.
 
 use fuzz::Corpus;
 use prost::Message as _;
-use proto::prometheus as pb;
+use proto::prometheus as v1;
+use proto::prometheus_v2 as v2;
 
 use super::super::batch::{Batch, SeriesHasher};
 use super::super::labels;
 use super::super::wire::Malformed;
-use super::{declared_bytes, decode, decompress};
+use super::v2::decode as decode_v2;
+use super::{BodyError, declared_bytes, decode, decompress};
 use crate::config::Limits;
 
 /// Most bytes that a target's body may declare.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 20;
 
-type Decode = fn(&[u8], &SeriesHasher, &mut Batch) -> Result<(), Malformed>;
+/// Most bytes that a 2.0 target's references may stand for: few enough that an input reaches it.
+const SPELLED_BYTES_MAX: usize = 16 << 10;
+
+type Decode = fn(&[u8], &SeriesHasher, &mut Batch) -> Result<(), BodyError>;
 
 /// Decodes a body, compressed and not. What comes of it holds together: each series has its raw labels, each sample and
 /// exemplar its series; and whatever prost reads is read.
@@ -30,8 +35,13 @@ fn attack(input: &[u8], decode: Decode, prost_reads: fn(&[u8]) -> bool) {
 fn check(plain: &[u8], decode: Decode, prost_reads: fn(&[u8]) -> bool) {
     let mut batch = Batch::default();
     if let Err(refused) = decode(plain, &SeriesHasher::new(1), &mut batch) {
-        // Groups, which no sender writes any more, are refused by design, as are spans longer than any histogram.
-        let is_by_design = matches!(refused, Malformed::Tag | Malformed::TooMany);
+        // Groups, which no sender writes any more, are refused by design, as are spans longer than any histogram, a table
+        // of symbols without nothing in front, and references that stand for too much.
+        let is_by_design = matches!(
+            refused,
+            BodyError::Malformed(Malformed::Tag | Malformed::TooMany | Malformed::Symbols)
+                | BodyError::Spelled { .. }
+        );
         assert!(is_by_design || !prost_reads(plain), "{refused}, but prost reads it");
         return;
     }
@@ -50,6 +60,17 @@ fn check(plain: &[u8], decode: Decode, prost_reads: fn(&[u8]) -> bool) {
 #[test]
 fn a_batch_holds_together_whatever_the_body() {
     let corpus = Corpus::hex(include_str!("../../../corpus/remote_write.hex"));
-    fuzz::target!(corpus, |input: &[u8]| attack(input, decode, |plain| pb::WriteRequest::decode(plain)
-        .is_ok()));
+    let decode: Decode = |plain, hasher, batch| Ok(decode(plain, hasher, batch)?);
+    fuzz::target!(corpus, |input: &[u8]| {
+        attack(input, decode, |plain| v1::WriteRequest::decode(plain).is_ok());
+    });
+}
+
+#[test]
+fn a_batch_of_references_holds_together_whatever_the_body() {
+    let corpus = Corpus::hex(include_str!("../../../corpus/remote_write_v2.hex"));
+    let decode: Decode = |plain, hasher, batch| decode_v2(plain, SPELLED_BYTES_MAX, hasher, batch);
+    fuzz::target!(corpus, |input: &[u8]| {
+        attack(input, decode, |plain| v2::Request::decode(plain).is_ok());
+    });
 }
