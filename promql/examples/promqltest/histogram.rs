@@ -221,16 +221,15 @@ pub fn equal_shown(expected: &FloatHistogram, actual: &ShownHistogram) -> bool {
 
 /// A histogram in the HTTP API's form.
 fn shown(h: &FloatHistogram) -> ShownHistogram {
-    let bounds = |index: i32| match &h.custom_values {
-        Some(custom) if h.has_custom_buckets() => {
-            let at = |i: i32| usize::try_from(i).ok().and_then(|i| custom.get(i).copied());
-            let lower = if index == 0 { f64::NEG_INFINITY } else { at(index - 1).unwrap_or(f64::INFINITY) };
-            (lower, at(index).unwrap_or(f64::INFINITY))
-        }
-        _ => {
+    let bounds = |index: i32| {
+        if !h.has_custom_buckets() {
             let growth = (-f64::from(h.schema)).exp2();
-            ((f64::from(index - 1) * growth).exp2(), (f64::from(index) * growth).exp2())
+            return ((f64::from(index - 1) * growth).exp2(), (f64::from(index) * growth).exp2());
         }
+        let custom = h.custom_values.as_deref().unwrap_or_default();
+        let at = |i: i32| usize::try_from(i).ok().and_then(|i| custom.get(i).copied());
+        let lower = if index == 0 { f64::NEG_INFINITY } else { at(index - 1).unwrap_or(f64::INFINITY) };
+        (lower, at(index).unwrap_or(f64::INFINITY))
     };
     let negative = buckets(&h.negative_spans, &h.negative_buckets);
     let positive = buckets(&h.positive_spans, &h.positive_buckets);
@@ -240,9 +239,7 @@ fn shown(h: &FloatHistogram) -> ShownHistogram {
         shown.push((-upper, -lower, *count));
     }
     if h.zero_count != 0.0 {
-        let lower = if negative.is_empty() && !positive.is_empty() { 0.0 } else { -h.zero_threshold };
-        let upper = if positive.is_empty() && !negative.is_empty() { 0.0 } else { h.zero_threshold };
-        shown.push((lower, upper, h.zero_count));
+        shown.push((-h.zero_threshold, h.zero_threshold, h.zero_count));
     }
     shown.extend(positive.iter().map(|(index, count)| {
         let (lower, upper) = bounds(*index);

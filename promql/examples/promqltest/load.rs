@@ -24,7 +24,8 @@ impl Load {
         let with_nhcb = scanner.word() == "load_with_nhcb";
         let step_ms = scanner.time()?;
         let mut starts: BTreeMap<Labels, Starts> = BTreeMap::new();
-        let mut series: Vec<(Labels, Vec<Sample>)> = Vec::new();
+        // Of a series that stands there twice the last line counts.
+        let mut series: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
         for line in body {
             if let Some((labels, offsets)) = parse_starts(line)? {
                 starts.insert(labels, offsets);
@@ -45,8 +46,9 @@ impl Load {
                 let start_ms = offset_ms.map_or(0, |offset_ms| timestamp_ms + offset_ms);
                 samples.push(Sample { timestamp_ms, start_ms, value });
             }
-            series.push((labels, samples));
+            series.insert(labels, samples);
         }
+        let mut series: Vec<_> = series.into_iter().collect();
         if with_nhcb {
             let converted = nhcb::convert(&series)?;
             series.extend(converted);
