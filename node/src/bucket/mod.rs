@@ -27,6 +27,7 @@ mod thanos;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
 use parking_lot::Mutex;
 use tokio::time::timeout;
+use xxhash_rust::xxh3::xxh3_128;
 
 pub use blocks::Blocks;
 pub use copy::Copied;
@@ -69,6 +71,12 @@ pub struct Bucket {
     pool: Arc<dyn Pool>,
     clock: Arc<dyn Clock>,
     health: Mutex<Health>,
+    /// Whether the store is known to honour conditions.
+    is_proven: AtomicBool,
+    /// Held by the one proof at a time.
+    proving: tokio::sync::Mutex<()>,
+    /// Names this process's self-test.
+    nonce: u128,
 }
 
 /// How the bucket has been of late.
@@ -100,7 +108,17 @@ impl Bucket {
         let location = Location::parse(url)?;
         let Opened { store, folder } = env.bucket.open(&location)?;
         let (pool, clock) = (env.pool.clone(), env.clock.clone());
-        Ok(Arc::new(Self { location, store, folder, pool, clock, health: Mutex::default() }))
+        Ok(Arc::new(Self {
+            location,
+            store,
+            folder,
+            pool,
+            clock,
+            health: Mutex::default(),
+            is_proven: AtomicBool::new(false),
+            proving: tokio::sync::Mutex::default(),
+            nonce: xxh3_128(&[b"self-test", &env.seed.to_le_bytes()[..]].concat()),
+        }))
     }
 
     /// Where it is.

@@ -5,8 +5,13 @@
 //! Callers therefore put something into each document that no other writer puts there (a nonce, an epoch with its
 //! author), or don't mind when two writers of equal bytes both believe they won.
 //!
+//! The first conditional write proves on an object of its own that the store honours conditions; where it doesn't, none
+//! is made.
+//!
 //! Two answers stay uncertain, and callers look at the document itself then: an error (the write may land, even
 //! later), and a loss where somebody else has already written over ours.
+
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -36,7 +41,42 @@ impl Bucket {
         self.conditional("replace", key, bytes, Some(tag)).await
     }
 
+    /// Proves once that the bucket honours conditions; later calls return at once. Every conditional write asks for it,
+    /// so that nobody founds, leads or lists by a store that doesn't.
+    ///
+    /// # Errors
+    /// As [`Bucket::self_test`]; the next call tries again.
+    pub async fn prove(&self) -> Result<()> {
+        if self.is_proven.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = self.proving.lock().await;
+        if self.is_proven.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let tested = self.self_test(self.nonce).await;
+        match &tested {
+            Ok(()) => self.is_proven.store(true, Ordering::Release),
+            Err(error @ Error::NoConditions { .. }) => {
+                tracing::error!(%error, "this node founds and leads nothing by this bucket");
+            }
+            Err(_) => {}
+        }
+        tested
+    }
+
     async fn conditional(
+        &self,
+        what: &'static str,
+        key: &Path,
+        bytes: &Bytes,
+        tag: Option<&Tag>,
+    ) -> Result<Swapped> {
+        self.prove().await?;
+        self.unproven(what, key, bytes, tag).await
+    }
+
+    async fn unproven(
         &self,
         what: &'static str,
         key: &Path,
@@ -128,7 +168,10 @@ impl Bucket {
     pub async fn self_test(&self, nonce: u128) -> Result<()> {
         let name = keys::self_test(nonce);
         let key = keys::own(name.split('/'));
-        let tested = self.test_conditions(&key, &name).await;
+        let plain = keys::own([&*name, "-plain"].concat().split('/'));
+        // What an earlier test left there under the same name.
+        self.delete(&key).await?;
+        let tested = self.test_conditions(&plain, &name).await;
         // A leftover harms nobody, and what the test found matters more.
         if let Err(error) = self.delete(&key).await {
             tracing::debug!(%key, %error, "the self-test's object stays");
@@ -136,12 +179,13 @@ impl Bucket {
         tested
     }
 
-    async fn test_conditions(&self, key: &Path, name: &str) -> Result<()> {
-        // What keeps the bucket from being used at all is told better by plain calls.
-        self.put(key, Bytes::from_static(b"0")).await?;
-        self.get(key).await?;
-        self.delete(key).await?;
-        match ring::swap::self_test(self, name).await {
+    async fn test_conditions(&self, plain: &Path, name: &str) -> Result<()> {
+        // What keeps the bucket from being used at all is told better by plain calls, on another object: one of them
+        // that was tried twice may land late.
+        self.put(plain, Bytes::from_static(b"0")).await?;
+        self.get(plain).await?;
+        self.delete(plain).await?;
+        match ring::swap::self_test(&Unproven(self), name).await {
             Ok(()) => Ok(()),
             Err(SelfTest::Broken(seen)) => {
                 Err(Error::NoConditions { bucket: self.location.to_string(), seen })
@@ -151,6 +195,25 @@ impl Bucket {
                 Err(Error::Unreachable { bucket, what, attempts: 1, detail })
             }
         }
+    }
+}
+
+/// A bucket whose conditions are being tested.
+struct Unproven<'a>(&'a Bucket);
+
+impl Swap for Unproven<'_> {
+    fn get<'a>(&'a self, key: &'a str) -> Boxed<'a, Result<Option<(Bytes, Tag)>, Failed>> {
+        Swap::get(self.0, key)
+    }
+
+    fn put_if_absent<'a>(&'a self, key: &'a str, bytes: Bytes) -> Boxed<'a, Result<Swapped, Failed>> {
+        let key = keys::own(key.split('/'));
+        Box::pin(async move { self.0.unproven("create", &key, &bytes, None).await.map_err(failed) })
+    }
+
+    fn swap<'a>(&'a self, key: &'a str, seen: &'a Tag, bytes: Bytes) -> Boxed<'a, Result<Swapped, Failed>> {
+        let key = keys::own(key.split('/'));
+        Box::pin(async move { self.0.unproven("replace", &key, &bytes, Some(seen)).await.map_err(failed) })
     }
 }
 

@@ -210,6 +210,8 @@ pub(crate) fn env(store: Arc<dyn ObjectStore>) -> Env {
 pub(super) fn faulty() -> (Arc<Faulty>, Arc<Bucket>) {
     let store = Arc::new(Faulty::new());
     let bucket = Bucket::open("memory:", &env(store.clone())).unwrap();
+    // Tests count calls.
+    bucket.is_proven.store(true, std::sync::atomic::Ordering::Release);
     (store, bucket)
 }
 
@@ -308,6 +310,36 @@ async fn a_store_that_ignores_conditions_is_refused() {
     assert!(bucket.list(&keys::own([])).await.unwrap().is_empty(), "the self-test leaves nothing behind");
     store.on_writes(&[Fault::Before; 3]);
     assert!(matches!(bucket.self_test(8).await, Err(Error::Unreachable { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_on_conditions_that_are_ignored() {
+    let store = Arc::new(Faulty::careless());
+    let bucket = Bucket::open("memory:", &env(store.clone())).unwrap();
+    bucket.put(&key(), bytes("one")).await.unwrap();
+    let (_, tag) = bucket.get(&key()).await.unwrap().unwrap();
+    for _ in 0..2 {
+        let error = bucket.swap(&key(), &tag, &bytes("two")).await.unwrap_err();
+        assert!(matches!(error, Error::NoConditions { .. }), "{error}");
+        assert!(bucket.put_if_absent(&keys::own(["new"]), &bytes("two")).await.is_err());
+    }
+    assert_eq!(bucket.get(&key()).await.unwrap().unwrap().0, bytes("one"));
+    assert_eq!(bucket.list(&keys::own([])).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_was_away_is_proven_when_it_is_back() {
+    let store = Arc::new(Faulty::new());
+    let bucket = Bucket::open("memory:", &env(store.clone())).unwrap();
+    store.on_writes(&[Fault::Before; 9]);
+    let away = bucket.put_if_absent(&key(), &bytes("one")).await.unwrap_err();
+    assert!(away.is_transient(), "{away}");
+    store.forget();
+    created(&bucket).await;
+    // Once is enough: this would be a write too many.
+    store.on_writes(&[Fault::None, Fault::Denied]);
+    let (_, tag) = bucket.get(&key()).await.unwrap().unwrap();
+    assert!(matches!(bucket.swap(&key(), &tag, &bytes("two")).await, Ok(Swapped::Won(_))));
 }
 
 /// A caller that stops waiting for a swap must not leave a writer behind that no lock holds back.

@@ -172,6 +172,10 @@ impl Driver {
             return;
         }
         self.bucket_seen = Some(now);
+        // Before it is this node's turn to lead: an operator hears of it while another does.
+        let proven = self.cluster.bucket.prove().await;
+        let conditions = proven.err().filter(|error| matches!(error, bucket::Error::NoConditions { .. }));
+        self.cluster.note_problem("conditions", conditions.map(|error| error.to_string()));
         match self.cluster.documents.current().await {
             Ok(Some((document, _))) => {
                 let (found, adopted) = (document.epoch, self.cluster.view().epoch());

@@ -163,7 +163,7 @@ async fn rezone(
 }
 
 /// 128 bits from the node's source of randomness, for one purpose.
-pub(super) fn fresh(env: &Env, purpose: &str) -> u128 {
+fn fresh(env: &Env, purpose: &str) -> u128 {
     let [low, high] = [env.seed as u64, (env.seed >> 64) as u64];
     xxh3_128_with_seed(&[purpose.as_bytes(), &high.to_le_bytes()].concat(), low)
 }

@@ -18,7 +18,6 @@ use ring::{ClusterId, Document, Epoch, StoreId};
 
 use super::belongs;
 use super::documents::{Documents, Found, is_ring};
-use super::enter::fresh;
 use super::mark::Mark;
 use crate::bucket::{self, Bucket, Copied, Entry, Location, keys};
 use crate::config::Config;
@@ -123,7 +122,6 @@ pub struct Relocation {
     to_url: String,
     store: StoreId,
     cluster: ClusterId,
-    nonce: u128,
     entries: Vec<Entry>,
     is_finished: bool,
 }
@@ -155,7 +153,6 @@ impl Relocation {
             to_url,
             store,
             cluster: kept.cluster,
-            nonce: fresh(env, "moving"),
             entries: Vec::new(),
             is_finished: false,
         };
@@ -223,7 +220,7 @@ impl Relocation {
             return Ok(Copied::default());
         }
         let to = &self.to.bucket;
-        to.self_test(self.nonce).await?;
+        to.prove().await?;
         self.claim().await?;
         let founded = self.to.found_cluster(self.cluster).await?;
         self.same_cluster(&self.to_url, Some(founded))?;

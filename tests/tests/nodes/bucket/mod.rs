@@ -3,12 +3,13 @@
 mod conformance;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use node::bucket::{Bucket, ByUrl, Error};
 use node::env::Env;
 use tempfile::TempDir;
-use tests::{Peer, free_port};
+use tests::{NodeProcess, Peer, free_port};
 
 const KEYS: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "carillon-tests"),
@@ -137,6 +138,19 @@ async fn a_store_that_ignores_conditions_is_refused_by_name() {
     let refused = bucket.self_test(1).await.unwrap_err();
     assert!(matches!(refused, Error::NoConditions { .. }), "{refused}");
     assert!(refused.to_string().contains("s3://metrics/"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_founds_nothing_in_a_store_that_ignores_conditions() {
+    let Some(s3) = S3::rclone().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(tests::carillon());
+    command.envs(KEYS);
+    let more = ["--peer-address", "127.0.0.1:0", "--bucket", &s3.url("")];
+    let started = NodeProcess::try_start_by(command, &dir.path().join("node"), "127.0.0.1:0", &more);
+    let log = started.err().expect("it would lead by what anybody overwrites");
+    assert!(log.contains("ignores conditions") && log.contains("s3://metrics/"), "{log}");
+    assert!(!s3.dir.path().join(NAME).join("carillon/cluster").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
