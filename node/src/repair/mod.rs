@@ -8,6 +8,8 @@
 //! 2. What is your digest of this window, range by range of keys? Ours is computed beside it (`digests`). Equal digests
 //!    mean equal samples.
 //! 3. Where they differ: which series have you that we haven't, or have otherwise? (`pass`)
+//!    A window that was appended to since the last look is looked at again a moment later instead: what is on its way
+//!    isn't lacking.
 //! 4. Of those that come, the samples that we lack are appended, whatever their age (`fill`). They were accepted by
 //!    another replica, so no bound is applied, and they don't count as writes.
 //!
@@ -28,7 +30,6 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,11 +37,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ring::View;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::digests::Digests;
 pub(crate) use self::http::routes;
 use self::keys::Keys;
+use self::pass::{Look, Memory};
 pub use self::progress::Progress;
 pub use self::serve::Serve;
 use crate::env::on_cores;
@@ -49,6 +52,8 @@ use crate::node::App;
 
 /// Pause between two rounds through all peers.
 const ROUND_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause before windows that differed are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Samples younger than this, by the asker's wall clock, aren't compared, in milliseconds.
 const EDGE_MS: i64 = 20_000;
 /// The end of what is compared moves in steps of this many milliseconds, so that peers who ask soon after one another
@@ -119,17 +124,26 @@ pub(crate) fn collector(app: &Arc<App>) -> Box<dyn prometheus_client::collector:
 
 /// Repairs until `stop`.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
-    let mut compared = BTreeMap::new();
+    let mut memory = Memory::default();
+    let mut next_round = Instant::now() + ROUND_INTERVAL;
     loop {
+        let again = Instant::now() + LOOK_AGAIN;
+        let (at, look) = match memory.is_waiting() && again < next_round {
+            true => (again, Look::Again),
+            false => (next_round, Look::All),
+        };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(ROUND_INTERVAL) => {}
+            () = tokio::time::sleep_until(at) => {}
         }
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = pass::round(&app, &mut compared) => {}
+            () = pass::round(&app, &mut memory, look) => {}
+        }
+        if look == Look::All {
+            next_round = Instant::now() + ROUND_INTERVAL;
         }
     }
 }

@@ -23,14 +23,44 @@ use super::{CALL_TIMEOUT, EDGE_MS, EDGE_STEP_MS, PULL_BYTES_PER_S, REST_FACTOR, 
 use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel, series_from_proto};
 use crate::node::App;
 
+/// Looks at a window that differs and is appended to all the time, before it is pulled from all the same.
+pub(super) const LOOKS_MAX: u32 = 5;
 /// Of our own series, about how many are told to a peer at once; 32 bytes each.
 const KNOWN_SERIES: u64 = 4_096;
 
-/// Windows in which a peer has nothing that we lack, as long as both stamps stay.
-pub(super) type Compared = BTreeMap<(StoreId, TenantId, i64), Equal>;
+/// A peer's window of a tenant, by its start.
+type Of = (StoreId, TenantId, i64);
+
+/// What rounds leave for the next.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Windows in which a peer has nothing that we lack, as long as both stamps stay.
+    equal: BTreeMap<Of, Equal>,
+    /// Windows that differed when they were last looked at.
+    differing: BTreeMap<Of, Differing>,
+    /// How often something was pulled.
+    pulls: u64,
+}
+
+impl Memory {
+    /// Whether some windows are to be looked at again soon.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.differing.is_empty()
+    }
+}
+
+/// Replicas get the same samples at slightly different moments, and those of a backlog long after their time: a window
+/// that differs is pulled from only once neither side has been appended to between two looks, or after several.
+struct Differing {
+    own: Option<ContentStamp>,
+    theirs: Vec<u8>,
+    looks: u32,
+    /// Of [`Memory::pulls`]: what was pulled since has changed our stamp, and says nothing of what is on its way.
+    pulls: u64,
+}
 
 /// When that was found.
-pub(super) struct Equal {
+struct Equal {
     epoch: ring::Epoch,
     /// Ours; `None` while we have nothing of the tenant.
     own: Option<ContentStamp>,
@@ -38,24 +68,36 @@ pub(super) struct Equal {
     round: u64,
 }
 
+/// Which windows are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All.
+    All,
+    /// Those that differed at the last look.
+    Again,
+}
+
 /// Compares with each peer once, and pulls. Peers that can't be asked are left for the next round.
-pub(super) async fn round(app: &Arc<App>, compared: &mut Compared) {
+pub(super) async fn round(app: &Arc<App>, memory: &mut Memory, look: Look) {
     let repair = &app.repair;
     let (Some(view), Some(links)) = (repair.view(), repair.links.get()) else { return };
     let me = links.peers.me().store();
     let keys = repair.keys(&view);
-    let number = repair.progress.lock().rounds + 1;
+    let number = repair.progress.lock().rounds + u64::from(look == Look::All);
     let (mut lacking, mut unasked) = (0, 0);
     for peer in keys.sources(me) {
         let state = view.document().members.get(&peer).map(|member| member.state);
         if state.is_none_or(|state| state.is_lost() || state == MemberState::Left) {
             continue;
         }
+        if look == Look::Again && !memory.differing.keys().any(|(of, ..)| *of == peer) {
+            continue;
+        }
         let terms = Terms { key: DigestKey::new(view.document().digest_key), keys: keys.clone() };
         let asked = match links.peers.to_store(peer, Lane::Data) {
             Ok(channel) => {
                 let client = client(channel);
-                let mut asker = Asker { app, peer, me, terms, client, compared, number, lacking: 0 };
+                let mut asker = Asker { app, peer, me, terms, client, memory, look, number, lacking: 0 };
                 let asked = asker.compare().await;
                 lacking += asker.lacking;
                 asked
@@ -63,6 +105,7 @@ pub(super) async fn round(app: &Arc<App>, compared: &mut Compared) {
             Err(status) => Err(status),
         };
         if let Err(status) = asked {
+            memory.differing.retain(|(of, ..), _| *of != peer);
             unasked += 1;
             let mut progress = repair.progress.lock();
             progress.failures += 1;
@@ -76,11 +119,14 @@ pub(super) async fn round(app: &Arc<App>, compared: &mut Compared) {
             }
         }
     }
-    compared.retain(|_, equal| equal.round == number);
     let mut progress = repair.progress.lock();
-    progress.rounds = number;
-    progress.round_ended_ms = Some(app.env.clock.now_ms());
-    (progress.lacking, progress.unasked) = (lacking, unasked);
+    progress.lacking = lacking;
+    if look == Look::All {
+        memory.equal.retain(|_, equal| equal.round == number);
+        progress.rounds = number;
+        progress.round_ended_ms = Some(app.env.clock.now_ms());
+        progress.unasked = unasked;
+    }
 }
 
 fn client(channel: PeerChannel) -> RepairClient<PeerChannel> {
@@ -94,7 +140,8 @@ struct Asker<'a> {
     me: StoreId,
     terms: Terms,
     client: RepairClient<PeerChannel>,
-    compared: &'a mut Compared,
+    memory: &'a mut Memory,
+    look: Look,
     number: u64,
     lacking: u64,
 }
@@ -138,23 +185,36 @@ impl Asker<'_> {
         let own = here.as_ref().map(|here| here.content_stamp(&(start_ms..=last_ms)));
         let epoch = self.terms.keys.epoch();
         let of = (self.peer, tenant.clone(), start_ms);
-        if let Some(known) = self.compared.get_mut(&of)
+        if let Some(known) = self.memory.equal.get_mut(&of)
             && (known.epoch, known.own, &*known.theirs) == (epoch, own, theirs)
         {
             known.round = self.number;
+            return Ok(());
+        }
+        let last = self.memory.differing.remove(&of);
+        if last.is_none() && self.look == Look::Again {
             return Ok(());
         }
         let differing = self.differing(tenant, &times_ms).await?;
         let mut stored = 0;
         if !differing.is_empty() {
             self.lacking += 1;
+            let looks = last.as_ref().map_or(0, |last| last.looks) + 1;
+            let pulls = self.memory.pulls;
+            let is_still =
+                |last: &Differing| *last.theirs == *theirs && (last.own == own || last.pulls != pulls);
+            if !last.as_ref().is_some_and(is_still) && looks < LOOKS_MAX {
+                self.memory.differing.insert(of, Differing { own, theirs: theirs.to_vec(), looks, pulls });
+                return Ok(());
+            }
             stored = self.pull(tenant, &times_ms, &differing).await?;
+            self.memory.pulls += u64::from(stored > 0);
             // Whoever has all that the other has, and more, differs and lacks nothing.
             self.lacking -= u64::from(stored == 0);
         }
         if stored == 0 && *times_ms.end() == last_ms {
             let equal = Equal { epoch, own, theirs: theirs.to_vec(), round: self.number };
-            self.compared.insert(of, equal);
+            self.memory.equal.insert(of, equal);
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ struct TestNode {
     me: Arc<Me>,
     views: watch::Sender<Arc<View>>,
     address: String,
-    compared: pass::Compared,
+    memory: Memory,
     http: Router,
     stop: CancellationToken,
 }
@@ -101,7 +101,7 @@ impl TestNode {
         let routes = Routes::default().add_service(Serve::service(app.clone()));
         tokio::spawn(grpc::serve(listener, routes, me.clone(), Duration::from_secs(1), stop.clone()));
         let http = crate::http::router(app.clone());
-        Self { app, me, views, address, compared: BTreeMap::new(), http, stop }
+        Self { app, me, views, address, memory: Memory::default(), http, stop }
     }
 
     fn append(&self, tenant: &str, samples: &[(usize, Sample)]) {
@@ -138,7 +138,12 @@ impl TestNode {
 
     async fn round(&mut self) -> Progress {
         let before = self.app.repair.progress();
-        pass::round(&self.app, &mut self.compared).await;
+        pass::round(&self.app, &mut self.memory, Look::All).await;
+        // Nothing was appended meanwhile: what differs is lacking.
+        if self.memory.is_waiting() {
+            pass::round(&self.app, &mut self.memory, Look::Again).await;
+        }
+        assert!(!self.memory.is_waiting());
         let after = self.app.repair.progress();
         assert_eq!((after.rounds, after.failures), (before.rounds + 1, before.failures), "{after:?}");
         Progress {
@@ -260,6 +265,42 @@ async fn what_one_replica_lacks_it_gets_from_another_and_nothing_more() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_is_waited_for_and_not_for_ever() {
+    let mut nodes = Nodes::start(2, ring_of(2, 2)).await;
+    let backlog = scrapes(0..20, PAST_MS, 40);
+    let mut parts = backlog.chunks(80);
+    let mut memory = Memory::default();
+    nodes.of(0).append("a", parts.next().unwrap());
+    let app = nodes.of(1).app.clone();
+    // Node 1 is one part behind at each look, until both have all.
+    for part in 0..3 {
+        let look = if part == 0 { Look::All } else { Look::Again };
+        pass::round(&app, &mut memory, look).await;
+        assert!(memory.is_waiting());
+        nodes.of(1).append("a", &backlog[part * 80..(part + 1) * 80]);
+        nodes.of(0).append("a", parts.next().unwrap());
+    }
+    nodes.of(1).append("a", &backlog[240..320]);
+    pass::round(&app, &mut memory, Look::Again).await;
+    let progress = app.repair.progress();
+    assert_eq!((progress.samples, progress.series, progress.lacking), (0, 0, 0), "{progress:?}");
+    assert!(!memory.is_waiting());
+    // One that falls behind for good is repaired while writes go on.
+    let more = scrapes(0..20, PAST_MS + 40 * 15_000, 20);
+    for (look, part) in (1..).zip(more.chunks(20)) {
+        nodes.of(0).append("a", part);
+        pass::round(&app, &mut memory, if look == 1 { Look::All } else { Look::Again }).await;
+        let stored = app.repair.progress().samples;
+        assert_eq!(stored, if look < pass::LOOKS_MAX { 0 } else { 20 * u64::from(look) });
+        if stored > 0 {
+            break;
+        }
+    }
+    nodes.round().await;
+    assert!(nodes.of(1).samples("a") == nodes.of(0).samples("a"));
+}
+
+#[tokio::test]
 async fn a_replica_with_an_empty_disk_gets_everything_up_to_the_edge() {
     let mut nodes = Nodes::start(3, ring_of(3, 3)).await;
     let recent = scrapes(0..20, NOW_MS - 20 * 60_000, 81);
@@ -317,13 +358,13 @@ async fn nodes_at_different_documents_wait_for_each_other() {
     nodes.of(0).append("a", &scrapes(0..5, PAST_MS, 5));
     let newer = nodes.view.document().change(&Change::join(store(7), member(7))).unwrap();
     let _ = nodes.of(0).views.send(Arc::new(View::new(newer).unwrap()));
-    pass::round(&nodes.of(1).app.clone(), &mut BTreeMap::new()).await;
+    pass::round(&nodes.of(1).app.clone(), &mut Memory::default(), Look::All).await;
     let progress = nodes.of(1).app.repair.progress();
     assert_eq!((progress.samples, progress.unasked, progress.failures), (0, 1, 1));
     assert!(progress.failure.unwrap().contains("epoch"));
     // Nobody there is no failure of ours either.
     nodes.nodes.remove(&0);
-    pass::round(&nodes.of(1).app.clone(), &mut BTreeMap::new()).await;
+    pass::round(&nodes.of(1).app.clone(), &mut Memory::default(), Look::All).await;
     assert_eq!(nodes.of(1).app.repair.progress().unasked, 1);
 }
 
@@ -333,7 +374,7 @@ async fn a_node_without_a_ring_has_no_digests_and_repairs_nothing() {
     let node = TestNode::start(0, &view).await;
     let alone = Repair::default();
     assert!(alone.view().is_none());
-    pass::round(&node.app, &mut BTreeMap::new()).await;
+    pass::round(&node.app, &mut Memory::default(), Look::All).await;
     assert_eq!(node.app.repair.progress().rounds, 1);
     assert_eq!(node.digests().await.len(), 1, "one range: all keys");
 }
