@@ -282,6 +282,24 @@ impl App {
         !self.stopping.is_cancelled() && self.cluster.is_ready()
     }
 
+    /// What this node is busy with, beside serving, in words.
+    pub(crate) fn doing(&self) -> String {
+        if self.stopping.is_cancelled() {
+            return "stopping".to_owned();
+        }
+        if let Some(doing) = self.cluster.doing() {
+            return doing;
+        }
+        let lacking = self.repair.progress().lacking;
+        if lacking > 0 {
+            return format!("repairing: {lacking} windows differ from others'");
+        }
+        match self.replicator.hints().pending().stores.len() {
+            0 => "serving".to_owned(),
+            others => format!("keeping hints for {others} nodes"),
+        }
+    }
+
     /// A tenant to write to.
     pub(crate) fn tenant(&self, id: &TenantId) -> tsdb::Result<Arc<Tenant>> {
         self.storage.tenant(id, &self.config.load())

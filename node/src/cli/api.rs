@@ -51,6 +51,12 @@ impl Api {
         Ok(Self { base: connection.url.clone(), client })
     }
 
+    /// The same for the node at `host:port`; `None` where that is no address.
+    pub fn at(&self, address: &str) -> Option<Self> {
+        let base = format!("{}://{address}", self.base.scheme()).parse().ok()?;
+        Some(Self { base, client: self.client.clone() })
+    }
+
     /// The address of `path` (which begins with `/`) on this node.
     pub fn url(&self, path: &str) -> reqwest::Url {
         let mut url = self.base.clone();

@@ -1,5 +1,7 @@
 //! `carillon status`, `ring` and `ring owners`: the cluster as a node sees it.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -9,6 +11,9 @@ use super::output::{Output, Rows};
 
 /// Most series that `ring owners` asks about at once.
 const OWNERS_SERIES_MAX: usize = 1000;
+
+/// How long another member than the one that was asked may take to tell of itself.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The cluster at a glance.
 #[derive(Debug, Args)]
@@ -58,11 +63,13 @@ impl Status {
         let api = Api::new(&self.connection)?;
         let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
         let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        let asking = list(&members).iter().map(|member| ask_member(&api, member));
+        let nodes: Vec<Value> = futures_util::future::join_all(asking).await;
         if output.is_table() {
             output.text(&summary(&ring, &members))?;
         }
-        let json = json!({"ring": ring, "members": members});
-        output.show(&json, || super::node::rows(&members))?;
+        let json = json!({"ring": ring, "members": members, "nodes": nodes});
+        output.show(&json, || glance(&members, &nodes))?;
         for problem in ring["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             output.note(problem);
         }
@@ -78,6 +85,56 @@ impl Ring {
             Some(RingVerb::ReplicationFactor(change)) => change.run(output).await,
         }
     }
+}
+
+/// What a member tells of itself: the one that was asked, or another where its own address for HTTP can be reached from
+/// here. `null` where it can't.
+async fn ask_member(api: &Api, member: &Value) -> Value {
+    let asked = match (member["me"] == true, member["alive"] == true) {
+        (true, _) => Some(api.clone()),
+        (false, true) => api.at(&text(&member["http_address"])),
+        (false, false) => None,
+    };
+    let Some(api) = asked else { return Value::Null };
+    let answer = tokio::time::timeout(MEMBER_TIMEOUT, api.get("/api/v1/cluster/node", &[])).await;
+    match answer {
+        // Somebody else may be at that address, seen from here.
+        Ok(Ok(answer)) if answer.data["store"] == member["store"] => answer.data,
+        _ => Value::Null,
+    }
+}
+
+/// A row for each member: what it is, and what it does.
+fn glance(members: &Value, nodes: &[Value]) -> Rows {
+    let mut rows =
+        Rows::new(&["name", "zone", "state", "#share", "#free", "#lacking", "#hints", "bucket", "doing"]);
+    for (member, node) in list(members).iter().zip(nodes) {
+        let told = |value: String| if node.is_null() { "?".to_owned() } else { value };
+        let share = member["ownership"].as_f64().unwrap_or_default();
+        let doing = match (node.is_null(), member["alive"] == true) {
+            (false, _) => text(&node["doing"]),
+            (true, true) => format!("there; {} can't be asked from here", text(&member["http_address"])),
+            (true, false) => "away".to_owned(),
+        };
+        let bucket = if node["bucket"]["failures"].as_u64() > Some(0) { "away" } else { "fine" };
+        rows.push(vec![
+            text(&member["name"]),
+            text(&member["zone"]),
+            text(&member["state"]),
+            format!("{:.1} %", share * 100.0),
+            told(gib(&node["disk"]["free_bytes"])),
+            told(node["repair"]["windows_lacking"].to_string()),
+            told(gib(&node["hints"]["bytes"])),
+            told(bucket.to_owned()),
+            doing,
+        ]);
+    }
+    rows
+}
+
+/// Bytes in GiB, with two digits behind the point.
+fn gib(bytes: &Value) -> String {
+    format!("{:.2} GiB", bytes.as_f64().unwrap_or_default() / f64::from(1 << 30))
 }
 
 async fn placements(connection: &Connection, output: &Output) -> Result<(), Failure> {
@@ -150,13 +207,14 @@ fn summary(ring: &Value, members: &Value) -> String {
         (false, 1) => "settled".to_owned(),
         (false, _) => format!("settled, {} older placements still hold samples of their own", open - 1),
     };
+    let under = if ring["under_replicated"] == true { ", under-replicated" } else { "" };
     let bucket = &ring["bucket"];
     let bucket_state = match bucket["problem"].as_str() {
         Some(problem) => format!("away: {problem}"),
         None => "fine".to_owned(),
     };
     format!(
-        "cluster   {}\nmembers   {} ({alive} alive)\nring      epoch {}, {state}\ncopies    {} of {} wanted\nbucket    {} ({bucket_state})\n",
+        "cluster   {}\nmembers   {} ({alive} alive)\nring      epoch {}, {state}\ncopies    {} of {} wanted{under}\nbucket    {} ({bucket_state})\n",
         text(&ring["cluster"]),
         all.len(),
         ring["epoch"],
@@ -180,13 +238,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_cannot_be_asked_is_shown_all_the_same() {
+        let members = json!([{"name": "a", "alive": true}, {"name": "b", "alive": false}]);
+        let node = json!({
+            "doing": "draining: sending hints", "disk": {"free_bytes": 1u64 << 31}, "hints": {"bytes": 0},
+            "repair": {"windows_lacking": 3}, "bucket": {"failures": 1},
+        });
+        assert_eq!(glance(&members, &[node, Value::Null]).len(), 2);
+        assert_eq!(gib(&json!(3u64 << 29)), "1.50 GiB");
+    }
+
+    #[test]
     fn the_summary_says_what_is_wrong() {
         let ring = json!({
             "cluster": "c", "epoch": 7, "joint": false, "replication_factor": 3, "effective_rf": 2,
-            "placements": [{}, {}], "bucket": {"url": "s3://b", "problem": "timed out"},
+            "under_replicated": true, "placements": [{}, {}], "bucket": {"url": "s3://b", "problem": "timed out"},
         });
         let text = summary(&ring, &json!([{"alive": true}, {"alive": false}]));
-        for part in ["2 (1 alive)", "epoch 7", "1 older placements", "2 of 3 wanted", "away: timed out"] {
+        for part in [
+            "2 (1 alive)",
+            "epoch 7",
+            "1 older placements",
+            "2 of 3 wanted, under-replicated",
+            "away: timed out",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

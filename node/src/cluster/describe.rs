@@ -79,11 +79,37 @@ impl Cluster {
             "joint": document.is_joint(),
             "replication_factor": document.replication_factor,
             "effective_rf": document.current().rf,
+            "under_replicated": under_replicated(document),
             "placements": placements,
             "digest": format!("{:016x}", document.digest()),
             "bucket": {"url": self.bucket.location().to_string(), "problem": problem},
             "problems": self.problems(&view),
         })
+    }
+
+    /// What this node does for the ring now, in words; `None` where the ring is settled.
+    pub fn doing(&self) -> Option<String> {
+        let leaving = self.leaving();
+        if leaving.done {
+            return Some(leaving.progress);
+        }
+        if !leaving.progress.is_empty() {
+            return Some(format!("draining: {}", leaving.progress));
+        }
+        if !self.is_member() {
+            return Some("joining".to_owned());
+        }
+        if !self.is_ready() {
+            return Some("telling the others that it is back".to_owned());
+        }
+        let view = self.view();
+        if view.document().is_joint() {
+            return Some("changing the ring".to_owned());
+        }
+        let (me, vouched) = (self.me(), self.vouches().placements);
+        let mine = view.document().earlier().iter().filter(|p| p.members.contains_key(&me));
+        let open = mine.filter(|p| !vouched.contains(&p.id)).count();
+        (open > 0).then(|| format!("uploading what it has of {open} earlier placements"))
     }
 
     /// What somebody should look at, in sentences.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
 use crate::cluster::ChangeError;
+use crate::env::on_disk;
 use crate::node::App;
 
 /// Most series whose owners are told at once.
@@ -21,6 +22,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/cluster/members", get(members))
         .route("/api/v1/cluster/ring", get(ring))
+        .route("/api/v1/cluster/node", get(own))
         .route("/api/v1/cluster/owners", get(owners).post(owners))
         .route("/api/v1/cluster/drain", get(draining).post(drain))
         .route("/api/v1/cluster/forget", axum::routing::post(forget))
@@ -38,6 +40,46 @@ async fn members(State(app): State<Arc<App>>) -> Response {
 
 async fn ring(State(app): State<Arc<App>>) -> Response {
     success(&app.cluster.describe_ring())
+}
+
+/// This node alone: what it does now, what it keeps for others and lacks itself.
+async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let disk = app.env.disk.clone();
+    let free_bytes = on_disk(&*app.env.pool, move || disk.free_bytes());
+    let free_bytes = free_bytes.await.map_err(|e| ApiError::new(Kind::Internal, e.to_string()))?;
+    let (repair, hints, health) =
+        (app.repair.progress(), app.replicator.hints().pending(), app.cluster.bucket().health());
+    let shipping = app.blocks.shipper.progress();
+    let names: Vec<String> = hints.stores.iter().map(|store| app.cluster.name(*store)).collect();
+    let time = |ms: i64| super::time::format_rfc3339(ms);
+    Ok(success(&json!({
+        "store": app.cluster.me().to_string(),
+        "name": app.cluster.name(app.cluster.me()),
+        "ready": app.is_ready(),
+        "doing": app.doing(),
+        "repair": {
+            "rounds": repair.rounds,
+            "last_round": repair.round_ended_ms.map(time),
+            "windows_lacking": repair.lacking,
+            "peers_unasked": repair.unasked,
+            "samples": repair.samples,
+            "bytes": repair.bytes,
+            "refused_series": repair.refused,
+            "failures": repair.failures,
+            "last_failure": repair.failure,
+        },
+        "hints": {"bytes": hints.bytes, "for": names},
+        "bucket": {
+            "last_success": health.last_success_ms.map(time),
+            "last_failure": health.last_failure.as_ref().map(|(ms, _)| time(*ms)),
+            "last_problem": health.last_failure.map(|(_, why)| why),
+            "failures": health.failures,
+            "blocks_waiting": shipping.waiting,
+            "blocks_shipped": shipping.blocks,
+            "blocks_refused": shipping.refused.iter().map(|(ulid, why)| (ulid.to_string(), Value::from(why.as_str()))).collect::<Map<_, _>>(),
+        },
+        "disk": {"free_bytes": free_bytes},
+    })))
 }
 
 async fn owners(

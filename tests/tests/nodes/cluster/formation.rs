@@ -60,6 +60,29 @@ async fn what_is_written_anywhere_is_read_everywhere_in_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_tells_what_each_node_does_and_which_is_away() {
+    let mut cluster = Cluster::start(3, 3).await;
+    cluster.kill(2);
+    eventually("a death that is seen", 60, async || (alive(&cluster, 0).await == 2).then_some(())).await;
+    let shown = cluster.run(0, &["status", "-o", "json"]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    let status: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    for (member, node) in [0, 1, 2].map(|at| (&status["members"][at], &status["nodes"][at])) {
+        if member["name"] == cluster.name(2) {
+            assert!(node.is_null(), "{status}");
+            continue;
+        }
+        assert_eq!(node["store"], member["store"], "{status}");
+        assert_eq!((&node["doing"], &node["bucket"]["failures"]), (&"serving".into(), &0.into()), "{status}");
+        assert!(node["disk"]["free_bytes"].as_u64() > Some(0) && node["hints"]["bytes"] == 0, "{status}");
+    }
+    let table = cluster.run(1, &["status", "-o", "table"]);
+    for part in ["3 (2 alive)", "serving", "away", "lacking"] {
+        assert!(table.stdout.contains(part), "{part} is missing in\n{}", table.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_of_another_cluster_is_refused_by_name() {
     let mut cluster = Cluster::start(1, 1).await;
     let other = Cluster::start(1, 1).await;
