@@ -197,7 +197,7 @@ mod tests {
 
     fn of_chunks(parts: &[&[Sample]]) -> Series {
         let chunks = parts.iter().flat_map(|part| encode(part)).collect();
-        Series { labels: labels("m"), chunks, deleted_ms: Vec::new() }
+        Series { labels: labels("m"), chunks, deleted_ms: Vec::new(), newest: None }
     }
 
     fn int(layout: &[(i32, u32)], buckets: &[u64]) -> Value {

@@ -9,6 +9,7 @@ mod merge;
 mod resets;
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -37,6 +38,17 @@ pub struct Shard {
     pub count: u64,
 }
 
+/// What is looked at of the series of a [`Select`]: the rest may be left out. By default everything is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Names of the labels that are looked at; `None` = all.
+    pub labels: Option<Vec<Arc<str>>>,
+    /// Whether series may come in any order, instead of by their labels.
+    pub any_order: bool,
+    /// Whether the newest sample in the range is enough.
+    pub newest: bool,
+}
+
 /// One encoded run of samples of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -59,4 +71,7 @@ pub struct Series {
     pub chunks: Vec<Chunk>,
     /// Deleted ranges, in milliseconds, both ends included: samples in them don't exist.
     pub deleted_ms: Vec<RangeInclusive<i64>>,
+    /// The newest sample, a float: timestamp (ms) and value. Only where no other was asked for, and then in place of
+    /// chunks.
+    pub newest: Option<(i64, f64)>,
 }

@@ -35,6 +35,7 @@ pub fn series_from_proto(series: pb::Series) -> tsdb::Result<Series> {
         labels: Labels::from_bytes(&series.labels)?,
         chunks: series.chunks.into_iter().map(chunk).collect::<tsdb::Result<_>>()?,
         deleted_ms: Vec::new(),
+        newest: None,
     })
 }
 

@@ -13,7 +13,7 @@ use promql::value::Output;
 use promql::{Limits, Plan, QueryRange, Settings, Telling};
 use tokio::time::Instant;
 use tsdb::model::TenantId;
-use tsdb::select::{Select, Series, merge_series};
+use tsdb::select::{Need, Select, Series, merge_series};
 
 use super::coverage::Coverage;
 use super::dedup::Replicas;
@@ -127,9 +127,12 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
         let selects = widened(&plan, &question.replicas);
         let tenant = own.storage.existing(&question.tenant);
         let mut inputs = Vec::with_capacity(selects.len());
-        for select in &selects {
+        for (select, need) in selects.iter().zip(plan.needs()) {
             turns::check(cancelled)?;
-            inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select(select))?);
+            // Replicas are told by their labels, and chosen by all of their samples.
+            let all = Need::default();
+            let need = if question.replicas.is_empty() { need } else { &all };
+            inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select_needed(select, need))?);
         }
         let mut sources = Vec::new();
         if question.told.explained {

@@ -11,9 +11,10 @@
 mod build;
 mod folds;
 pub mod grid;
+mod needs;
 mod node;
 
-use tsdb::select::Select;
+use tsdb::select::{Need, Select};
 
 use crate::error::Error;
 use crate::parse::ast::Expr;
@@ -45,6 +46,7 @@ impl Default for Settings {
 pub struct Plan {
     range: QueryRange,
     selects: Vec<Select>,
+    needs: Vec<Need>,
     shared: Vec<Shared>,
     root: Root,
 }
@@ -59,13 +61,21 @@ pub fn plan(expr: &Expr, range: &QueryRange, settings: &Settings) -> Result<Plan
         return Err(Error::Invalid("steps must be longer than 0".to_owned()));
     }
     let (root, selects, shared) = build::build(expr, range, settings)?;
-    Ok(Plan { range: *range, selects, shared, root })
+    let (selects, places): (Vec<_>, Vec<_>) = selects.into_iter().unzip();
+    let needs = needs::needs(&root, &places, range.grid().count == 1);
+    Ok(Plan { range: *range, selects, needs, shared, root })
 }
 
 impl Plan {
     /// What to fetch: the inputs of [`Plan::evaluate`], in this order.
     pub fn selects(&self) -> &[Select] {
         &self.selects
+    }
+
+    /// What is looked at of the series of each of [`Plan::selects`]: the rest may be left out of what is fetched. Not for
+    /// series that are still to be merged with others.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
     }
 
     /// The range that it was planned for.

@@ -99,7 +99,12 @@ impl Block {
                 }
             }
             chunks.sort_by_key(|chunk| chunk.min_ms);
-            found.push(Series { labels, chunks, deleted_ms: parts.tombstones.of(u64::from(id)).to_vec() });
+            found.push(Series {
+                labels,
+                chunks,
+                deleted_ms: parts.tombstones.of(u64::from(id)).to_vec(),
+                newest: None,
+            });
             Ok(())
         })?;
         // Ids are in label order but in blocks of old versions, whose labels were sorted on reading.

@@ -188,6 +188,12 @@ impl BitWriter {
         &self.buffer[..(self.bits as usize).div_ceil(8)]
     }
 
+    /// Number of bits written.
+    #[inline]
+    pub(crate) fn bits(&self) -> u32 {
+        self.bits
+    }
+
     /// Bytes allocated.
     pub(crate) fn capacity_bytes(&self) -> usize {
         self.buffer.len()

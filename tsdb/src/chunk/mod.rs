@@ -61,6 +61,11 @@ impl Encoding {
         Self::ALL.into_iter().find(|encoding| *encoding as u8 == byte)
     }
 
+    /// Whether samples are floats.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::Xor | Self::Xor2)
+    }
+
     /// Whether samples keep their start times.
     pub fn has_starts(self) -> bool {
         matches!(self, Self::Xor2 | Self::HistogramWithStarts | Self::FloatHistogramWithStarts)

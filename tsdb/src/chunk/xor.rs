@@ -138,6 +138,8 @@ pub struct XorAppender {
     /// As in the header, which may lie in another cache line than the chunk's end.
     count: u16,
     window: Window,
+    /// How many bits the newest sample took, from the third on.
+    newest_bits: u8,
     timestamp_ms: i64,
     delta_ms: i64,
     value: f64,
@@ -156,6 +158,7 @@ impl XorAppender {
             writer: BitWriter::new(&[0; HEADER_BYTES]),
             count: 0,
             window: Window::NONE,
+            newest_bits: 0,
             timestamp_ms: i64::MIN,
             delta_ms: 0,
             value: 0.0,
@@ -171,13 +174,18 @@ impl XorAppender {
         if decoder.count == 0 {
             return Ok(Self::new());
         }
-        for sample in decoder.by_ref() {
-            sample?;
+        let mut newest_at = 0;
+        while decoder.read < decoder.count {
+            newest_at = decoder.reader.position();
+            decoder.step()?;
         }
+        let newest_bits = decoder.reader.position() - newest_at;
         Ok(Self {
             writer: BitWriter::resume(bytes, decoder.reader.position()),
             count: decoder.count,
             window: decoder.window,
+            // The first two are never asked for, and no other takes more than 145.
+            newest_bits: newest_bits as u8,
             timestamp_ms: decoder.timestamp_ms,
             delta_ms: decoder.delta_ms,
             value: f64::from_bits(decoder.value_bits),
@@ -203,8 +211,10 @@ impl XorAppender {
                 self.delta_ms = delta_ms;
             }
             _ => {
+                let before = self.writer.bits();
                 let code = self.timestamp_code(delta_ms.wrapping_sub(self.delta_ms));
                 push_xor(&mut self.writer, code, xor, &mut self.window);
+                self.newest_bits = (self.writer.bits() - before) as u8;
                 self.delta_ms = delta_ms;
             }
         }
@@ -248,6 +258,28 @@ impl XorAppender {
     #[inline]
     pub fn last(&self) -> Option<(i64, f64)> {
         (self.count > 0).then_some((self.timestamp_ms, self.value))
+    }
+
+    /// The sample before the newest, read back from what the newest changed; `None` before the third.
+    #[inline]
+    pub fn before_last(&self) -> Option<(i64, f64)> {
+        if self.count < 3 {
+            return None;
+        }
+        let mut reader = BitReader::new(self.writer.bytes(), 0);
+        reader.skip(self.writer.bits() - u32::from(self.newest_bits));
+        let mut newest = XorDecoder {
+            reader,
+            count: self.count,
+            read: self.count - 1,
+            window: self.window,
+            timestamp_ms: 0,
+            delta_ms: 0,
+            value_bits: 0,
+        };
+        newest.step_regular().ok()?;
+        let value = f64::from_bits(self.value.to_bits() ^ newest.value_bits);
+        Some((self.timestamp_ms.wrapping_sub(self.delta_ms), value))
     }
 
     /// Bytes on the heap.

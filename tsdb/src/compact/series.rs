@@ -119,13 +119,16 @@ fn merged(parts: &[Part<'_>]) -> Result<Vec<Chunk>> {
     }
     chunks.sort_by_key(|chunk| chunk.min_ms);
     let [_] = &chunks[..] else {
-        return Ok(encode(&Series { labels: Labels::default(), chunks, deleted_ms: Vec::new() }.samples()?));
+        return Ok(encode(
+            &Series { labels: Labels::default(), chunks, deleted_ms: Vec::new(), newest: None }.samples()?,
+        ));
     };
     Ok(chunks)
 }
 
 /// The chunk without deleted samples.
 fn without(chunk: Chunk, deleted: &[RangeInclusive<i64>]) -> Result<Vec<Chunk>> {
-    let series = Series { labels: Labels::default(), chunks: vec![chunk], deleted_ms: deleted.to_vec() };
+    let series =
+        Series { labels: Labels::default(), chunks: vec![chunk], deleted_ms: deleted.to_vec(), newest: None };
     Ok(encode(&series.samples()?))
 }

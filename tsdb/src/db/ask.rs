@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 
+use super::order::Visits;
 use super::tenant::Tenant;
 use super::types::{Metadata, SeriesExemplars};
 use crate::block::Block;
-use crate::head::SeriesRef;
+use crate::head::series::MemSeries;
 use crate::head::shard::{LatePart, Shard};
 use crate::index::postings::find;
 use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher};
@@ -66,8 +67,7 @@ impl Tenant {
         let mut series = Vec::new();
         let mut scratch = Vec::new();
         let mut damaged = None;
-        self.visit(&select.matchers, &mut |shard, own| {
-            let Some(found) = shard.get(own) else { return };
+        self.visit(&select.matchers, &mut |shard, found| {
             let is_here = select.shard.is_none_or(|s| found.hash % s.count == s.index);
             if !is_here || !found.may_overlap(&select.range_ms) {
                 return;
@@ -80,7 +80,7 @@ impl Tenant {
             damaged =
                 shard.collect(found, &select.range_ms, LatePart::All, &mut chunks).pop().or(damaged.take());
             if !chunks.is_empty() {
-                series.push(Series { labels, chunks, deleted_ms: Vec::new() });
+                series.push(Series { labels, chunks, deleted_ms: Vec::new(), newest: None });
             }
         })?;
         match damaged {
@@ -204,8 +204,8 @@ impl Tenant {
         }
         let mut all = BTreeSet::new();
         let mut scratch = Vec::new();
-        self.visit(matchers, &mut |shard, own| {
-            if let Some(found) = shard.get(own).filter(|s| s.may_overlap(&range_ms)) {
+        self.visit(matchers, &mut |shard, found| {
+            if found.may_overlap(&range_ms) {
                 all.insert(shard.labels.labels(found.labels, &mut scratch));
             }
         })?;
@@ -222,10 +222,8 @@ impl Tenant {
     pub fn head_series(&self, each: &mut dyn FnMut(&Labels)) -> Result<()> {
         let named = Matcher::new(MatchOp::NotEqual, METRIC_NAME, "")?;
         let mut scratch = Vec::new();
-        self.visit(&[named], &mut |shard, own| {
-            if let Some(found) = shard.get(own) {
-                each(&shard.labels.labels(found.labels, &mut scratch));
-            }
+        self.visit(&[named], &mut |shard, found| {
+            each(&shard.labels.labels(found.labels, &mut scratch));
         })
     }
 
@@ -281,11 +279,18 @@ impl Tenant {
 
     /// Calls `visit` with every series of the head that matches, while its shard's lock is held. Without matchers, with
     /// all.
-    fn visit(&self, matchers: &[Matcher], visit: &mut dyn FnMut(&Shard, SeriesRef)) -> Result<()> {
+    fn visit(&self, matchers: &[Matcher], visit: &mut dyn FnMut(&Shard, &MemSeries)) -> Result<()> {
         // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
         let generation = self.core.generation.load(Ordering::Acquire);
         let ids = find(&*self.postings.read(), matchers)?;
         let mut visits = self.visits(ids);
+        self.visit_in_order(&mut visits, visit);
+        self.visit_others(&visits.others, generation, visit);
+        Ok(())
+    }
+
+    /// Calls `visit` with the series whose order is known; those that are gone go to the others.
+    pub(super) fn visit_in_order(&self, visits: &mut Visits, visit: &mut dyn FnMut(&Shard, &MemSeries)) {
         for ids in visits.ordered.chunks(SERIES_PER_LOCK) {
             let shards: Vec<_> = self.core.shards.iter().map(|shard| shard.read()).collect();
             let shard_of = |id: u32| &*shards[id as usize & (shards.len() - 1)];
@@ -294,28 +299,36 @@ impl Tenant {
                     shard_of(*ahead).prefetch_id(*ahead);
                 }
                 match shard_of(*id).by_id(*id, visits.generation) {
-                    Some((own, series)) if series.tenant == self.index => visit(shard_of(*id), own),
+                    Some((_, series)) if series.tenant == self.index => visit(shard_of(*id), series),
                     // Gone, or another series by now.
                     _ => drop(visits.others.insert(*id)),
                 }
             }
         }
-        for (index, ids) in self.by_shard(&visits.others).iter().enumerate() {
+    }
+
+    /// Calls `visit` with series that were made up to a generation, shard by shard.
+    pub(super) fn visit_others(
+        &self,
+        ids: &RoaringBitmap,
+        generation: u32,
+        visit: &mut dyn FnMut(&Shard, &MemSeries),
+    ) {
+        for (index, ids) in self.by_shard(ids).iter().enumerate() {
             for ids in ids.chunks(SERIES_PER_LOCK) {
                 let shard = self.core.shards[index].read();
                 for (i, id) in ids.iter().enumerate() {
                     if let Some(ahead) = ids.get(i + PREFETCH_SERIES) {
                         shard.prefetch_id(*ahead);
                     }
-                    if let Some((own, series)) = shard.by_id(*id, generation)
+                    if let Some((_, series)) = shard.by_id(*id, generation)
                         && series.tenant == self.index
                     {
-                        visit(&shard, own);
+                        visit(&shard, series);
                     }
                 }
             }
         }
-        Ok(())
     }
 
     /// Ids by shard, ascending.
@@ -350,13 +363,13 @@ impl Tenant {
     }
 }
 
-fn no_matcher() -> Error {
+pub(super) fn no_matcher() -> Error {
     Error::Invalid("at least one matcher has to refuse the empty string".to_owned())
 }
 
 /// By labels; series that have the same become one. (A series that was collected, and made again while a replay still
 /// held the old one, is there twice.)
-fn sorted(mut series: Vec<Series>) -> Vec<Series> {
+pub(super) fn sorted(mut series: Vec<Series>) -> Vec<Series> {
     if !series.is_sorted_by(|a, b| a.labels < b.labels) {
         // Stable, since that finds the run that is sorted already.
         series.sort_by(|a, b| a.labels.cmp(&b.labels));

@@ -174,6 +174,6 @@ fn by_rule(labels: &Labels, chunks: Vec<Chunk>) -> Result<Vec<Chunk>> {
     if chunks.is_sorted_by(|a, b| a.max_ms < b.min_ms) {
         return Ok(chunks);
     }
-    let series = Series { labels: labels.clone(), chunks, deleted_ms: Vec::new() };
+    let series = Series { labels: labels.clone(), chunks, deleted_ms: Vec::new(), newest: None };
     Ok(encode_by_rule(&series.samples()?))
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tenant` | look-up, interning, appending |
 //! | `ask` | selecting, label names and values, series, exemplars, metadata |
+//! | `needed` | selecting no more than a question looks at |
 //! | `contents` | what there is by time, for comparing it with other nodes |
 //! | `order` | series by labels, kept for questions that want nearly all of them |
 //! | `core` | what tenants share: shards, keys, WAL |
@@ -24,6 +25,7 @@ mod cut;
 mod keys;
 mod log;
 mod maintain;
+mod needed;
 mod order;
 mod restore;
 mod settings;

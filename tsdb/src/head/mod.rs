@@ -20,7 +20,7 @@ pub(crate) mod open;
 mod reference;
 mod rings;
 pub mod rule;
-mod series;
+pub(crate) mod series;
 pub(crate) mod shard;
 mod symbols;
 

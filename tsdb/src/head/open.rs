@@ -117,6 +117,14 @@ impl OpenChunk {
         self.appender.as_ref()?.last()
     }
 
+    /// The newest sample up to a time, where nothing has to be decoded for it: a float, and one of the last two.
+    #[inline]
+    pub(crate) fn newest_float(&self, end_ms: i64) -> Option<(i64, f64)> {
+        let Some(ChunkAppender::Xor(appender)) = &self.appender else { return None };
+        let is_before_end = |sample: &(i64, f64)| sample.0 <= end_ms;
+        appender.last().filter(is_before_end).or_else(|| appender.before_last().filter(is_before_end))
+    }
+
     /// Bytes allocated.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.appender.as_ref().map_or(0, ChunkAppender::heap_bytes)
@@ -227,7 +235,8 @@ mod tests {
             chunks.extend(open.chunk());
             assert_eq!(chunks, whole, "{stop}");
         }
-        let series = Series { labels: Default::default(), chunks: whole, deleted_ms: Vec::new() };
+        let series =
+            Series { labels: Default::default(), chunks: whole, deleted_ms: Vec::new(), newest: None };
         assert_eq!(series.samples().unwrap(), samples);
     }
 }

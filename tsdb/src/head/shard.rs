@@ -36,6 +36,8 @@ pub(crate) struct Shard {
     pub(crate) logged: WalPosition,
     /// Series removed since symbols were rebuilt.
     pub(super) removed: usize,
+    /// Whether a restart may have brought series with equal labels: one collected, one made again.
+    pub(crate) has_twins: bool,
 }
 
 /// Which of a series' late samples are meant.
@@ -69,6 +71,7 @@ impl Shard {
             metadata: MetadataTable::new(settings.metadata_max >> bits),
             logged: WalPosition::START,
             removed: 0,
+            has_twins: false,
         }
     }
 
@@ -161,9 +164,11 @@ impl Shard {
 
     /// Puts a series into a slot; `false` when another one has it.
     pub(crate) fn restore(&mut self, slot: u32, series: MemSeries) -> bool {
-        let hash = series.hash;
+        let (hash, tenant) = (series.hash, series.tenant);
         let is_new = self.slots.insert_at(slot, series);
         if is_new {
+            let is_twin = |s: &u32| self.slots.get(*s).is_some_and(|s| s.hash == hash && s.tenant == tenant);
+            self.has_twins |= self.by_labels.find(hash, is_twin).is_some();
             self.index_slot(slot, hash);
         }
         is_new
@@ -188,10 +193,14 @@ impl Shard {
             Ok(_) => {}
             Err(error) => damaged.push(error),
         };
-        for sealed in series.sealed_in(*range_ms.start(), *range_ms.end()) {
-            take(self.chunks.read(sealed.at));
+        let open = series.open.finished();
+        // What is finished ends before the open chunk begins.
+        if open.is_none_or(|open| *range_ms.start() < open.min_ms) {
+            for sealed in series.sealed_in(*range_ms.start(), *range_ms.end()) {
+                take(self.chunks.read(sealed.at));
+            }
         }
-        if let Some(open) = series.open.finished()
+        if let Some(open) = open
             && open.min_ms <= *range_ms.end()
             && *range_ms.start() <= open.max_ms
         {

@@ -34,6 +34,8 @@ pub(crate) struct LabelStore {
     ends: Vec<u32>,
     table: HashTable<u32>,
     pairs: Vec<u32>,
+    /// How often symbols got other numbers.
+    rebuilds: u64,
 }
 
 impl LabelStore {
@@ -117,6 +119,19 @@ impl LabelStore {
         self.ends.len()
     }
 
+    /// As long as this stays, symbols keep their numbers and there are no others.
+    pub(crate) fn version(&self) -> (u64, usize) {
+        (self.rebuilds, self.ends.len())
+    }
+
+    /// The number of a label's name, if any series has it.
+    pub(crate) fn name(&self, name: &str) -> Option<u32> {
+        let labels = Labels::from_sorted([(name, "")]);
+        let (encoded, _) = labels.encoded_pairs().next()?;
+        let same = |s: &u32| symbol_in(&self.bytes, &self.ends, *s) == encoded;
+        self.table.find(xxh3_64(encoded), same).copied()
+    }
+
     /// The number of a string in encoded form (varint length, text), which is new or not.
     pub(crate) fn intern(&mut self, encoded: &[u8]) -> u32 {
         let Self { bytes, ends, table, .. } = self;
@@ -133,7 +148,7 @@ impl LabelStore {
 
     /// Moves what `series` point to into a new store and updates them; everything else is forgotten.
     pub(crate) fn rebuild<'a>(&mut self, series: impl Iterator<Item = &'a mut LabelsAt>) {
-        let mut new = Self::default();
+        let mut new = Self { rebuilds: self.rebuilds + 1, ..Self::default() };
         let mut moved = vec![u32::MAX; self.ends.len()];
         for at in series {
             let start = new.pairs.len() as u32;

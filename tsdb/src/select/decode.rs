@@ -15,7 +15,7 @@ use crate::model::{CounterReset, Labels, Sample, prefer, prefer_float};
 impl Series {
     /// Encodes samples, which are sorted by time and have one value a timestamp. Start times aren't kept.
     pub fn from_samples(labels: Labels, samples: &[Sample]) -> Self {
-        Self { labels, chunks: encode(samples), deleted_ms: Vec::new() }
+        Self { labels, chunks: encode(samples), deleted_ms: Vec::new(), newest: None }
     }
 
     /// Decodes the samples of a range (milliseconds, both ends included) into `columns`, which are cleared first:
@@ -26,6 +26,10 @@ impl Series {
     /// [`crate::Error::Corrupt`] when a chunk is damaged.
     pub fn decode(&self, range_ms: RangeInclusive<i64>, columns: &mut Columns) -> Result<()> {
         columns.clear();
+        if let Some((timestamp_ms, value)) = self.newest.filter(|newest| range_ms.contains(&newest.0)) {
+            columns.push_float(timestamp_ms, 0, value);
+            return Ok(());
+        }
         let mut previous: Option<&Chunk> = None;
         for chunk in self.ordered().iter().filter(|chunk| chunk.overlaps(&range_ms)) {
             if previous.is_some_and(|p| p.encoding == chunk.encoding && p.data == chunk.data) {

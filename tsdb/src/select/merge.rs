@@ -76,7 +76,7 @@ fn without_deleted(series: &Series) -> Result<Series> {
         chunks.extend(encode(&part.samples()?));
     }
     chunks.sort_by_key(|chunk| chunk.min_ms);
-    Ok(Series { labels: series.labels.clone(), chunks, deleted_ms: Vec::new() })
+    Ok(Series { labels: series.labels.clone(), chunks, deleted_ms: Vec::new(), newest: None })
 }
 
 #[cfg(test)]

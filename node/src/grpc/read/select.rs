@@ -122,7 +122,7 @@ impl SelectPart {
             let labels = Labels::from_bytes(&series.labels).map_err(|e| Malformed::new(e.to_string()))?;
             let chunks = series.chunks.into_iter().map(chunk_from).collect::<Result<_, _>>()?;
             let deleted_ms = series.deleted.iter().map(|d| d.start_ms..=d.end_ms).collect();
-            Ok((known(series.selection)?, Series { labels, chunks, deleted_ms }))
+            Ok((known(series.selection)?, Series { labels, chunks, deleted_ms, newest: None }))
         };
         let marks = |marks: pb::Marks| {
             let entries = entries_from(&marks.series)?;

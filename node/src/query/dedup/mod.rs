@@ -156,7 +156,8 @@ impl Group {
             member.chunks.retain(|chunk| chunk.overlaps(range_ms));
         }
         self.members.retain(|member| !member.chunks.is_empty());
-        let mut merged = Series { labels: self.labels, chunks: Vec::new(), deleted_ms: Vec::new() };
+        let mut merged =
+            Series { labels: self.labels, chunks: Vec::new(), deleted_ms: Vec::new(), newest: None };
         for mut cluster in clusters(self.members) {
             if cluster.len() == 1 || is_steady(&cluster, range_ms, columns)? {
                 let only = cluster.swap_remove(0);

@@ -27,12 +27,15 @@ use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
 use invariant::is_invariant;
 use labels::{label_name, string};
 
+/// Selects with the number of places at which each stands.
+type Selects = Vec<(Select, usize)>;
+
 /// Plans `expr`; gives what to fetch beside it.
 pub(super) fn build(
     expr: &Expr,
     range: &QueryRange,
     settings: &Settings,
-) -> Result<(Root, Vec<Select>, Vec<Shared>), Error> {
+) -> Result<(Root, Selects, Vec<Shared>), Error> {
     let mut builder = Builder {
         range,
         settings,
@@ -89,7 +92,7 @@ fn repeated(expr: &Expr) -> BTreeSet<String> {
 struct Builder<'a> {
     range: &'a QueryRange,
     settings: &'a Settings,
-    selects: Vec<Select>,
+    selects: Selects,
     wants: Wants,
     /// Texts of expressions that stand at more than one place.
     repeated: BTreeSet<String>,

@@ -110,18 +110,16 @@ impl Builder<'_> {
         let from_ms = *reach_ms.start();
         let to_ms = from_ms.max(*reach_ms.end());
         let touches = |s: &Select| *s.range_ms.start() <= to_ms && from_ms <= *s.range_ms.end();
-        match self.selects.iter().position(|s| s.matchers == matchers && touches(s)) {
+        match self.selects.iter().position(|(s, _)| s.matchers == matchers && touches(s)) {
             Some(index) => {
-                let range = &mut self.selects[index].range_ms;
+                let (Select { range_ms: range, .. }, places) = &mut self.selects[index];
                 *range = from_ms.min(*range.start())..=to_ms.max(*range.end());
+                *places += 1;
                 index
             }
             None => {
-                self.selects.push(Select {
-                    matchers: matchers.to_vec(),
-                    range_ms: from_ms..=to_ms,
-                    shard: None,
-                });
+                let matchers = matchers.to_vec();
+                self.selects.push((Select { matchers, range_ms: from_ms..=to_ms, shard: None }, 1));
                 self.selects.len() - 1
             }
         }

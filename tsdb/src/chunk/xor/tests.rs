@@ -80,6 +80,18 @@ proptest! {
     }
 
     #[test]
+    fn the_sample_before_the_newest_is_read_back(samples in samples()) {
+        for count in 0..=samples.len() {
+            let appender = encode(&samples[..count]);
+            let resumed = XorAppender::resume(appender.bytes()).unwrap();
+            let expected = (count >= 3).then(|| samples[count - 2]);
+            for found in [appender.before_last(), resumed.before_last()] {
+                prop_assert_eq!(found.map(|(t, v)| (t, v.to_bits())), expected.map(|(t, v)| (t, v.to_bits())));
+            }
+        }
+    }
+
+    #[test]
     fn hostile_bytes_end_in_samples_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut columns = Columns::default();
         columns.push_float(1, 0, 1.0);

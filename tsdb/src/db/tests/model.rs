@@ -11,6 +11,7 @@ use crate::chunk::Columns;
 use crate::digest::{Digest, DigestKey, SeriesDigester};
 use crate::head::rule::range_start_ms;
 use crate::model::{Value, prefer_float};
+use crate::select::Need;
 
 const KEY: DigestKey = DigestKey::new(5);
 
@@ -93,6 +94,45 @@ fn compare(tenant: &Tenant, all: &Samples, windows: &mut Windows) {
     }
 }
 
+/// Asks for the newest samples, with few labels or all.
+fn compare_newest(tenant: &Tenant, all: &Samples) {
+    let name: Arc<str> = "i".into();
+    for minute in [0, 50, 120, 300, 599, 700] {
+        let end_ms = BASE_MS + minute * 60_000 + 1;
+        let range_ms = end_ms - 10 * 60_000..=end_ms;
+        let mut expected = BTreeMap::new();
+        for ((series, timestamp_ms), value) in all.iter().filter(|((_, t), _)| range_ms.contains(t)) {
+            expected.insert(series.to_string(), (*timestamp_ms, *value));
+        }
+        for (labels, any_order) in
+            [(None, false), (Some(vec![name.clone()]), false), (Some(Vec::new()), true)]
+        {
+            let need = Need { labels, any_order, newest: true };
+            let select = Select {
+                matchers: vec![Matcher::equal("__name__", "m")],
+                range_ms: range_ms.clone(),
+                shard: None,
+            };
+            let mut found = Vec::new();
+            let mut columns = Columns::default();
+            for series in tenant.select_needed(&select, &need).unwrap() {
+                series.decode(range_ms.clone(), &mut columns).unwrap();
+                let last = columns.timestamps.last().copied().zip(columns.values.last().copied());
+                found.extend(last.map(|last| (series.labels.value("i").to_owned(), last)));
+            }
+            if any_order {
+                let mut found: Vec<_> = found.into_iter().map(|(_, last)| last).collect();
+                let mut expected: Vec<_> = expected.values().copied().collect();
+                found.sort_by(|a, b| a.partial_cmp(b).unwrap());
+                expected.sort_by(|a, b| a.partial_cmp(b).unwrap());
+                assert_eq!(found, expected);
+            } else {
+                assert_eq!(found, expected.clone().into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
 fn run(operations: Vec<Operation>) {
     let disk = Arc::new(MemoryDisk::new());
     let (mut db, _) = open(&disk);
@@ -162,6 +202,7 @@ fn run(operations: Vec<Operation>) {
         let found = stored(&tenant);
         assert!(found == all, "lost or made up: {:?}", differences(&found, &all));
         compare(&tenant, &all, &mut windows);
+        compare_newest(&tenant, &all);
     }
     // A part of the time has the same part of the samples.
     let part = BASE_MS + 100 * 60_000..=BASE_MS + 200 * 60_000;

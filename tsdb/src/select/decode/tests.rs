@@ -16,7 +16,7 @@ fn floats(samples: &[(i64, f64)]) -> Vec<Sample> {
 
 fn of_chunks(parts: &[Vec<Sample>]) -> Series {
     let chunks = parts.iter().flat_map(|part| encode(part)).collect();
-    Series { labels: labels(), chunks, deleted_ms: Vec::new() }
+    Series { labels: labels(), chunks, deleted_ms: Vec::new(), newest: None }
 }
 
 fn pairs(columns: &Columns) -> Vec<(i64, u64)> {
@@ -94,7 +94,7 @@ fn a_chunk_whose_times_descend_is_sorted() {
     }
     let chunk =
         Chunk { min_ms: 3, max_ms: 9, encoding: Encoding::Xor, data: appender.bytes().to_vec().into() };
-    let series = Series { labels: labels(), chunks: vec![chunk], deleted_ms: Vec::new() };
+    let series = Series { labels: labels(), chunks: vec![chunk], deleted_ms: Vec::new(), newest: None };
     assert_eq!(decoded(&series, 0..=10).into_iter().map(|(t, _)| t).collect::<Vec<_>>(), [3, 5, 9]);
 }
 

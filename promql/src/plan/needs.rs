@@ -1,0 +1,156 @@
+//! What a plan looks at of the series of its selects: which labels, in which order, and whether more than the newest
+//! sample.
+//!
+//! Labels only serve to put series into groups where an aggregation without others between takes them in; an instant
+//! question looks back to one sample. A select that stands at several places, or at one that isn't known here, is needed
+//! whole.
+
+use std::sync::Arc;
+
+use tsdb::model::METRIC_NAME;
+use tsdb::select::Need;
+
+use super::node::{Aggregate, Leaf, RangeSource, Root, VectorNode};
+use crate::eval::fold_columns;
+use crate::parse::ast::Edges;
+
+/// The needs of selects, of which `places[i]` says at how many places of the plan number `i` stands; `single` says
+/// whether there is just one step.
+pub(super) fn needs(root: &Root, places: &[usize], single: bool) -> Vec<Need> {
+    let mut walk = Walk { found: vec![Vec::new(); places.len()] };
+    if let Root::Vector(vector) = root {
+        walk.vector(vector, &Looks { labels: None, single });
+    }
+    let only = |(mut found, places): (Vec<Need>, &usize)| match found.pop() {
+        Some(need) if *places == 1 && found.is_empty() => need,
+        _ => Need::default(),
+    };
+    walk.found.into_iter().zip(places).map(only).collect()
+}
+
+/// How the nodes around look at one.
+#[derive(Clone)]
+struct Looks<'a> {
+    /// At which labels; `None` = all.
+    labels: Option<&'a [Arc<str>]>,
+    /// At a single step.
+    single: bool,
+}
+
+struct Walk {
+    found: Vec<Vec<Need>>,
+}
+
+impl Walk {
+    fn vector(&mut self, node: &VectorNode, looks: &Looks<'_>) {
+        match node {
+            VectorNode::Select(leaf) if leaf.edges == Edges::Smoothed => self.leaf(leaf, looks, false, true),
+            VectorNode::Select(leaf) | VectorNode::SampleTimes(leaf) => {
+                self.leaf(leaf, looks, looks.single, false);
+            }
+            VectorNode::StartTimes(leaf) => self.leaf(leaf, looks, false, false),
+            VectorNode::Window(window) => match &window.source {
+                RangeSource::Select(leaf) => self.leaf(leaf, looks, false, true),
+                RangeSource::Subquery(subquery) => {
+                    self.vector(&subquery.input, &Looks { labels: None, single: false });
+                }
+            },
+            VectorNode::Map { input, .. } => self.vector(input, looks),
+            VectorNode::ScalarOp(node) => self.vector(&node.input, looks),
+            VectorNode::Once(input) => self.vector(input, &Looks { single: true, ..looks.clone() }),
+            VectorNode::Aggregate(node) => {
+                let labels = grouping(node);
+                self.vector(&node.input, &Looks { labels, single: looks.single });
+            }
+            VectorNode::Labels { input, .. }
+            | VectorNode::Sort { input, .. }
+            | VectorNode::HistogramQuantile { input, .. }
+            | VectorNode::HistogramFraction { input, .. } => {
+                self.vector(input, &Looks { labels: None, single: looks.single });
+            }
+            VectorNode::Binary(node) => self.both([&node.left, &node.right], looks.single),
+            VectorNode::Set(node) => self.both([&node.left, &node.right], looks.single),
+            // What stands in there is needed whole.
+            VectorNode::Nothing
+            | VectorNode::OfScalar(_)
+            | VectorNode::Absent(_)
+            | VectorNode::AbsentOver(_)
+            | VectorNode::Info(_)
+            | VectorNode::Shared(_) => {}
+        }
+    }
+
+    fn both(&mut self, inputs: [&VectorNode; 2], single: bool) {
+        inputs.into_iter().for_each(|input| self.vector(input, &Looks { labels: None, single }));
+    }
+
+    /// `names` says whether annotations may name the metric.
+    fn leaf(&mut self, leaf: &Leaf, looks: &Looks<'_>, newest: bool, names: bool) {
+        let mut labels = looks.labels.map(<[_]>::to_vec);
+        // A single group is the same in whatever order series come to it.
+        let any_order = labels.as_ref().is_some_and(Vec::is_empty);
+        if let Some(labels) = &mut labels
+            && names
+            && !labels.iter().any(|name| &**name == METRIC_NAME)
+        {
+            labels.push(METRIC_NAME.into());
+        }
+        self.found[leaf.select].push(Need { labels, any_order, newest });
+    }
+}
+
+/// The labels by which an aggregation groups series that it keeps nothing else of; `None` where it needs all.
+fn grouping(node: &Aggregate) -> Option<&[Arc<str>]> {
+    (!node.without && fold_columns(node.op).is_some()).then_some(&node.grouping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+    use crate::{QueryRange, Settings};
+
+    fn of(text: &str, step_ms: i64) -> Vec<Need> {
+        let expr = parse(text).unwrap();
+        let range =
+            QueryRange { start_ms: 0, end_ms: 60 * step_ms, step_ms, ..QueryRange::instant(0, 300_000) };
+        crate::plan(&expr, &range, &Settings::default()).unwrap().needs().to_vec()
+    }
+
+    fn need(labels: Option<&[&str]>, any_order: bool, newest: bool) -> Need {
+        let labels = labels.map(|labels| labels.iter().map(|name| Arc::from(*name)).collect());
+        Need { labels, any_order, newest }
+    }
+
+    #[test]
+    fn an_aggregation_needs_the_labels_that_it_groups_by() {
+        assert_eq!(of("count(m)", 0), [need(Some(&[]), true, true)]);
+        assert_eq!(of("sum by (b, a) (m)", 0), [need(Some(&["a", "b"]), false, true)]);
+        assert_eq!(of("sum by (a) (rate(m[5m]))", 1000), [need(Some(&["a", "__name__"]), false, false)]);
+        assert_eq!(of("sum(rate(m[5m]) * 2)", 1000), [need(Some(&["__name__"]), true, false)]);
+        for whole in ["sum without (a) (m)", "quantile(0.5, m)", "topk(1, m)", "count_values(\"a\", m)", "m"]
+        {
+            assert_eq!(of(whole, 1000), [Need::default()], "{whole}");
+        }
+        assert_eq!(of("count(a + on (x) b)", 1000), [Need::default(), Need::default()]);
+    }
+
+    #[test]
+    fn one_step_needs_the_newest_sample_alone() {
+        assert_eq!(of("topk(1, m)", 0), [need(None, false, true)]);
+        assert_eq!(of("a + b", 0), [need(None, false, true), need(None, false, true)]);
+        assert_eq!(of("count(m @ 0)", 1000), [need(Some(&[]), true, true)]);
+        for more in ["rate(m[5m])", "max_over_time(m[5m:1m])", "absent(m)", "scalar(m)"] {
+            assert!(of(more, 0).iter().all(|need| !need.newest), "{more}");
+        }
+    }
+
+    #[test]
+    fn what_stands_at_two_places_is_needed_whole() {
+        for text in
+            ["count(m) + sum(m)", "count(m) + scalar(m)", "sum(m) + sum(rate(m[5m]))", "sum(m) + sum(m)"]
+        {
+            assert!(of(text, 0).iter().all(|need| *need == Need::default()), "{text}");
+        }
+    }
+}
