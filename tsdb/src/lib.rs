@@ -16,6 +16,7 @@
 //! | [`head`] | what has been written and isn't in a block yet |
 //! | [`index`] | from labels to series: postings and the planner that head and blocks share |
 //! | [`select`] | matchers + range → series, and decoding series into columns |
+//! | [`varint`] | numbers in as few bytes as they need |
 //! | [`wal`] | the write-ahead log of all tenants |
 //! | [`workers`] | the seam to whoever has threads |
 
@@ -31,6 +32,7 @@ pub mod head;
 pub mod index;
 pub mod model;
 pub mod select;
+pub mod varint;
 pub mod wal;
 pub mod workers;
 

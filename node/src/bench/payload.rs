@@ -14,6 +14,7 @@
 //! same connection, in order. A connection's batches run on from scrape to scrape, so their boundaries shift.
 
 use bytes::Bytes;
+use tsdb::varint;
 
 use super::workload::Workload;
 
@@ -127,15 +128,15 @@ pub fn encode_labels<N: AsRef<str>, V: AsRef<str>>(labels: &[(N, V)]) -> Box<[u8
     for (name, value) in labels {
         let (name, value) = (name.as_ref().as_bytes(), value.as_ref().as_bytes());
         let length = 2
-            + varint_length(name.len() as u64)
-            + varint_length(value.len() as u64)
+            + varint::length(name.len() as u64)
+            + varint::length(value.len() as u64)
             + name.len()
             + value.len();
         bytes.push(TAG_LABEL);
-        push_varint(&mut bytes, length as u64);
+        varint::put(&mut bytes, length as u64);
         for (tag, text) in [(TAG_STRING_1, name), (TAG_STRING_2, value)] {
             bytes.push(tag);
-            push_varint(&mut bytes, text.len() as u64);
+            varint::put(&mut bytes, text.len() as u64);
             bytes.extend_from_slice(text);
         }
     }
@@ -145,28 +146,16 @@ pub fn encode_labels<N: AsRef<str>, V: AsRef<str>>(labels: &[(N, V)]) -> Box<[u8
 /// Appends a `TimeSeries` of one sample to a `WriteRequest`.
 pub fn push_series(bytes: &mut Vec<u8>, labels: &[u8], value: f64, timestamp_ms: i64) {
     let timestamp = timestamp_ms as u64;
-    let sample = 1 + 8 + 1 + varint_length(timestamp);
+    let sample = 1 + 8 + 1 + varint::length(timestamp);
     bytes.push(TAG_SERIES);
-    push_varint(bytes, (labels.len() + 1 + varint_length(sample as u64) + sample) as u64);
+    varint::put(bytes, (labels.len() + 1 + varint::length(sample as u64) + sample) as u64);
     bytes.extend_from_slice(labels);
     bytes.push(TAG_SAMPLE);
-    push_varint(bytes, sample as u64);
+    varint::put(bytes, sample as u64);
     bytes.push(TAG_VALUE);
     bytes.extend_from_slice(&value.to_le_bytes());
     bytes.push(TAG_TIMESTAMP);
-    push_varint(bytes, timestamp);
-}
-
-fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-fn varint_length(value: u64) -> usize {
-    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+    varint::put(bytes, timestamp);
 }
 
 #[cfg(test)]
@@ -265,8 +254,8 @@ mod tests {
     fn varint_lengths_are_those_written() {
         for value in [0, 1, 127, 128, 16_383, 16_384, u64::MAX] {
             let mut bytes = Vec::new();
-            push_varint(&mut bytes, value);
-            assert_eq!(bytes.len(), varint_length(value));
+            varint::put(&mut bytes, value);
+            assert_eq!(bytes.len(), varint::length(value));
         }
     }
 }

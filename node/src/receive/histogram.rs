@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tsdb::model::{
     CUSTOM_BUCKETS_SCHEMA, Count, CounterReset, FloatHistogram, Histogram, IntHistogram, Sample, Span, Value,
 };
+use tsdb::varint::unzigzag;
 
-use super::wire::{Malformed, Reader, zigzag};
+use super::wire::{Malformed, Reader};
 
 /// Resolutions that exist.
 const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
@@ -20,15 +21,15 @@ pub fn decode<const HAS_START: bool>(bytes: &[u8]) -> Result<Result<Sample, Stri
             1 => (raw.count_int, raw.is_float) = (field.varint()?, false),
             2 => (raw.count_float, raw.is_float) = (field.double()?, true),
             3 => raw.sum = field.double()?,
-            4 => raw.schema = zigzag(field.varint()?) as i32,
+            4 => raw.schema = unzigzag(field.varint()?) as i32,
             5 => raw.zero_threshold = field.double()?,
             6 => raw.zero_int = field.varint()?,
             7 => raw.zero_float = field.double()?,
             8 => raw.negative.spans.push(span(field.bytes()?)?),
-            9 => field.varints(|v| raw.negative.deltas.push(zigzag(v)))?,
+            9 => field.varints(|v| raw.negative.deltas.push(unzigzag(v)))?,
             10 => field.doubles(|v| raw.negative.counts.push(v))?,
             11 => raw.positive.spans.push(span(field.bytes()?)?),
-            12 => field.varints(|v| raw.positive.deltas.push(zigzag(v)))?,
+            12 => field.varints(|v| raw.positive.deltas.push(unzigzag(v)))?,
             13 => field.doubles(|v| raw.positive.counts.push(v))?,
             14 => {
                 raw.reset = match field.varint()? {
@@ -78,7 +79,7 @@ fn span(bytes: &[u8]) -> Result<Span, Malformed> {
     let mut fields = Reader::new(bytes);
     while let Some((number, field)) = fields.field()? {
         match number {
-            1 => span.offset = zigzag(field.varint()?) as i32,
+            1 => span.offset = unzigzag(field.varint()?) as i32,
             2 => span.length = u32::try_from(field.varint()?).map_err(|_| Malformed::TooMany)?,
             _ => {}
         }

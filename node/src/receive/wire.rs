@@ -96,22 +96,6 @@ impl<'a> Field<'a> {
     }
 }
 
-/// `sint32` and `sint64`: small negative numbers as small varints.
-pub fn zigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-/// Appends a number in groups of seven bits, the lowest first.
-#[inline]
-pub fn put_varint(out: &mut Vec<u8>, value: u64) {
-    let mut rest = value;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
 /// A cursor over one message.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
@@ -218,6 +202,8 @@ impl<'a> Reader<'a> {
 mod tests {
     use proptest::prelude::*;
 
+    use tsdb::varint;
+
     use super::*;
 
     proptest! {
@@ -225,7 +211,7 @@ mod tests {
         fn varints_read_back(value: u64, shift in 0..64u32, padding in 0..10usize) {
             let value = value >> shift;
             let mut bytes = Vec::new();
-            put_varint(&mut bytes, value);
+            varint::put(&mut bytes, value);
             let length = bytes.len();
             bytes.resize(length + padding, 0xff);
             let mut reader = Reader::new(&bytes);
@@ -253,6 +239,5 @@ mod tests {
         Field::Bytes(&[1, 0x80, 1]).varints(|v| seen.push(v)).unwrap();
         Field::Varint(7).varints(|v| seen.push(v)).unwrap();
         assert_eq!(seen, [1, 128, 7]);
-        assert_eq!(zigzag(3), -2);
     }
 }

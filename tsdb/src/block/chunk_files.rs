@@ -17,8 +17,9 @@ use super::file_writer::FileWriter;
 use crate::chunk::Encoding;
 use crate::disk::Disk;
 use crate::files;
-use crate::index::coding::{Reader, crc32c, push_uvarint};
+use crate::index::coding::{Reader, crc32c};
 use crate::select::Chunk;
+use crate::varint;
 use crate::{Error, Result};
 
 const MAGIC: u32 = 0x85BD_40DD;
@@ -65,7 +66,7 @@ impl ChunkFilesWriter {
         let file = self.file_with_room(length as u64 + AROUND_BYTES_MAX)?;
         let offset = file.position();
         file.write_with(|bytes| {
-            push_uvarint(bytes, length as u64);
+            varint::put(bytes, length as u64);
             let start = bytes.len();
             bytes.push(chunk.encoding as u8);
             bytes.extend_from_slice(&chunk.data);

@@ -13,7 +13,8 @@ use std::path::Path;
 use super::file_writer::FileWriter;
 use crate::disk::Disk;
 use crate::files;
-use crate::index::coding::{Reader, crc32c, push_uvarint, push_varint};
+use crate::index::coding::{Reader, crc32c};
+use crate::varint;
 use crate::{Error, Result};
 
 const MAGIC: u32 = 0x0130_BA30;
@@ -91,9 +92,9 @@ impl Tombstones {
         bytes.push(VERSION);
         for (series, ranges) in self.iter() {
             for range in ranges {
-                push_uvarint(&mut bytes, series);
-                push_varint(&mut bytes, *range.start());
-                push_varint(&mut bytes, *range.end());
+                varint::put(&mut bytes, series);
+                varint::put_signed(&mut bytes, *range.start());
+                varint::put_signed(&mut bytes, *range.end());
             }
         }
         let crc = crc32c(&bytes[HEADER_BYTES..]);

@@ -5,9 +5,10 @@ use ulid::Ulid;
 
 use crate::Result;
 use crate::head::append::Log;
-use crate::head::coding::{Reader, put_varint};
+use crate::head::coding::Reader;
 use crate::head::shard::Shard;
 use crate::model::TenantId;
+use crate::varint;
 use crate::wal::record::exemplars::ExemplarsWriter;
 use crate::wal::record::floats::FloatsWriter;
 use crate::wal::record::histograms::HistogramsWriter;
@@ -90,7 +91,7 @@ pub(super) struct CutMark {
 impl CutMark {
     pub(super) fn encode(self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        put_varint(&mut bytes, self.start_ms);
+        varint::put_signed(&mut bytes, self.start_ms);
         bytes.extend_from_slice(&self.block.0.to_be_bytes());
         bytes
     }

@@ -20,7 +20,7 @@
 //! Numbers without a width are varints, zigzag where they are times; texts and bytes have their length in front.
 
 use super::chunks::{FilesEnd, Position, crc32c};
-use super::coding::{Reader, put_bytes, put_uvarint, put_varint};
+use super::coding::{Reader, put_bytes};
 use super::late::{Late, LateChunk};
 use super::open::{Finished, OpenChunk};
 use super::reference::SeriesRef;
@@ -31,6 +31,7 @@ use crate::chunk::{Decoder, Encoding};
 use crate::db::{Exemplar, Metadata};
 use crate::model::{Labels, TenantId};
 use crate::select::Chunk;
+use crate::varint;
 use crate::wal::WalPosition;
 use crate::{Error, Result};
 
@@ -66,44 +67,44 @@ pub(crate) fn encode(
     let mut out = Vec::with_capacity(shard.slots.len() * 256 + 1024);
     out.extend_from_slice(MAGIC);
     out.extend([VERSION, shard.index() as u8, header.bits as u8]);
-    put_uvarint(&mut out, header.position.to_u64());
-    put_uvarint(&mut out, header.files_end.file.into());
-    put_uvarint(&mut out, header.files_end.length.into());
-    put_uvarint(&mut out, header.generation.into());
+    varint::put(&mut out, header.position.to_u64());
+    varint::put(&mut out, header.files_end.file.into());
+    varint::put(&mut out, header.files_end.length.into());
+    varint::put(&mut out, header.generation.into());
 
     let mut indices: Vec<u32> = shard.slots.iter().map(|(_, s)| s.tenant).collect();
     indices.extend(shard.metadata.iter().map(|(tenant, _)| tenant));
     indices.sort_unstable();
     indices.dedup();
     let place = |index: u32| indices.binary_search(&index).expect("all tenants were gathered") as u64;
-    put_uvarint(&mut out, indices.len() as u64);
+    varint::put(&mut out, indices.len() as u64);
     for index in &indices {
         let tenant = tenant(*index);
         put_bytes(&mut out, tenant.id.as_str().as_bytes());
-        put_varint(&mut out, tenant.cut_until_ms);
+        varint::put_signed(&mut out, tenant.cut_until_ms);
     }
 
     let symbols = shard.labels.symbols();
-    put_uvarint(&mut out, symbols.len() as u64);
+    varint::put(&mut out, symbols.len() as u64);
     symbols.for_each(|symbol| out.extend_from_slice(symbol));
 
-    put_uvarint(&mut out, shard.slots.len() as u64);
+    varint::put(&mut out, shard.slots.len() as u64);
     for (slot, series) in shard.slots.iter() {
-        put_uvarint(&mut out, slot.into());
-        put_uvarint(&mut out, place(series.tenant));
+        varint::put(&mut out, slot.into());
+        varint::put(&mut out, place(series.tenant));
         put_series(&mut out, shard, series);
     }
 
-    put_uvarint(&mut out, shard.exemplars.iter().len() as u64);
+    varint::put(&mut out, shard.exemplars.iter().len() as u64);
     for (series, exemplar) in shard.exemplars.iter() {
-        put_uvarint(&mut out, series.to_u64());
-        put_varint(&mut out, exemplar.timestamp_ms);
+        varint::put(&mut out, series.to_u64());
+        varint::put_signed(&mut out, exemplar.timestamp_ms);
         out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
         put_bytes(&mut out, exemplar.labels.as_bytes());
     }
-    put_uvarint(&mut out, shard.metadata.iter().len() as u64);
+    varint::put(&mut out, shard.metadata.iter().len() as u64);
     for (tenant, metadata) in shard.metadata.iter() {
-        put_uvarint(&mut out, place(tenant));
+        varint::put(&mut out, place(tenant));
         for text in [&metadata.family, &metadata.kind, &metadata.help, &metadata.unit] {
             put_bytes(&mut out, text.as_bytes());
         }
@@ -114,39 +115,39 @@ pub(crate) fn encode(
 }
 
 fn put_series(out: &mut Vec<u8>, shard: &Shard, series: &MemSeries) {
-    put_uvarint(out, series.generation.into());
+    varint::put(out, series.generation.into());
     out.extend_from_slice(&series.hash.to_le_bytes());
     let symbols = shard.labels.run(series.labels);
-    put_uvarint(out, symbols.len() as u64);
-    symbols.iter().for_each(|symbol| put_uvarint(out, (*symbol).into()));
-    put_varint(out, series.newest_ms);
+    varint::put(out, symbols.len() as u64);
+    symbols.iter().for_each(|symbol| varint::put(out, (*symbol).into()));
+    varint::put_signed(out, series.newest_ms);
     let (least_step_ms, steps) = series.open.pace().to_parts();
-    put_uvarint(out, least_step_ms.into());
+    varint::put(out, least_step_ms.into());
     out.push(steps);
     match series.open.finished() {
         Some(open) => put_chunk(out, open),
         None => out.push(0),
     }
-    put_uvarint(out, series.sealed.len() as u64);
+    varint::put(out, series.sealed.len() as u64);
     series.sealed.iter().for_each(|sealed| out.extend_from_slice(&sealed.to_u64().to_le_bytes()));
     let buffered = series.late.as_ref().map(|late| late.buffered_chunks()).unwrap_or_default();
-    put_uvarint(out, buffered.len() as u64);
+    varint::put(out, buffered.len() as u64);
     for Chunk { min_ms, max_ms, encoding, data } in &buffered {
         put_chunk(out, Finished { encoding: *encoding, min_ms: *min_ms, max_ms: *max_ms, bytes: data });
     }
     let sealed = series.late.as_ref().map(|late| &late.sealed[..]).unwrap_or_default();
-    put_uvarint(out, sealed.len() as u64);
+    varint::put(out, sealed.len() as u64);
     for chunk in sealed {
-        put_uvarint(out, chunk.at.0.into());
-        put_varint(out, chunk.min_ms);
-        put_varint(out, chunk.max_ms);
+        varint::put(out, chunk.at.0.into());
+        varint::put_signed(out, chunk.min_ms);
+        varint::put_signed(out, chunk.max_ms);
     }
 }
 
 fn put_chunk(out: &mut Vec<u8>, chunk: Finished<'_>) {
     out.push(chunk.encoding as u8);
-    put_varint(out, chunk.min_ms);
-    put_varint(out, chunk.max_ms);
+    varint::put_signed(out, chunk.min_ms);
+    varint::put_signed(out, chunk.max_ms);
     put_bytes(out, chunk.bytes);
 }
 

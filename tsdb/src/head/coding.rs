@@ -1,21 +1,9 @@
 //! Numbers and byte strings as checkpoints hold them: LEB128 varints, zigzag where signed, lengths in front.
 
-use crate::{Error, Result};
-
-pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-pub(crate) fn put_varint(out: &mut Vec<u8>, value: i64) {
-    put_uvarint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
-}
+use crate::{Error, Result, varint};
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_uvarint(out, bytes.len() as u64);
+    varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -37,21 +25,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn uvarint(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let Some((&byte, tail)) = self.rest.split_first() else { break };
-            self.rest = tail;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(self.wrong("a number is cut short or too long"))
+        varint::take(&mut self.rest).ok_or_else(|| self.wrong("a number is cut short or too long"))
     }
 
     pub(crate) fn varint(&mut self) -> Result<i64> {
-        let value = self.uvarint()?;
-        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+        self.uvarint().map(varint::unzigzag)
     }
 
     /// A varint that fits 32 bits.
@@ -103,8 +81,8 @@ mod tests {
         #[test]
         fn what_is_put_is_read(a: u64, b: i64, c: Vec<u8>) {
             let mut out = Vec::new();
-            put_uvarint(&mut out, a);
-            put_varint(&mut out, b);
+            varint::put(&mut out, a);
+            varint::put_signed(&mut out, b);
             put_bytes(&mut out, &c);
             let mut reader = Reader::new("test", &out);
             prop_assert_eq!(reader.uvarint().unwrap(), a);

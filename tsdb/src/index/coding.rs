@@ -6,33 +6,16 @@
 //! section   len <4> | content <len> | CRC32C of content <4>
 //! ```
 
-use crate::{Error, Result};
-
-/// Longest encoding of a 64-bit varint.
-const VARINT_BYTES_MAX: usize = 10;
+use crate::{Error, Result, varint};
 
 /// CRC32C (Castagnoli).
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
-/// Appends a uvarint.
-pub(crate) fn push_uvarint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-/// Appends a varint.
-pub(crate) fn push_varint(bytes: &mut Vec<u8>, value: i64) {
-    push_uvarint(bytes, ((value << 1) ^ (value >> 63)) as u64);
-}
-
 /// Appends a string behind its length.
 pub(crate) fn push_str(bytes: &mut Vec<u8>, text: &str) {
-    push_uvarint(bytes, text.len() as u64);
+    varint::put(bytes, text.len() as u64);
     bytes.extend_from_slice(text.as_bytes());
 }
 
@@ -112,24 +95,12 @@ impl<'a> Reader<'a> {
 
     /// A uvarint.
     pub(crate) fn uvarint(&mut self) -> Result<u64> {
-        if let Some(&byte) = self.bytes.get(self.at)
-            && byte < 0x80
-        {
-            self.at += 1;
-            return Ok(u64::from(byte));
-        }
-        let mut value = 0;
-        for (i, &byte) in self.rest().iter().take(VARINT_BYTES_MAX).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte < 0x80 {
-                if i == VARINT_BYTES_MAX - 1 && byte > 1 {
-                    break;
-                }
-                self.at += i + 1;
-                return Ok(value);
-            }
-        }
-        Err(self.corrupt("a number is cut short or too long"))
+        let mut rest = self.rest();
+        let Some(value) = varint::take(&mut rest) else {
+            return Err(self.corrupt("a number is cut short or too long"));
+        };
+        self.at = self.bytes.len() - rest.len();
+        Ok(value)
     }
 
     /// A uvarint that fits 32 bits.
@@ -182,8 +153,8 @@ mod tests {
         #[test]
         fn numbers_round_trip(unsigned in any::<u64>(), signed in any::<i64>(), shift in 0u32..64) {
             let mut bytes = Vec::new();
-            push_uvarint(&mut bytes, unsigned >> shift);
-            push_varint(&mut bytes, signed >> shift);
+            varint::put(&mut bytes, unsigned >> shift);
+            varint::put_signed(&mut bytes, signed >> shift);
             let mut reader = Reader::new("test", &bytes, 0);
             prop_assert_eq!(reader.uvarint().unwrap(), unsigned >> shift);
             prop_assert_eq!(reader.varint().unwrap(), signed >> shift);

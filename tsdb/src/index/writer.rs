@@ -20,13 +20,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::coding::{crc32c, push_str, push_uvarint, push_varint};
+use super::coding::{crc32c, push_str};
 use super::symbols::Symbols;
 use super::{INDEX_BYTES_MAX, MAGIC, SERIES_ALIGN, Toc};
 use crate::block::ChunkMeta;
 use crate::block::file_writer::{FileWriter, SectionWriter, write_section};
 use crate::block::spool::Spool;
 use crate::disk::Disk;
+use crate::varint;
 use crate::{Error, Result};
 
 /// Version written.
@@ -131,16 +132,16 @@ impl SeriesStage {
         self.words.extend([labels.len() as u32, id]);
         let entry = &mut self.scratch;
         entry.clear();
-        push_uvarint(entry, labels.len() as u64);
+        varint::put(entry, labels.len() as u64);
         for &(name, value) in labels {
-            push_uvarint(entry, u64::from(name));
-            push_uvarint(entry, u64::from(value));
+            varint::put(entry, u64::from(name));
+            varint::put(entry, u64::from(value));
             self.words.push(self.pairs.count(name, value));
         }
         push_chunks(entry, chunks);
         let crc = crc32c(entry);
         self.out.write_with(|out| {
-            push_uvarint(out, entry.len() as u64);
+            varint::put(out, entry.len() as u64);
             out.extend_from_slice(entry);
             out.extend_from_slice(&crc.to_be_bytes());
         })?;
@@ -288,7 +289,7 @@ impl SeriesStage {
             self.scratch.clear();
             self.scratch.push(1);
             push_str(&mut self.scratch, self.symbols.get(name)?);
-            push_uvarint(&mut self.scratch, offset);
+            varint::put(&mut self.scratch, offset);
             section.write(&mut self.out, &self.scratch)?;
         }
         section.finish("label offset table", &mut self.out)
@@ -320,22 +321,24 @@ fn push_table_entry(bytes: &mut Vec<u8>, name: &str, value: &str, offset: u64) {
     bytes.push(2);
     push_str(bytes, name);
     push_str(bytes, value);
-    push_uvarint(bytes, offset);
+    varint::put(bytes, offset);
 }
 
 /// Times and references as differences. A chunk that overlaps the one before has a negative one, which wraps.
 fn push_chunks(entry: &mut Vec<u8>, chunks: &[ChunkMeta]) {
-    push_uvarint(entry, chunks.len() as u64);
+    varint::put(entry, chunks.len() as u64);
     let mut previous: Option<&ChunkMeta> = None;
     for chunk in chunks {
         match previous {
-            None => push_varint(entry, chunk.min_ms),
-            Some(previous) => push_uvarint(entry, chunk.min_ms.wrapping_sub(previous.max_ms) as u64),
+            None => varint::put_signed(entry, chunk.min_ms),
+            Some(previous) => varint::put(entry, chunk.min_ms.wrapping_sub(previous.max_ms) as u64),
         }
-        push_uvarint(entry, chunk.max_ms.wrapping_sub(chunk.min_ms) as u64);
+        varint::put(entry, chunk.max_ms.wrapping_sub(chunk.min_ms) as u64);
         match previous {
-            None => push_uvarint(entry, chunk.reference),
-            Some(previous) => push_varint(entry, chunk.reference.wrapping_sub(previous.reference) as i64),
+            None => varint::put(entry, chunk.reference),
+            Some(previous) => {
+                varint::put_signed(entry, chunk.reference.wrapping_sub(previous.reference) as i64);
+            }
         }
         previous = Some(chunk);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::METRIC_NAME;
-use crate::{Error, Result};
+use crate::{Error, Result, varint};
 
 /// A series' labels. Cloning copies a pointer.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -275,26 +275,12 @@ impl LabelsBuilder {
 }
 
 fn push_str(bytes: &mut Vec<u8>, text: &str) {
-    let mut length = text.len();
-    while length >= 0x80 {
-        bytes.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    bytes.push(length as u8);
+    varint::put(bytes, text.len() as u64);
     bytes.extend_from_slice(text.as_bytes());
 }
 
 fn take_length(rest: &mut &[u8]) -> Option<usize> {
-    let mut length = 0usize;
-    for shift in (0..35).step_by(7) {
-        let (&byte, tail) = rest.split_first()?;
-        *rest = tail;
-        length |= usize::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(length);
-        }
-    }
-    None
+    varint::take(rest).and_then(|length| usize::try_from(length).ok())
 }
 
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

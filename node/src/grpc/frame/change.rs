@@ -11,7 +11,7 @@
 //! Most of what is measured has few digits, and the bits of its binary fractions all change at once: 12.34 to 12.35
 //! is 7 bytes as XOR and 1 as a difference of hundredths.
 
-use super::varint::{length_of_signed, put_signed, take_signed};
+use tsdb::varint::{length_of_signed, put_signed, take_signed};
 
 /// Codes of a difference of decimals are from here on, which no XOR has.
 const DECIMAL: u8 = 7 << 3;

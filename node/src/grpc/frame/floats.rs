@@ -12,7 +12,7 @@
 use tsdb::{Error, Result};
 
 use super::change::Change;
-use super::varint::{put_signed, take_signed};
+use tsdb::varint::{put_signed, take_signed};
 
 const OTHER_REF: u8 = 1 << 6;
 const OTHER_TIME: u8 = 1 << 7;

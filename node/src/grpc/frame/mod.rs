@@ -16,7 +16,6 @@
 mod change;
 mod floats;
 mod packed;
-mod varint;
 mod verdict;
 
 use tsdb::db::Exemplar;

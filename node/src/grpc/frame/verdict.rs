@@ -5,7 +5,7 @@
 //! ```
 
 use tsdb::db::Outcome;
-use tsdb::{Error, Result};
+use tsdb::{Error, Result, varint};
 
 /// What became of one sample, or of one family, at one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,12 +82,7 @@ pub fn write_verdicts(verdicts: &[Verdict]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for run in verdicts.chunk_by(|a, b| a == b) {
         bytes.push(run[0] as u8);
-        let mut count = run.len();
-        while count >= 0x80 {
-            bytes.push(count as u8 | 0x80);
-            count >>= 7;
-        }
-        bytes.push(count as u8);
+        varint::put(&mut bytes, run.len() as u64);
     }
     bytes
 }
@@ -121,19 +116,13 @@ fn wrong(why: &str) -> Error {
 }
 
 fn runs(bytes: &[u8]) -> impl Iterator<Item = Result<(Verdict, usize)>> {
-    let mut rest = bytes.iter().copied();
+    let mut rest = bytes;
     std::iter::from_fn(move || {
-        let code = rest.next()?;
+        let (&code, behind) = rest.split_first()?;
+        rest = behind;
         let mut length = || {
-            let mut length = 0;
-            for shift in (0..28).step_by(7) {
-                let byte = rest.next().ok_or_else(|| wrong("a run is cut short"))?;
-                length |= usize::from(byte & 0x7f) << shift;
-                if byte < 0x80 {
-                    break;
-                }
-            }
-            Ok(length)
+            let length = varint::take(&mut rest).ok_or_else(|| wrong("a run is cut short"))?;
+            usize::try_from(length).map_err(|_| wrong("a run is too long"))
         };
         let verdict = Verdict::ALL.get(usize::from(code)).ok_or_else(|| wrong("an unknown verdict"));
         Some(verdict.and_then(|verdict| Ok((*verdict, length()?))))

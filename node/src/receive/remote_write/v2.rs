@@ -12,8 +12,9 @@ use tsdb::db::{Exemplar, Metadata};
 
 use super::{BodyError, KINDS, sample};
 use crate::receive::batch::{Batch, Family, Raw, Refused, SeriesHasher};
-use crate::receive::wire::{Malformed, Reader, put_varint};
+use crate::receive::wire::{Malformed, Reader};
 use crate::receive::{histogram, labels};
+use tsdb::varint;
 
 /// The symbol that stands for "nothing".
 const NOTHING: u64 = 0;
@@ -220,10 +221,10 @@ impl<'a> Decoder<'a> {
         let out = &mut self.batch.gathered;
         let part_bytes = |text: &[u8]| 1 + varint_bytes(text.len()) + text.len();
         out.push(0x0a);
-        put_varint(out, (part_bytes(name) + part_bytes(value)) as u64);
+        varint::put(out, (part_bytes(name) + part_bytes(value)) as u64);
         for (tag, text) in [(0x0a, name), (0x12, value)] {
             out.push(tag);
-            put_varint(out, text.len() as u64);
+            varint::put(out, text.len() as u64);
             out.extend_from_slice(text);
         }
         Ok(())

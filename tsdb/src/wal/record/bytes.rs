@@ -1,51 +1,26 @@
-//! Varints, strings and references, as all records write them.
-//!
-//! An unsigned varint has seven bits a byte, low ones first; a signed one is zigzag-coded first (0, -1, 1, -2, …).
+//! Strings and references, as all records write them.
 
 use crate::head::SeriesRef;
-use crate::{Error, Result};
-
-/// Bytes of the longest varint.
-pub(super) const VARINT_BYTES_MAX: usize = 10;
-
-pub(super) fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-pub(super) fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-pub(super) fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put_unsigned(out, zigzag(value));
-}
+use crate::{Error, Result, varint};
 
 pub(super) fn put_f64(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_unsigned(out, bytes.len() as u64);
+    varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Writes `series` as its difference to `previous`, and remembers it.
 pub(super) fn put_series(out: &mut Vec<u8>, previous: &mut u64, series: SeriesRef) {
-    put_signed(out, series.to_u64().wrapping_sub(*previous) as i64);
+    varint::put_signed(out, series.to_u64().wrapping_sub(*previous) as i64);
     *previous = series.to_u64();
 }
 
 /// Writes a timestamp as its difference to `previous`, and remembers it.
 pub(super) fn put_timestamp(out: &mut Vec<u8>, previous: &mut i64, timestamp_ms: i64) {
-    put_signed(out, timestamp_ms.wrapping_sub(*previous));
+    varint::put_signed(out, timestamp_ms.wrapping_sub(*previous));
     *previous = timestamp_ms;
 }
 
@@ -95,23 +70,11 @@ impl<'a> Rest<'a> {
     }
 
     pub fn unsigned(&mut self) -> Result<u64> {
-        let mut value = 0;
-        for (i, &byte) in self.bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
-            // The tenth byte has room for one bit.
-            if i == VARINT_BYTES_MAX - 1 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte < 0x80 {
-                self.bytes = &self.bytes[i + 1..];
-                return Ok(value);
-            }
-        }
-        Err(self.error("a varint is cut short or too long"))
+        varint::take(&mut self.bytes).ok_or_else(|| self.error("a varint is cut short or too long"))
     }
 
     pub fn signed(&mut self) -> Result<i64> {
-        self.unsigned().map(unzigzag)
+        self.unsigned().map(varint::unzigzag)
     }
 
     /// A count of things that take at least `bytes_each`, so that no hostile count makes anybody allocate.
@@ -168,7 +131,7 @@ mod tests {
     #[test]
     fn a_count_beyond_what_follows_is_an_error() {
         let mut bytes = Vec::new();
-        put_unsigned(&mut bytes, 3);
+        varint::put(&mut bytes, 3);
         bytes.extend_from_slice(&[0; 5]);
         assert!(Rest::new("test", &bytes).count(1).is_ok());
         assert!(Rest::new("test", &bytes).count(2).is_err());
@@ -178,9 +141,9 @@ mod tests {
         #[test]
         fn numbers_round_trip(unsigned: u64, signed: i64, small in -100i64..100, float: f64) {
             let mut bytes = Vec::new();
-            put_unsigned(&mut bytes, unsigned);
-            put_signed(&mut bytes, signed);
-            put_signed(&mut bytes, small);
+            varint::put(&mut bytes, unsigned);
+            varint::put_signed(&mut bytes, signed);
+            varint::put_signed(&mut bytes, small);
             put_f64(&mut bytes, float);
             let mut rest = Rest::new("test", &bytes);
             prop_assert_eq!(rest.unsigned().unwrap(), unsigned);

@@ -11,10 +11,11 @@
 //! A scrape's sample takes 1 byte and its value's: a small integer 1 to 3, a measured fraction 8.
 
 use super::Times;
-use super::bytes::{Rest, VARINT_BYTES_MAX, zigzag};
+use super::bytes::Rest;
 use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::head::SeriesRef;
+use crate::varint::{self, zigzag};
 
 const VALUE_BYTES: u8 = 0x0f;
 const NO_REF: u8 = 1 << 4;
@@ -23,7 +24,7 @@ const NO_START: u8 = 1 << 6;
 const UNUSED: u8 = 1 << 7;
 
 /// Most bytes of one sample.
-const SAMPLE_BYTES_MAX: usize = 1 + 3 * VARINT_BYTES_MAX + 8;
+const SAMPLE_BYTES_MAX: usize = 1 + 3 * varint::BYTES_MAX + 8;
 
 /// A float sample of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -15,11 +15,12 @@
 use std::sync::Arc;
 
 use super::Times;
-use super::bytes::{Rest, put_f64, put_series, put_signed, put_timestamp, put_unsigned};
+use super::bytes::{Rest, put_f64, put_series, put_timestamp};
 use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::head::SeriesRef;
 use crate::model::{Count, CounterReset, Histogram, Sample, Span, Value};
+use crate::varint;
 
 const FLOAT: u8 = 1;
 const RESET_SHIFT: u8 = 1;
@@ -83,24 +84,24 @@ impl HistogramsWriter {
         put_series(out, &mut self.series, series);
         put_timestamp(out, &mut self.timestamp_ms, sample.timestamp_ms);
         put_timestamp(out, &mut self.start_ms, sample.start_ms);
-        put_signed(out, histogram.schema.into());
+        varint::put_signed(out, histogram.schema.into());
         put_f64(out, histogram.sum);
         put_f64(out, histogram.zero_threshold);
         histogram.zero_count.put(out);
         histogram.count.put(out);
         for spans in [&histogram.positive_spans, &histogram.negative_spans] {
-            put_unsigned(out, spans.len() as u64);
+            varint::put(out, spans.len() as u64);
             for span in spans {
-                put_signed(out, span.offset.into());
-                put_unsigned(out, span.length.into());
+                varint::put_signed(out, span.offset.into());
+                varint::put(out, span.length.into());
             }
         }
         for buckets in [&histogram.positive_buckets, &histogram.negative_buckets] {
-            put_unsigned(out, buckets.len() as u64);
+            varint::put(out, buckets.len() as u64);
             C::put_all(buckets, out);
         }
         if let Some(bounds) = &histogram.custom_values {
-            put_unsigned(out, bounds.len() as u64);
+            varint::put(out, bounds.len() as u64);
             bounds.iter().for_each(|bound| put_f64(out, *bound));
         }
         self.times.add(sample.timestamp_ms);
@@ -122,13 +123,13 @@ impl Coded for u64 {
     const BYTES_MIN: usize = 1;
 
     fn put(self, out: &mut Vec<u8>) {
-        put_unsigned(out, self);
+        varint::put(out, self);
     }
 
     fn put_all(counts: &[Self], out: &mut Vec<u8>) {
         let mut previous = 0;
         for count in counts {
-            put_signed(out, count.wrapping_sub(previous) as i64);
+            varint::put_signed(out, count.wrapping_sub(previous) as i64);
             previous = *count;
         }
     }

@@ -13,11 +13,12 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::bytes::{Rest, put_bytes, put_series, put_unsigned};
+use super::bytes::{Rest, put_bytes, put_series};
 use super::entries::{Decode, Entries};
 use crate::Result;
 use crate::head::SeriesRef;
 use crate::model::Labels;
+use crate::varint;
 
 /// Writes definitions.
 #[derive(Default)]
@@ -35,7 +36,7 @@ impl SeriesWriter {
     /// Adds a series.
     pub fn push(&mut self, series: SeriesRef, labels: &Labels) {
         put_series(&mut self.bytes, &mut self.previous, series);
-        put_unsigned(&mut self.bytes, labels.len() as u64);
+        varint::put(&mut self.bytes, labels.len() as u64);
         for (name, value) in labels {
             self.put_string(name);
             self.put_string(value);
@@ -74,10 +75,10 @@ impl SeriesWriter {
         };
         let same = |number: &u32| &bytes[at(number)] == text.as_bytes();
         match self.numbers.entry(xxh3_64(text.as_bytes()), same, |number| xxh3_64(&bytes[at(number)])) {
-            Entry::Occupied(number) => put_unsigned(bytes, u64::from(*number.get()) + 1),
+            Entry::Occupied(number) => varint::put(bytes, u64::from(*number.get()) + 1),
             Entry::Vacant(vacant) => {
                 vacant.insert(strings.len() as u32);
-                put_unsigned(bytes, 0);
+                varint::put(bytes, 0);
                 put_bytes(bytes, text.as_bytes());
                 strings.push(((bytes.len() - text.len()) as u32, text.len() as u32));
             }
