@@ -63,7 +63,10 @@ async fn what_is_written_anywhere_is_read_everywhere_in_the_same_bytes() {
 async fn status_tells_what_each_node_does_and_which_is_away() {
     let mut cluster = Cluster::start(3, 3).await;
     cluster.kill(2);
-    eventually("a death that is seen", 60, async || (alive(&cluster, 0).await == 2).then_some(())).await;
+    for node in [0, 1] {
+        eventually("a death that both see", 60, async || (alive(&cluster, node).await == 2).then_some(()))
+            .await;
+    }
     let shown = cluster.run(0, &["status", "-o", "json"]);
     assert_eq!(shown.code, Some(0), "{shown:?}");
     let status: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
