@@ -9,7 +9,7 @@ pub type Sample<'a> = (&'a [(&'a str, &'a str)], f64, i64);
 pub fn message(samples: &[Sample<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (labels, value, timestamp_ms) in samples {
-        push_series(&mut bytes, &encode_labels(labels), *value, *timestamp_ms);
+        push_series(&mut bytes, &encode_labels(labels), &[(*timestamp_ms, *value)]);
     }
     bytes
 }

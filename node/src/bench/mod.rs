@@ -3,6 +3,7 @@
 //! A measured figure is CPU time of the server's process, taken from `/proc`, so that a noisy machine and the client's
 //! own work stay out of it; wall time stands beside it. Payloads come from a seed: every server gets the same bytes.
 
+pub mod expressions;
 pub mod payload;
 pub mod process;
 pub mod query;

@@ -5,7 +5,7 @@
 //! ```text
 //! WriteRequest   0x0a length TimeSeries  …repeated
 //! TimeSeries     0x0a length Label       …repeated, sorted by name
-//!                0x12 length Sample
+//!                0x12 length Sample      …repeated
 //! Label          0x0a length name        0x12 length value
 //! Sample         0x09 f64 little endian  0x10 varint timestamp in ms
 //! ```
@@ -105,7 +105,8 @@ impl Iterator for Requests {
             let (series, labels) = &self.series[self.next];
             let begin_ms = self.timing.start_ms + self.timing.step_ms * self.scrape as i64;
             let timestamp_ms = begin_ms + self.workload.offset_ms(*series, self.timing.step_ms);
-            push_series(&mut self.plain, labels, self.workload.value(*series, self.scrape), timestamp_ms);
+            let sample = (timestamp_ms, self.workload.value(*series, self.scrape));
+            push_series(&mut self.plain, labels, &[sample]);
             samples += 1;
             self.next += 1;
             if self.next == self.series.len() {
@@ -143,23 +144,25 @@ pub fn encode_labels<N: AsRef<str>, V: AsRef<str>>(labels: &[(N, V)]) -> Box<[u8
     bytes.into()
 }
 
-/// Appends a `TimeSeries` of one sample to a `WriteRequest`.
-pub fn push_series(bytes: &mut Vec<u8>, labels: &[u8], value: f64, timestamp_ms: i64) {
-    let timestamp = timestamp_ms as u64;
-    let sample = 1 + 8 + 1 + varint::length(timestamp);
+/// Appends a `TimeSeries` of samples, each a timestamp in milliseconds and a value, to a `WriteRequest`.
+pub fn push_series(bytes: &mut Vec<u8>, labels: &[u8], samples: &[(i64, f64)]) {
+    let length = |(timestamp_ms, _): &(i64, f64)| 1 + 8 + 1 + varint::length(*timestamp_ms as u64);
+    let field = |sample| 1 + varint::length(length(sample) as u64) + length(sample);
     bytes.push(TAG_SERIES);
-    varint::put(bytes, (labels.len() + 1 + varint::length(sample as u64) + sample) as u64);
+    varint::put(bytes, (labels.len() + samples.iter().map(field).sum::<usize>()) as u64);
     bytes.extend_from_slice(labels);
-    bytes.push(TAG_SAMPLE);
-    varint::put(bytes, sample as u64);
-    bytes.push(TAG_VALUE);
-    bytes.extend_from_slice(&value.to_le_bytes());
-    bytes.push(TAG_TIMESTAMP);
-    varint::put(bytes, timestamp);
+    for sample in samples {
+        bytes.push(TAG_SAMPLE);
+        varint::put(bytes, length(sample) as u64);
+        bytes.push(TAG_VALUE);
+        bytes.extend_from_slice(&sample.1.to_le_bytes());
+        bytes.push(TAG_TIMESTAMP);
+        varint::put(bytes, sample.0 as u64);
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -167,7 +170,7 @@ mod tests {
     type Pairs = Vec<(String, String)>;
 
     /// Reads (labels, value, timestamp) back from a body, trusting its shape.
-    fn decode(body: &[u8]) -> Vec<(Pairs, f64, i64)> {
+    pub fn decode(body: &[u8]) -> Vec<(Pairs, f64, i64)> {
         fn varint(bytes: &mut &[u8]) -> u64 {
             let (mut value, mut shift) = (0, 0);
             loop {
@@ -193,15 +196,15 @@ mod tests {
         while !rest.is_empty() {
             let (_, mut series) = field(&mut rest);
             let mut labels = Vec::new();
-            loop {
+            while !series.is_empty() {
                 let (tag, mut bytes) = field(&mut series);
                 if tag == TAG_SAMPLE {
                     assert_eq!((bytes[0], bytes[9]), (TAG_VALUE, TAG_TIMESTAMP));
                     let value = f64::from_le_bytes(bytes[1..9].try_into().unwrap());
                     bytes = &bytes[10..];
-                    all.push((labels, value, varint(&mut bytes) as i64));
-                    assert!(bytes.is_empty() && series.is_empty());
-                    break;
+                    all.push((labels.clone(), value, varint(&mut bytes) as i64));
+                    assert!(bytes.is_empty());
+                    continue;
                 }
                 let (name, value) = (field(&mut bytes).1, field(&mut bytes).1);
                 let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();

@@ -1,7 +1,8 @@
-//! `bench query`: workload B on the data of workload A, through any Prometheus API.
+//! `bench query`: workload B on the data of workload A, or workload C, through any Prometheus API.
 //!
-//! Several servers are asked in turn, round by round, so that what else the machine does meets all of them. A round
-//! repeats its query until it has used [`MIN_CPU_S`] of the server's CPU time (the kernel counts it in steps of 10 ms),
+//! Several servers are asked in turn, round by round, so that what else the machine does meets all of them, once they
+//! are done with what they put off when they were written to. A round repeats its query until it has used
+//! [`Settings::min_cpu`] of the server's CPU time (the kernel counts it in steps of 10 ms),
 //! or `ROUND_WITHOUT_PID` of wall time where the server's process isn't known. Result caches stay cold: each
 //! repetition ends a step earlier than the last, and `nocache=1` says so to servers that know it.
 
@@ -16,14 +17,17 @@ use super::workload::{QUERIED_METRIC, QUERIED_PER_INSTANCE, SERIES_PER_INSTANCE}
 use super::{Error, Spread};
 use crate::client::causes;
 
-/// CPU time of the server below which a round isn't worth reading.
-pub const MIN_CPU_S: f64 = 2.0;
-
 /// How long a round lasts where CPU time can't be read.
 const ROUND_WITHOUT_PID: Duration = Duration::from_secs(2);
 
 /// A round ends after so many repetitions in any case.
 const MAX_REPETITIONS: u32 = 1000;
+
+/// A server rests when it uses less than [`RESTING_CPU_S`] in a time of [`RESTING`]; after [`RESTING_MAX`] it is asked all the
+/// same.
+const RESTING: Duration = Duration::from_secs(3);
+const RESTING_CPU_S: f64 = 0.15;
+const RESTING_MAX: Duration = Duration::from_secs(300);
 
 /// Ends are moved by this much from repetition to repetition, at most [`SHIFTS`] times.
 const SHIFT_MS: i64 = 1000;
@@ -32,15 +36,17 @@ const SHIFTS: u32 = 15;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const HOUR_MS: i64 = 3_600_000;
 
-/// One question of workload B.
+/// One question.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Short, for tables.
     pub name: String,
     /// PromQL.
     pub expr: String,
-    /// Step in milliseconds of a range of one hour; `None` for an instant.
-    pub step_ms: Option<i64>,
+    /// The same in the words of servers that don't take the first.
+    pub older: Option<String>,
+    /// Length and step of a range in milliseconds; `None` for an instant.
+    pub range_ms: Option<(i64, i64)>,
     /// How many series are looked at.
     pub series: usize,
 }
@@ -48,8 +54,10 @@ pub struct Case {
 /// Workload B over `series` series of workload A.
 pub fn cases(series: usize) -> Vec<Case> {
     let queried = series / SERIES_PER_INSTANCE * QUERIED_PER_INSTANCE;
-    let case =
-        |name: &str, expr: String, step_ms, series| Case { name: name.to_owned(), expr, step_ms, series };
+    let case = |name: &str, expr: String, step_ms: Option<i64>, series| {
+        let range_ms = step_ms.map(|step_ms| (HOUR_MS, step_ms));
+        Case { name: name.to_owned(), expr, older: None, range_ms, series }
+    };
     let all = r#"{__name__=~"node_.+"}"#;
     vec![
         case(
@@ -94,6 +102,8 @@ pub struct Settings {
     pub end_ms: i64,
     /// Rounds of each case and server.
     pub rounds: usize,
+    /// CPU time of the server below which a round isn't worth reading.
+    pub min_cpu: Duration,
 }
 
 /// One case on one server.
@@ -101,7 +111,7 @@ pub struct Settings {
 pub struct Row {
     /// [`Case::name`].
     pub case: String,
-    /// [`Case::expr`].
+    /// As it was asked: [`Case::expr`] or [`Case::older`].
     pub expr: String,
     /// [`Target::name`].
     pub target: String,
@@ -126,15 +136,19 @@ pub struct Row {
 pub async fn run(settings: &Settings, progress: impl Fn(&Case, &Target)) -> Result<Vec<Row>, Error> {
     let mut asker = Asker::new(settings)?;
     let mut rows = Vec::new();
+    for target in &settings.targets {
+        rest(target).await?;
+    }
     for case in &settings.cases {
-        let mut tallies: Vec<Tally> = settings.targets.iter().map(|_| Tally::default()).collect();
+        let mut tallies: Vec<Tally> = Vec::new();
         // A first, uncounted answer each: lazily opened files and the like.
         for target in &settings.targets {
-            asker.ask(target, case).await?;
+            let expr = asker.spelling(target, case).await?;
+            tallies.push(Tally { expr, ..Tally::default() });
         }
         for _ in 0..settings.rounds {
             for (target, tally) in settings.targets.iter().zip(&mut tallies) {
-                asker.round(target, case, tally).await?;
+                asker.round(target, case, settings.min_cpu, tally).await?;
                 progress(case, target);
             }
         }
@@ -143,7 +157,7 @@ pub async fn run(settings: &Settings, progress: impl Fn(&Case, &Target)) -> Resu
                 Spread::of(&tally.wall_ms).ok_or_else(|| Error::new("at least one round is needed"))?;
             rows.push(Row {
                 case: case.name.clone(),
-                expr: case.expr.clone(),
+                expr: tally.expr,
                 target: target.name.clone(),
                 repetitions: tally.repetitions,
                 cpu_ms: Spread::of(&tally.cpu_ms),
@@ -157,8 +171,23 @@ pub async fn run(settings: &Settings, progress: impl Fn(&Case, &Target)) -> Resu
     Ok(rows)
 }
 
+/// Waits until a server is done with what it put off.
+async fn rest(target: &Target) -> Result<(), Error> {
+    let Some(process) = target.process else { return Ok(()) };
+    let begin = Instant::now();
+    while begin.elapsed() < RESTING_MAX {
+        let before_s = process.cpu_s()?;
+        tokio::time::sleep(RESTING).await;
+        if process.cpu_s()? - before_s < RESTING_CPU_S {
+            break;
+        }
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Tally {
+    expr: String,
     repetitions: u32,
     cpu_ms: Vec<f64>,
     wall_ms: Vec<f64>,
@@ -185,18 +214,32 @@ impl Asker {
         Ok(Self { client, end_ms: settings.end_ms, asked: 0 })
     }
 
-    async fn round(&mut self, target: &Target, case: &Case, tally: &mut Tally) -> Result<(), Error> {
+    /// The first of a case's spellings that a server takes.
+    async fn spelling(&mut self, target: &Target, case: &Case) -> Result<String, Error> {
+        match (self.ask(target, case, &case.expr).await, &case.older) {
+            (Err(_), Some(older)) => self.ask(target, case, older).await.map(|_| older.clone()),
+            (answer, _) => answer.map(|_| case.expr.clone()),
+        }
+    }
+
+    async fn round(
+        &mut self,
+        target: &Target,
+        case: &Case,
+        min_cpu: Duration,
+        tally: &mut Tally,
+    ) -> Result<(), Error> {
         let (mut repetitions, mut wall) = (0, Duration::ZERO);
         let cpu_before_s = target.process.map(|p| p.cpu_s()).transpose()?;
         let cpu_s = loop {
-            let (body, took) = self.ask(target, case).await?;
+            let (body, took) = self.ask(target, case, &tally.expr).await?;
             repetitions += 1;
             wall += took;
             let cpu_s = match (target.process, cpu_before_s) {
                 (Some(process), Some(before_s)) => Some(process.cpu_s()? - before_s),
                 _ => None,
             };
-            let enough = cpu_s.map_or(wall >= ROUND_WITHOUT_PID, |s| s >= MIN_CPU_S);
+            let enough = cpu_s.map_or(wall >= ROUND_WITHOUT_PID, |s| s >= min_cpu.as_secs_f64());
             if enough || repetitions == MAX_REPETITIONS {
                 tally.last = measure(&body)?;
                 break cpu_s;
@@ -208,8 +251,8 @@ impl Asker {
         Ok(())
     }
 
-    async fn ask(&mut self, target: &Target, case: &Case) -> Result<(Vec<u8>, Duration), Error> {
-        let url = self.url(target, case)?;
+    async fn ask(&mut self, target: &Target, case: &Case, expr: &str) -> Result<(Vec<u8>, Duration), Error> {
+        let url = self.url(target, case, expr)?;
         self.asked += 1;
         let begin = Instant::now();
         let failed = |e: reqwest::Error| Error::new(format!("can't ask {url}: {}", causes(&e)));
@@ -223,19 +266,19 @@ impl Asker {
         Ok((body.into(), took))
     }
 
-    fn url(&self, target: &Target, case: &Case) -> Result<reqwest::Url, Error> {
+    fn url(&self, target: &Target, case: &Case, expr: &str) -> Result<reqwest::Url, Error> {
         let end_ms = self.end_ms - i64::from(self.asked % SHIFTS) * SHIFT_MS;
-        let path = if case.step_ms.is_some() { "query_range" } else { "query" };
+        let path = if case.range_ms.is_some() { "query_range" } else { "query" };
         let base = target.url.as_str().trim_end_matches('/');
         let mut url: reqwest::Url = format!("{base}/api/v1/{path}")
             .parse()
             .map_err(|e| Error::new(format!("{base} isn't a URL: {e}")))?;
         let s = |ms: i64| format!("{:.3}", ms as f64 / 1000.0);
         let mut pairs = url.query_pairs_mut();
-        pairs.append_pair("query", &case.expr).append_pair("nocache", "1");
-        match case.step_ms {
-            Some(step_ms) => {
-                pairs.append_pair("start", &s(end_ms - HOUR_MS));
+        pairs.append_pair("query", expr).append_pair("nocache", "1");
+        match case.range_ms {
+            Some((length_ms, step_ms)) => {
+                pairs.append_pair("start", &s(end_ms - length_ms));
                 pairs.append_pair("end", &s(end_ms)).append_pair("step", &s(step_ms));
             }
             None => drop(pairs.append_pair("time", &s(end_ms))),
@@ -286,12 +329,13 @@ mod tests {
             cases: vec![],
             end_ms: 1_700_000_000_000,
             rounds: 1,
+            min_cpu: Duration::ZERO,
         };
         let mut asker = Asker::new(&settings).unwrap();
         let case = &cases(250)[2];
-        let first = asker.url(&target, case).unwrap();
+        let first = asker.url(&target, case, &case.expr).unwrap();
         asker.asked += 1;
-        assert_ne!(first, asker.url(&target, case).unwrap());
+        assert_ne!(first, asker.url(&target, case, &case.expr).unwrap());
         assert!(first.as_str().starts_with("http://localhost:9/prom/api/v1/query?query="), "{first}");
     }
 }

@@ -1,4 +1,4 @@
-//! `bench write`: workload A, as fast as the server takes it, to any remote-write URL.
+//! `bench write`: workload A or C, as fast as the server takes it, to any remote-write URL.
 //!
 //! Each connection sends its own requests one after the other. None runs more than `MAX_LEAD_SCRAPES` ahead of the
 //! slowest, as wall time would keep them together; the server never sees one series long before another. A cluster is
@@ -13,10 +13,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::payload::{Requests, Timing};
+use super::payload::{Request, Requests, Timing};
 use super::process::Process;
 use super::workload::Workload;
-use super::{Error, percentile};
+use super::{Error, expressions, percentile};
 use crate::client::causes;
 
 /// How far a connection may be ahead of the slowest.
@@ -39,13 +39,11 @@ pub struct Settings {
     /// Further headers, such as a tenant's.
     pub headers: Vec<(String, String)>,
     /// The series and their values.
-    pub workload: Workload,
+    pub load: Load,
     /// When they are said to have been scraped.
     pub timing: Timing,
     /// How many connections send at once, at least 1.
     pub connections: usize,
-    /// Series of one sample a request, at least 1.
-    pub batch: usize,
     /// The server's processes, if it is to be measured.
     pub processes: Vec<Process>,
     /// Most samples a second; `None` = as fast as the server takes them.
@@ -55,6 +53,44 @@ pub struct Settings {
     /// How long to wait after the last answer before the last look at the server's CPU time, so that work it put off
     /// counts too.
     pub settle: Duration,
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub enum Load {
+    /// Workload A, with `batch` series of one sample a request, at least 1.
+    Machines {
+        /// The series.
+        workload: Workload,
+        /// How many a request.
+        batch: usize,
+    },
+    /// Workload C.
+    Expressions,
+}
+
+impl Load {
+    fn series(&self) -> usize {
+        match self {
+            Self::Machines { workload, .. } => workload.series(),
+            Self::Expressions => expressions::series(),
+        }
+    }
+
+    /// The requests of one connection, in order.
+    fn requests(
+        &self,
+        timing: Timing,
+        connection: usize,
+        connections: usize,
+    ) -> Box<dyn Iterator<Item = Request> + Send> {
+        match self {
+            Self::Machines { workload, batch } => {
+                Box::new(Requests::new(workload, timing, connection, connections, *batch))
+            }
+            Self::Expressions => Box::new(expressions::Requests::new(timing, connection, connections)),
+        }
+    }
 }
 
 /// What came of it.
@@ -110,13 +146,7 @@ pub async fn run(
     let begin = Instant::now();
     let mut senders = tokio::task::JoinSet::new();
     for connection in 0..settings.connections {
-        let requests = Requests::new(
-            &settings.workload,
-            settings.timing,
-            connection,
-            settings.connections,
-            settings.batch,
-        );
+        let requests = settings.load.requests(settings.timing, connection, settings.connections);
         let sender = Sender {
             connection,
             client: client.clone(),
@@ -146,7 +176,7 @@ pub async fn run(
             sum.resident_bytes.push(resident_bytes(&settings.processes)?);
         }
         let spent_s = cpu_s(&settings.processes)? - cpu_before_s;
-        Some(server_cost(&sum, spent_s, settings.workload.series()))
+        Some(server_cost(&sum, spent_s, settings.load.series()))
     };
     Ok(Report {
         samples: sum.samples,
@@ -230,7 +260,11 @@ struct Sender {
 }
 
 impl Sender {
-    async fn run(self, requests: Requests, progress: &(impl Fn(u64) + Send + Sync)) -> Result<Sent, Error> {
+    async fn run(
+        self,
+        requests: impl Iterator<Item = Request>,
+        progress: &(impl Fn(u64) + Send + Sync),
+    ) -> Result<Sent, Error> {
         let mut sent = Sent::default();
         let mut scrapes_done = 0;
         let start = Instant::now();

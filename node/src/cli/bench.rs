@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{Output, Rows};
 use super::work_dir::WorkDir;
@@ -11,17 +11,36 @@ use super::{Failure, when};
 use crate::bench::payload::Timing;
 use crate::bench::process::Process;
 use crate::bench::workload::Workload;
-use crate::bench::{Spread, query, storage, write};
+use crate::bench::{Spread, expressions, query, storage, write};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Send workload A (100,000 series of machines) by remote write, as fast as the server takes it
+    /// Send workload A (100,000 series of machines) or C by remote write, as fast as the server takes it
     Write(Write),
-    /// Ask workload B of servers that hold workload A, in turn
+    /// Ask workload B of servers that hold workload A, or workload C, in turn
     Query(Query),
     /// Measure the storage engine alone, in this process: append, replay, cut, merge, decode
     Storage(Storage),
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Written {
+    /// Series of machines with node_exporter, one sample a request and series
+    A,
+    /// What Prometheus measures its engine with: 1,364 series, 52 hours; only `--url`, `--start` and `--connections`
+    /// matter besides
+    C,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Asked {
+    /// Five questions over workload A
+    B,
+    /// The expressions with which Prometheus measures its engine, over workload C
+    C,
 }
 
 /// How much to store.
@@ -41,6 +60,9 @@ pub struct Storage {
 /// How to write.
 #[derive(Debug, Args)]
 pub struct Write {
+    /// What to send
+    #[arg(long, value_enum, ignore_case = true, default_value = "a")]
+    workload: Written,
     /// The remote-write address of a server, or of each node of a cluster (repeatable: connections take them in turn)
     #[arg(long = "url", value_name = "URL", default_value = "http://127.0.0.1:9480/api/v1/write")]
     urls: Vec<reqwest::Url>,
@@ -85,6 +107,9 @@ pub struct Write {
 /// How to ask.
 #[derive(Debug, Args)]
 pub struct Query {
+    /// What to ask
+    #[arg(long, value_enum, ignore_case = true, default_value = "b")]
+    workload: Asked,
     /// A server, as `[NAME=]URL[,PID]`; its CPU time is reported where its process is named (repeatable: asked in turn)
     #[arg(long = "target", value_name = "TARGET", default_value = "http://127.0.0.1:9480")]
     targets: Vec<String>,
@@ -97,6 +122,9 @@ pub struct Query {
     /// Rounds of each question and server
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// CPU time of the server that a round takes at least; the question is repeated for as long
+    #[arg(long, default_value = "2s")]
+    min_cpu: String,
     /// A further header, such as `X-Scope-OrgID: a` (repeatable)
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
@@ -114,25 +142,32 @@ impl Bench {
 
 impl Write {
     async fn run(&self, output: &Output) -> Result<(), Failure> {
-        let (step_ms, now_ms) = (when::duration_ms(&self.step)?, when::now_ms());
-        let scrapes = self.scrapes as usize;
-        let start_ms = match &self.start {
-            Some(start) => when::time_ms(start, now_ms)?,
-            None => now_ms - step_ms * scrapes as i64,
+        let now_ms = when::now_ms();
+        let (load, mut timing, samples) = match self.workload {
+            Written::A => {
+                let (step_ms, scrapes) = (when::duration_ms(&self.step)?, self.scrapes as usize);
+                let workload = Workload::new(self.series as usize, self.seed);
+                let samples = workload.series() * scrapes;
+                let timing = Timing { start_ms: now_ms - step_ms * scrapes as i64, step_ms, scrapes };
+                (write::Load::Machines { workload, batch: self.batch as usize }, timing, samples)
+            }
+            Written::C => (write::Load::Expressions, expressions::timing(now_ms), expressions::samples()),
         };
+        if let Some(start) = &self.start {
+            timing.start_ms = when::time_ms(start, now_ms)?;
+        }
         let settings = write::Settings {
             urls: self.urls.clone(),
             headers: self.headers.clone(),
-            workload: Workload::new(self.series as usize, self.seed),
-            timing: Timing { start_ms, step_ms, scrapes },
+            load,
+            timing,
             connections: usize::from(self.connections),
-            batch: self.batch as usize,
             processes: self.pids.iter().map(|pid| Process::open(*pid)).collect::<Result<_, _>>()?,
             rate: self.rate.map(|rate| f64::from(rate.max(1))),
             patience: Duration::from_millis(when::duration_ms(&self.patience)?.max(0) as u64),
             settle: Duration::from_millis(when::duration_ms(&self.settle)?.max(0) as u64),
         };
-        let bar = output.progress(u64::from(self.series) * scrapes as u64, "samples");
+        let bar = output.progress(samples as u64, "samples");
         let report = write::run(&settings, {
             let bar = bar.clone();
             move |samples| bar.inc(samples)
@@ -171,9 +206,13 @@ impl Query {
         let settings = query::Settings {
             targets,
             headers: self.headers.clone(),
-            cases: query::cases(self.series as usize),
+            cases: match self.workload {
+                Asked::B => query::cases(self.series as usize),
+                Asked::C => expressions::cases(),
+            },
             end_ms: when::time_ms(&self.end, when::now_ms())?,
             rounds: self.rounds as usize,
+            min_cpu: Duration::from_millis(when::duration_ms(&self.min_cpu)?.max(0) as u64),
         };
         let rounds = settings.cases.len() * settings.targets.len() * settings.rounds;
         let bar = output.progress(rounds as u64, "rounds");
