@@ -34,11 +34,15 @@ pub(crate) fn evaluate<'c>(
     input: Rows<'c>,
     span: Span,
 ) -> Result<Rows<'c>> {
-    let groups = group(context, &input.rows, span);
+    let mut groups = group(context, &input.rows, span);
     let mut out = Vec::new();
-    let mut answers = Answers { context, question, span, rows: BTreeMap::new() };
-    for group in &groups {
+    let mut answers =
+        Answers { context, question, span, rows: BTreeMap::new(), told: Vec::new(), buckets: Vec::new() };
+    for group in &mut groups {
         context.limits.check()?;
+        // Each step sorts its buckets: this leaves it little to do.
+        group.classic.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        answers.told.clear();
         answers.of_group(group, &input.rows);
         out.extend(std::mem::take(&mut answers.rows).into_values().filter(Row::has_any));
     }
@@ -94,6 +98,10 @@ struct Answers<'a> {
     span: Span,
     /// By the quantile's number and its label's value.
     rows: BTreeMap<(usize, String), Row>,
+    /// What was told of the group: once is enough for all its steps.
+    told: Vec<&'static str>,
+    /// Buckets that are being changed.
+    buckets: Vec<ClassicBucket>,
 }
 
 impl Answers<'_> {
@@ -163,13 +171,17 @@ impl Answers<'_> {
     fn of_classic(&mut self, group: &Group, steps: usize, step: usize, buckets: &[ClassicBucket]) {
         match self.question {
             Question::Fraction { lower, upper } => {
-                let value = classic::fraction(lower.at(step), upper.at(step), &mut buckets.to_vec());
+                self.buckets.clear();
+                self.buckets.extend_from_slice(buckets);
+                let value = classic::fraction(lower.at(step), upper.at(step), &mut self.buckets);
                 self.put(group, steps, step, 0, None, value);
             }
             Question::Quantiles { quantiles, .. } => {
                 for (number, phi) in quantiles.iter().enumerate() {
                     let phi = phi.at(step);
-                    let (value, forced) = classic::quantile(phi, &mut buckets.to_vec());
+                    self.buckets.clear();
+                    self.buckets.extend_from_slice(buckets);
+                    let (value, forced) = classic::quantile(phi, &mut self.buckets);
                     if forced {
                         self.info(
                             "input to histogram_quantile needed to be fixed for monotonicity (see \
@@ -183,7 +195,11 @@ impl Answers<'_> {
         }
     }
 
-    fn info(&self, text: &str, name: &str) {
+    fn info(&mut self, text: &'static str, name: &str) {
+        if self.told.iter().any(|told| std::ptr::eq(*told, text)) {
+            return;
+        }
+        self.told.push(text);
         self.context.annotate(Level::Info, &format!("{text} for metric name {}", quoted(name)), self.span);
     }
 

@@ -173,6 +173,21 @@ fn look_back(grid: &Grid, view: &View, lookback_ms: i64, wanted: Wanted, scratch
     let columns = &scratch.columns;
     let (timestamps, values) = (columns.timestamps.as_slice(), columns.values.as_slice());
     let mut next = 0;
+    if wanted == Wanted::Samples && columns.histograms.is_empty() {
+        for (step, out) in row.values.iter_mut().enumerate() {
+            let time_ms = view.time_ms(grid.time_ms(step));
+            while timestamps.get(next).is_some_and(|t| *t <= time_ms) {
+                next += 1;
+            }
+            if let Some((timestamp_ms, value)) = timestamps[..next].last().zip(values[..next].last())
+                && *timestamp_ms > time_ms.saturating_sub(lookback_ms)
+                && !is_stale(*value)
+            {
+                *out = *value;
+            }
+        }
+        return;
+    }
     for step in 0..grid.count {
         let time_ms = view.time_ms(grid.time_ms(step));
         while next < timestamps.len() && timestamps[next] <= time_ms {

@@ -31,7 +31,9 @@ impl Series {
             return Ok(());
         }
         let mut previous: Option<&Chunk> = None;
-        for chunk in self.ordered().iter().filter(|chunk| chunk.overlaps(&range_ms)) {
+        let ordered = self.ordered();
+        let mut chunks = ordered.iter().filter(|chunk| chunk.overlaps(&range_ms)).peekable();
+        while let Some(chunk) = chunks.next() {
             if previous.is_some_and(|p| p.encoding == chunk.encoding && p.data == chunk.data) {
                 continue;
             }
@@ -45,6 +47,12 @@ impl Series {
                 merge_floats(columns, before);
             }
             judge_join(columns, before);
+            let ends_alone = chunks.peek().is_none_or(|next| chunk.max_ms < next.min_ms);
+            if before == 0 && ends_alone && columns.histograms.is_empty() {
+                // What lies before the range goes while little has to be moved for it. Of histograms, it may yet tell
+                // of a reset; and of chunks that overlap, it tells that they are the same.
+                drop_before(columns, *range_ms.start());
+            }
         }
         remove_deleted(columns, &self.deleted_ms);
         trim(columns, &range_ms);
@@ -240,8 +248,12 @@ fn judge_column(columns: &mut Columns, at: usize) {
 fn trim(columns: &mut Columns, range_ms: &RangeInclusive<i64>) {
     let end = columns.timestamps.partition_point(|timestamp_ms| timestamp_ms <= range_ms.end());
     columns.truncate(end);
-    let start = columns.timestamps.partition_point(|timestamp_ms| timestamp_ms < range_ms.start());
-    columns.remove(0..start);
+    drop_before(columns, *range_ms.start());
+}
+
+fn drop_before(columns: &mut Columns, start_ms: i64) {
+    let before = columns.timestamps.partition_point(|timestamp_ms| *timestamp_ms < start_ms);
+    columns.remove(0..before);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A kernel gets all samples of a series that any window may need, without stale markers, and fills one value for
 //! each step. Windows move forward only, so cursors do too; where neighbouring windows share most of their samples,
-//! kernels slide (prefix counts, monotonic queues, two stacks) instead of reading each sample once for each window.
+//! kernels slide (running counts, monotonic queues, two stacks) instead of reading each sample once for each window.
 //!
 //! Floats and native histograms of a series come as separate runs. Float kernels see floats alone; what a window that
 //! holds both (or histograms alone) gives is settled in [`mixed`].
@@ -102,7 +102,11 @@ impl Windows {
     /// Calls `visit` with each step's window over `timestamps`.
     #[inline]
     pub fn each(&self, timestamps: &[i64], mut visit: impl FnMut(Window)) {
-        let (mut lo, mut hi) = (0, 0);
+        // The first window may be long: its borders are searched for, and those of the others are near.
+        let end_ms = self.view.time_ms(self.grid.start_ms);
+        let start_ms = end_ms.saturating_sub(self.range_ms);
+        let mut hi = timestamps.partition_point(|t| *t <= end_ms);
+        let mut lo = timestamps[..hi].partition_point(|t| *t <= start_ms);
         for step in 0..self.grid.count {
             let end_ms = self.view.time_ms(self.grid.time_ms(step));
             let start_ms = end_ms.saturating_sub(self.range_ms);
@@ -287,12 +291,12 @@ pub fn evaluate_floats(
         F::Rate | F::Increase if !run.starts.is_empty() => {
             starts::extrapolated(function, windows, run, notes, out);
         }
-        F::Resets if !run.starts.is_empty() => starts::resets(windows, run, scratch, out),
+        F::Resets if !run.starts.is_empty() => starts::resets(windows, run, out),
         F::Rate | F::Increase | F::Delta => rate::extrapolated(function, windows, run, scratch, out),
         F::Irate => rate::instant(windows, run, true, out),
         F::Idelta => rate::instant(windows, run, false, out),
-        F::Changes => pairs::changes(windows, run, scratch, out),
-        F::Resets => pairs::resets(windows, run, scratch, out),
+        F::Changes => pairs::changes(windows, run, out),
+        F::Resets => pairs::resets(windows, run, out),
         F::Count => single::count(windows, run, out),
         F::Present => single::present(windows, run, out),
         F::Last => single::last(windows, run, out),

@@ -6,7 +6,7 @@
 
 use super::pairs::count_at;
 use super::rate::Extrapolation;
-use super::{FloatRun, KernelScratch, Window, WindowFunction, Windows};
+use super::{FloatRun, Window, WindowFunction, Windows};
 use crate::eval::notes::{Note, Notes};
 
 /// When a sample was taken, and when its counter started (0 = unknown), in milliseconds since the Unix epoch.
@@ -45,8 +45,8 @@ pub fn is_reset_at(run: FloatRun<'_>, at: usize) -> bool {
 }
 
 /// `resets`
-pub fn resets(windows: &Windows, run: FloatRun<'_>, scratch: &mut KernelScratch, out: &mut [f64]) {
-    count_at(windows, run, scratch, out, |at| is_reset_at(run, at));
+pub fn resets(windows: &Windows, run: FloatRun<'_>, out: &mut [f64]) {
+    count_at(windows, run, out, |range| range.map(|at| u64::from(is_reset_at(run, at))).sum());
 }
 
 /// `rate` and `increase`
