@@ -108,7 +108,9 @@ impl<'a> KeyIndex<'a> {
     }
 
     fn lookup(&self, hash: u64) -> Option<usize> {
-        let same = |(h, n): &(u64, u32)| *h == hash && *self.keys[*n as usize] == *self.buffer;
+        // Comparing nothing at the address of an empty box takes glibc 150 ns: a vector load without a page to load from.
+        let is_key = |key: &[u8]| key.len() == self.buffer.len() && (key.is_empty() || *key == *self.buffer);
+        let same = |(h, n): &(u64, u32)| *h == hash && is_key(&self.keys[*n as usize]);
         self.table.find(hash, same).map(|(_, number)| *number as usize)
     }
 }
