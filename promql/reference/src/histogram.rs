@@ -119,11 +119,11 @@ impl Histogram {
         Bucket { lower: -upper, upper: -lower, count }
     }
 
-    /// Filled buckets by ascending bounds.
+    /// Filled buckets by ascending bounds; a zero bucket only if it has more than nothing, and all of its width.
     pub fn buckets(&self) -> Vec<Bucket> {
         let mut all: Vec<Bucket> =
             self.negative.iter().rev().map(|(i, count)| self.negative_bucket(*i, *count)).collect();
-        if !self.is_custom() && self.zero_count != 0.0 {
+        if !self.is_custom() && self.zero_count > 0.0 {
             all.push(Bucket {
                 lower: -self.zero_threshold,
                 upper: self.zero_threshold,
@@ -131,6 +131,19 @@ impl Histogram {
             });
         }
         all.extend(self.positive.iter().map(|(i, count)| self.positive_bucket(*i, *count)));
+        if !self.is_custom() {
+            for bucket in &mut all {
+                match bucket {
+                    Bucket { upper, .. } if -self.zero_threshold < *upper && *upper < 0.0 => {
+                        *upper = -self.zero_threshold;
+                    }
+                    Bucket { lower, .. } if 0.0 < *lower && *lower < self.zero_threshold => {
+                        *lower = self.zero_threshold;
+                    }
+                    _ => {}
+                }
+            }
+        }
         all
     }
 

@@ -190,6 +190,10 @@ fn between(a: &Item, b: &Item, time_ms: i64, counter: bool) -> Option<Value> {
     if counter && reset {
         return Some(times(&b.value, share));
     }
+    if let (Value::Float(from), Value::Float(to)) = (&a.value, &b.value) {
+        let (since_ms, span_ms) = ((time_ms - a.time_ms) as f64, (b.time_ms - a.time_ms) as f64);
+        return Some(Value::Float(from + (to - from) * since_ms / span_ms));
+    }
     combine(&times(&combine(&b.value, &a.value, -1.0)?, share), &a.value, 1.0)
 }
 

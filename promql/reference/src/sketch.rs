@@ -72,9 +72,6 @@ pub fn quantile(phi: f64, h: &Histogram) -> f64 {
             break;
         }
     }
-    if nans && seen < rank {
-        return f64::NAN;
-    }
     if h.is_custom() && found.lower == f64::NEG_INFINITY {
         if found.upper <= 0.0 {
             return found.upper;
@@ -84,6 +81,9 @@ pub fn quantile(phi: f64, h: &Histogram) -> f64 {
         return found.lower;
     }
     let seen = seen.min(h.count);
+    if seen < rank {
+        return if nans { f64::NAN } else { found.upper };
+    }
     let below = if from_below { rank - (seen - found.count) } else { seen - rank };
     inside(&found, below / found.count, h.is_custom())
 }

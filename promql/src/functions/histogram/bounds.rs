@@ -41,7 +41,8 @@ pub fn custom_bounds(index: i32, bounds: &[f64]) -> (f64, f64) {
     (lower, at(index).unwrap_or(f64::INFINITY))
 }
 
-/// Buckets that hold something, by ascending bounds.
+/// Buckets that hold something, by ascending bounds. As in Prometheus, a zero bucket with less than nothing in it (of a
+/// difference, or a histogram negated) is left out, and the zero bucket takes its width from buckets that it reaches into.
 pub fn buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
     let filled = |(_, count): &(i32, f64)| *count != 0.0;
     if histogram.has_custom_buckets() {
@@ -69,11 +70,19 @@ pub fn buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
         })
         .collect();
     all.reverse();
-    if histogram.zero_count != 0.0 {
-        let (lower, upper) = (-histogram.zero_threshold, histogram.zero_threshold);
+    let zero = histogram.zero_threshold;
+    all.iter_mut().filter(|bucket| bucket.upper > -zero).for_each(|bucket| bucket.upper = -zero);
+    if histogram.zero_count > 0.0 {
+        let (lower, upper) = (-zero, zero);
         all.push(Bucket { lower, upper, count: histogram.zero_count });
     }
-    all.extend(histogram.positive().filter(filled).map(exponential));
+    all.extend(
+        histogram
+            .positive()
+            .filter(filled)
+            .map(exponential)
+            .map(|bucket| Bucket { lower: bucket.lower.max(zero), ..bucket }),
+    );
     all
 }
 

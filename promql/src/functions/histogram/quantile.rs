@@ -78,9 +78,6 @@ pub fn quantile(phi: f64, histogram: &FloatHistogram) -> (f64, NanObservations) 
             break;
         }
     }
-    if nans && count < rank {
-        return (f64::NAN, NanObservations::Reached);
-    }
     let told = if nans { NanObservations::Skewed } else { NanObservations::None };
     if histogram.has_custom_buckets() {
         if bucket.lower == f64::NEG_INFINITY {
@@ -95,6 +92,10 @@ pub fn quantile(phi: f64, histogram: &FloatHistogram) -> (f64, NanObservations) 
         bucket = one_sided(bucket, histogram);
     }
     let count = count.min(histogram.count);
+    if count < rank {
+        // Without observations of NaN it takes buckets with less than nothing in them to get here.
+        return if nans { (f64::NAN, NanObservations::Reached) } else { nothing(bucket.upper) };
+    }
     let inside = if from_below { rank - (count - bucket.count) } else { count - rank };
     let share = inside / bucket.count;
     let linear = histogram.has_custom_buckets() || (bucket.lower <= 0.0 && bucket.upper >= 0.0);
