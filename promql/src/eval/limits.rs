@@ -116,6 +116,13 @@ impl Charge<'_> {
         if is_peak { self.budget.borrow(used) } else { Ok(()) }
     }
 
+    /// Gives back what isn't held any more.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.bytes, "what is given back was taken");
+        self.bytes -= bytes;
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Takes up to `bytes` in all.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<()> {
         if bytes > self.bytes { self.grow(bytes - self.bytes) } else { Ok(()) }

@@ -116,6 +116,19 @@ fn a_query_over_its_budget_ends_with_what_was_too_large() {
 }
 
 #[test]
+fn what_isnt_picked_isnt_held() {
+    let data = many(600);
+    let range = QueryRange { start_ms: 0, end_ms: 590_000, step_ms: 1_000, lookback_ms: 300_000 };
+    // All rows take nearly 3 MB; those in flight at one time half of it.
+    let limits = Limits::bytes(2_000_000);
+    assert!(matches!(run("m", &range, &data, &limits, &Inline), Err(Error::Limit(_))));
+    for query in ["topk(2, m)", "bottomk by (job) (1, m)", "limitk(3, m)", "limit_ratio(0.05, m)"] {
+        let picked = run(query, &range, &data, &limits, &Inline).unwrap();
+        assert!(matches!(picked.value, Value::Matrix(series) if !series.is_empty()), "{query}");
+    }
+}
+
+#[test]
 fn memory_is_given_back_between_operators() {
     let data = many(100);
     let range = QueryRange { start_ms: 0, end_ms: 590_000, step_ms: 1_000, lookback_ms: 300_000 };

@@ -1,17 +1,20 @@
 //! Aggregations that pick some of their input's samples: `topk`, `bottomk`, `limitk`, `limit_ratio`.
 //!
-//! Samples are judged step by step and group by group, in the order of series, with a heap of `k`. Which of several
-//! equal samples stay is the heap's doing, so it is the heap that Prometheus uses (Go's `container/heap`).
+//! Rows are judged as they come, in the order of series: of those that aren't picked at any step nothing is kept, so that
+//! memory is what is picked and what is in flight. Samples are judged step by step and group by group, with a heap of
+//! `k`. Which of several equal samples stay is the heap's doing, so it is the heap that Prometheus uses (Go's
+//! `container/heap`).
 
 use tsdb::model::Labels;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::annotations::Level;
 use crate::error::Result;
-use crate::eval::context::{Context, Rows};
+use crate::eval::context::{Context, Rows, row_bytes};
 use crate::eval::keys::{KeyIndex, KeySpec};
+use crate::eval::limits::Charge;
 use crate::eval::pipeline::Pipeline;
-use crate::eval::row::{Cell, Row, is_absent};
+use crate::eval::row::{Cell, Row};
 use crate::functions::window::StepValues;
 use crate::parse::ast::AggregateOp;
 use crate::plan::Aggregate;
@@ -26,45 +29,38 @@ pub(super) fn select<'c>(
     input: Pipeline<'c>,
     grid: &Grid,
 ) -> Result<Rows<'c>> {
-    let input = input.collect(context)?;
-    let rows = &input.rows;
     let mut index = KeyIndex::new(spec);
-    let mut groups: Vec<Vec<u32>> = Vec::new();
-    for (i, row) in rows.iter().enumerate() {
-        let group = index.number(&row.labels);
-        if group == groups.len() {
-            groups.push(Vec::new());
-        }
-        groups[group].push(u32::try_from(i).expect("fewer than 2^32 series are in memory"));
-    }
-    let by_value = matches!(node.op, AggregateOp::Topk | AggregateOp::Bottomk);
-    if by_value && rows.iter().any(|row| row.histograms.iter().any(Option::is_some)) {
+    let mut selection = Selection {
+        op: node.op,
+        param,
+        steps: grid.count,
+        groups: Vec::new(),
+        kept: Vec::new(),
+        charge: context.budget.charge(0, "picked samples")?,
+    };
+    let mut has_histogram = false;
+    input.fold(
+        context,
+        || Ok((Vec::new(), context.budget.charge(0, "rows")?)),
+        |(rows, charge): &mut (Vec<Row>, Charge<'_>), row, _| {
+            charge.grow(row_bytes(&row))?;
+            rows.push(row);
+            Ok(())
+        },
+        |(rows, _in_flight)| {
+            context.limits.check()?;
+            for row in rows {
+                has_histogram |= row.histograms.iter().any(Option::is_some);
+                selection.judge(index.number(&row.labels), row)?;
+            }
+            Ok(())
+        },
+    )?;
+    if has_histogram && matches!(node.op, AggregateOp::Topk | AggregateOp::Bottomk) {
         let text = format!("ignored histogram in {} aggregation", node.op.name());
         context.annotate(Level::Info, &text, node.span);
     }
-    // A series' share is the same at every step.
-    let shares = match node.op {
-        AggregateOp::LimitRatio => rows.iter().map(|row| share(&row.labels)).collect(),
-        _ => Vec::new(),
-    };
-    let mut selection = Selection { rows, shares, chosen: vec![None; rows.len()], order: Vec::new() };
-    for members in &groups {
-        context.limits.check()?;
-        for step in 0..grid.count {
-            match node.op {
-                AggregateOp::LimitRatio => selection.by_hash(members, step, param.at(step)),
-                AggregateOp::Limitk => selection.first(members, step, whole(param.at(step))),
-                op => selection.best(members, step, whole(param.at(step)), op == AggregateOp::Topk),
-            }
-        }
-    }
-    let Selection { chosen, order, .. } = selection;
-    // At a single step the order is the ranking; else series stand as they came.
-    let order = if grid.count == 1 { order } else { (0..rows.len()).collect() };
-    let mut chosen = chosen;
-    let picked = order.into_iter().filter_map(|i| chosen[i].take()).collect();
-    drop(input);
-    context.rows(picked)
+    Ok(selection.picked())
 }
 
 /// `k` as a number of samples.
@@ -72,83 +68,187 @@ fn whole(k: f64) -> usize {
     if k < 1.0 { 0 } else { k as usize }
 }
 
-struct Selection<'a> {
-    rows: &'a [Row],
-    /// Where each row stands between 0 and 1, for `limit_ratio` alone.
-    shares: Vec<f64>,
-    /// The picked samples of each row, once there is one.
-    chosen: Vec<Option<Row>>,
-    /// Rows in the order in which samples were picked.
-    order: Vec<usize>,
+struct Selection<'a, 'c> {
+    op: AggregateOp,
+    param: &'a StepValues,
+    steps: usize,
+    groups: Vec<Group>,
+    /// Rows of which a sample is picked so far, in the order in which they came; the others are gone.
+    kept: Vec<Option<Kept>>,
+    charge: Charge<'c>,
 }
 
-impl Selection<'_> {
-    fn pick(&mut self, row: usize, step: usize) {
-        let from = &self.rows[row];
-        let into = self.chosen[row].get_or_insert_with(|| {
-            let mut into = Row::absent(from.labels.clone(), from.values.len());
-            into.drop_name = from.drop_name;
-            into
-        });
-        into.take_from(from, step);
-        if from.values.len() == 1 {
-            self.order.push(row);
+#[derive(Default)]
+struct Group {
+    /// By step, for `topk` and `bottomk`: values and the numbers of their rows, the root the one that goes first.
+    heaps: Vec<Vec<(f64, u32)>>,
+    /// By step, for `limitk`: how many are picked.
+    counts: Vec<usize>,
+    /// Rows in the order in which they were picked, for `limitk` and `limit_ratio`.
+    order: Vec<u32>,
+}
+
+struct Kept {
+    row: Row,
+    /// At how many steps it is picked.
+    picks: u32,
+}
+
+impl<'c> Selection<'_, 'c> {
+    /// Takes of a row what is picked as things stand, and lets go what that displaces.
+    fn judge(&mut self, group: usize, row: Row) -> Result<()> {
+        if group == self.groups.len() {
+            let (mut heaps, mut counts) = (Vec::new(), Vec::new());
+            match self.op {
+                AggregateOp::Limitk => counts.resize(self.steps, 0),
+                AggregateOp::LimitRatio => {}
+                _ => heaps.resize(self.steps, Vec::new()),
+            }
+            self.charge
+                .grow(heaps.len() * size_of::<Vec<(f64, u32)>>() + counts.len() * size_of::<usize>())?;
+            self.groups.push(Group { heaps, counts, order: Vec::new() });
+        }
+        match self.op {
+            AggregateOp::Limitk => self.first(group, &row),
+            AggregateOp::LimitRatio => self.by_hash(group, &row),
+            _ => self.best(group, row),
         }
     }
 
-    fn first(&mut self, members: &[u32], step: usize, k: usize) {
-        let rows = self.rows;
-        let present = members.iter().map(|m| *m as usize).filter(|m| rows[*m].has(step));
-        present.take(k).for_each(|member| self.pick(member, step));
+    /// The first `k` of each step.
+    fn first(&mut self, group: usize, row: &Row) -> Result<()> {
+        let (param, counts) = (self.param, &mut self.groups[group].counts);
+        let picked = picked_of(row, |step| {
+            let is_picked = counts[step] < whole(param.at(step));
+            counts[step] += usize::from(is_picked);
+            is_picked
+        });
+        self.keep(group, picked)
     }
 
-    fn by_hash(&mut self, members: &[u32], step: usize, ratio: f64) {
-        let ratio = ratio.clamp(-1.0, 1.0);
-        let rows = self.rows;
-        for member in members.iter().map(|m| *m as usize).filter(|m| rows[*m].has(step)) {
-            let share = self.shares[member];
+    /// Those whose labels' hash lies in the ratio's share.
+    fn by_hash(&mut self, group: usize, row: &Row) -> Result<()> {
+        let (param, share) = (self.param, share(&row.labels));
+        let picked = picked_of(row, |step| {
+            let ratio = param.at(step).clamp(-1.0, 1.0);
             // Complements, so that a ratio and 1 minus it, negated, part the series between them.
-            let taken = if ratio >= 0.0 { share < ratio } else { share >= 1.0 + ratio };
-            if taken {
-                self.pick(member, step);
-            }
-        }
+            if ratio >= 0.0 { share < ratio } else { share >= 1.0 + ratio }
+        });
+        self.keep(group, picked)
     }
 
-    fn best(&mut self, members: &[u32], step: usize, k: usize, top: bool) {
-        let mut heap: Vec<(f64, u32)> = Vec::with_capacity(k.min(members.len()));
-        if k == 0 {
-            return;
-        }
-        // The heap's root is the sample that goes first: NaN, then the least wanted.
-        let less = |a: &(f64, u32), b: &(f64, u32)| a.0.is_nan() || (if top { a.0 < b.0 } else { a.0 > b.0 });
-        for member in members {
-            let value = match self.rows[*member as usize].cell(step) {
-                Cell::Float(value) => value,
-                Cell::Absent | Cell::Histogram(_) => continue,
-            };
-            let entry = (value, *member);
+    fn keep(&mut self, group: usize, picked: Option<Row>) -> Result<()> {
+        let Some(row) = picked else { return Ok(()) };
+        self.charge.grow(row_bytes(&row))?;
+        self.groups[group].order.push(number(self.kept.len()));
+        self.kept.push(Some(Kept { row, picks: 0 }));
+        Ok(())
+    }
+
+    /// The greatest or least of each step.
+    fn best(&mut self, group: usize, row: Row) -> Result<()> {
+        let top = self.op == AggregateOp::Topk;
+        let less = |a: &(f64, u32), b: &(f64, u32)| goes_first(top, a, b);
+        let own = number(self.kept.len());
+        let (mut picks, mut longer) = (0, 0);
+        for (step, heap) in self.groups[group].heaps.iter_mut().enumerate() {
+            let (k, Cell::Float(value)) = (whole(self.param.at(step)), row.cell(step)) else { continue };
+            let entry = (value, own);
             if heap.len() < k {
+                let before = heap.capacity();
                 heap.push(entry);
-                sift_up(&mut heap, less);
-            } else if (if top { heap[0].0 < value } else { heap[0].0 > value })
-                || (heap[0].0.is_nan() && !value.is_nan())
+                longer += heap.capacity() - before;
+                sift_up(heap, less);
+            } else if k > 0
+                && ((if top { heap[0].0 < value } else { heap[0].0 > value })
+                    || (heap[0].0.is_nan() && !value.is_nan()))
             {
-                heap[0] = entry;
-                sift_down(&mut heap, less);
+                let (_, displaced) = std::mem::replace(&mut heap[0], entry);
+                sift_down(heap, less);
+                let slot = &mut self.kept[displaced as usize];
+                let other = slot.as_mut().expect("a row stays while a heap has it");
+                other.picks -= 1;
+                if other.picks == 0 {
+                    self.charge.shrink(row_bytes(&other.row));
+                    *slot = None;
+                }
+            } else {
+                continue;
+            }
+            picks += 1;
+        }
+        if picks > 0 {
+            self.charge.grow(row_bytes(&row) + longer * size_of::<(f64, u32)>())?;
+            self.kept.push(Some(Kept { row, picks }));
+        }
+        Ok(())
+    }
+
+    /// What was picked: at a single step group by group, as they rank; else in the order in which series came.
+    fn picked(mut self) -> Rows<'c> {
+        let top = self.op == AggregateOp::Topk;
+        let mut order: Vec<u32> = Vec::new();
+        let mut made: Vec<Option<Row>> = Vec::new();
+        if matches!(self.op, AggregateOp::Limitk | AggregateOp::LimitRatio) {
+            order.extend(self.groups.iter_mut().flat_map(|group| std::mem::take(&mut group.order)));
+            made.extend(self.kept.into_iter().map(|kept| kept.map(|kept| kept.row)));
+        } else {
+            made.resize_with(self.kept.len(), || None);
+            for mut group in self.groups {
+                for (step, heap) in group.heaps.iter_mut().enumerate() {
+                    // Most wanted first, NaN last.
+                    heap.sort_by(|a, b| match (goes_first(top, b, a), goes_first(top, a, b)) {
+                        (true, false) => std::cmp::Ordering::Less,
+                        (false, true) => std::cmp::Ordering::Greater,
+                        _ => std::cmp::Ordering::Equal,
+                    });
+                    for (_, number) in std::mem::take(heap) {
+                        let slot = &mut self.kept[number as usize];
+                        let kept = slot.as_mut().expect("a row stays while a heap has it");
+                        made[number as usize]
+                            .get_or_insert_with(|| bare(&kept.row))
+                            .take_from(&kept.row, step);
+                        kept.picks -= 1;
+                        if kept.picks == 0 {
+                            // Its place is the made row's, which is no larger.
+                            *slot = None;
+                        }
+                        order.push(number);
+                    }
+                }
             }
         }
-        debug_assert!(heap.iter().all(|(value, _)| !is_absent(*value)));
-        // Most wanted first, NaN last.
-        heap.sort_by(|a, b| match (less(b, a), less(a, b)) {
-            (true, false) => std::cmp::Ordering::Less,
-            (false, true) => std::cmp::Ordering::Greater,
-            _ => std::cmp::Ordering::Equal,
-        });
-        for (_, member) in heap {
-            self.pick(member as usize, step);
+        if self.steps == 1 {
+            let ranked = order.into_iter().filter_map(|number| made[number as usize].take()).collect();
+            return Rows::paid(ranked, self.charge);
+        }
+        Rows::paid(made.into_iter().flatten().collect(), self.charge)
+    }
+}
+
+fn number(row: usize) -> u32 {
+    u32::try_from(row).expect("fewer than 2^32 series are in memory")
+}
+
+/// A row's labels without its samples.
+fn bare(row: &Row) -> Row {
+    Row { drop_name: row.drop_name, ..Row::absent(row.labels.clone(), row.values.len()) }
+}
+
+/// A row's samples at the steps that are wanted; `None` where there is none.
+fn picked_of(row: &Row, mut is_wanted: impl FnMut(usize) -> bool) -> Option<Row> {
+    let mut picked: Option<Row> = None;
+    for step in (0..row.values.len()).filter(|step| row.has(*step)) {
+        if is_wanted(step) {
+            picked.get_or_insert_with(|| bare(row)).take_from(row, step);
         }
     }
+    picked
+}
+
+/// Whether `a` is wanted less than `b`: NaN is wanted least.
+fn goes_first(top: bool, a: &(f64, u32), b: &(f64, u32)) -> bool {
+    a.0.is_nan() || (if top { a.0 < b.0 } else { a.0 > b.0 })
 }
 
 fn sift_up<T>(heap: &mut [T], less: impl Fn(&T, &T) -> bool) {
@@ -179,6 +279,7 @@ fn sift_down<T>(heap: &mut [T], less: impl Fn(&T, &T) -> bool) {
         at = child;
     }
 }
+
 /// Where a label set stands between 0 and 1 by Prometheus's hash, so that `limit_ratio` picks what it picks there:
 /// xxh64 over names and values in order, each behind its length (one byte below 255, else 255 and three bytes, the
 /// lowest first).
