@@ -134,6 +134,11 @@ impl Params {
         Ok(self.switch("partial_response")?.unwrap_or(false))
     }
 
+    /// Whether owners aggregate what they keep, wherever that can be; without it, where it pays.
+    pub fn push_down(&self) -> Result<Option<bool>, ApiError> {
+        self.switch("push_down")
+    }
+
     /// The labels by which replicas of a scraper differ: `replicaLabels[]`, or the tenant's setting; none where
     /// `dedup=false`.
     pub fn replicas(&self, config: &Config, tenant: &TenantId) -> Result<Replicas, ApiError> {

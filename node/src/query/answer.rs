@@ -1,7 +1,8 @@
 //! A PromQL query.
 //!
 //! 1. It is planned: which series over which range.
-//! 2. Those are fetched, from all who keep any, with what the choice between replicas of a scraper needs around them.
+//! 2. Those are fetched, from all who keep any, with what the choice between replicas of a scraper needs around them; or,
+//!    where the query only aggregates them, those who keep them do it.
 //! 3. Replicas are merged, and the plan is evaluated over what is left, within a byte budget and until nobody waits.
 
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use std::time::Duration;
 
 use promql::parse::ast::Expr;
 use promql::value::Output;
-use promql::{Limits, Plan, QueryRange, Settings, Telling};
+use promql::{Folded, Plan, QueryRange, Settings, Telling};
 use tokio::time::Instant;
 use tsdb::model::TenantId;
 use tsdb::select::{Need, Select, Series, merge_series};
 
 use super::coverage::Coverage;
 use super::dedup::Replicas;
-use super::fanout::{self, Fetched};
+use super::fanout::{self, Fetched, Folding, Part, Pushed};
 use super::reach::Reach;
 use super::turns::Switch;
 use super::{Error, Turn, turns};
@@ -29,8 +30,12 @@ use crate::node::App;
 pub struct Question {
     /// Whose data.
     pub tenant: TenantId,
-    /// What is asked.
+    /// What is asked, as it was written.
+    pub text: String,
+    /// What that means.
     pub expr: Expr,
+    /// Whether experimental syntax was allowed.
+    pub experimental: bool,
     /// For which times.
     pub range: QueryRange,
     /// Longest wait, turn included.
@@ -41,6 +46,8 @@ pub struct Question {
     pub partial: bool,
     /// What is to be told beside the result.
     pub told: Told,
+    /// Whether owners aggregate what they keep, where that can be; else it is done where it pays.
+    pub push_down: Option<bool>,
 }
 
 /// What is told of a query beside its result.
@@ -65,6 +72,36 @@ pub struct Answer {
     pub timings: Timings,
     /// Where series came from, by selection; empty where that wasn't asked for.
     pub sources: Vec<Vec<Source>>,
+    /// Whether owners have aggregated what they keep.
+    pub push_down: PushDown,
+}
+
+/// Whether owners have aggregated what they keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PushDown {
+    /// No: why.
+    Not(&'static str),
+    /// These have, and this node.
+    Done(Vec<Shared>),
+}
+
+/// What a node aggregated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// The node's name.
+    pub name: String,
+    /// By foldable aggregation of the plan: of how many series, and in how many bytes it came.
+    pub folds: Vec<(u64, usize)>,
+}
+
+impl PushDown {
+    fn done(parts: &[Part]) -> Self {
+        let shared = |part: &Part| {
+            let series = part.folded.nodes.iter().map(|node| node.series);
+            Shared { name: part.name.clone(), folds: series.zip(part.bytes.iter().copied()).collect() }
+        };
+        Self::Done(parts.iter().map(shared).collect())
+    }
 }
 
 /// How long the parts of an answer took.
@@ -139,10 +176,11 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
             let name = own.cluster.name(own.cluster.me());
             sources.extend(inputs.iter().map(|series: &Vec<Series>| vec![Source::of(&name, series)]));
         }
-        Ok((evaluate(&own, &plan, &selects, inputs, &question, cancelled)?, sources))
+        Ok((evaluate(&own, &plan, &selects, (inputs, Vec::new()), &question, cancelled)?, sources))
     };
     let ((output, timings), sources) = turn.on_cores(app, work).await?;
-    Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone(), timings, sources })
+    let push_down = PushDown::Not("this node keeps everything");
+    Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone(), timings, sources, push_down })
 }
 
 async fn with_others(
@@ -155,7 +193,7 @@ async fn with_others(
     let planned = turn.on_cores(app, move |_| {
         let plan = asked.plan()?;
         let selects = widened(&plan, &asked.replicas);
-        Ok((plan, selects))
+        Ok((Arc::new(plan), selects))
     });
     let (plan, selects) = planned.await?;
     if selects.is_empty() {
@@ -164,7 +202,14 @@ async fn with_others(
     }
     let purse = app.purse(&question.tenant);
     let asker = fanout::Asker { app, reach, tenant: &question.tenant, purse: &purse, turn };
-    let Fetched { sources, names, coverage } = asker.fetch(&selects).await?;
+    let pushed = push(&asker, &question, &plan).await?;
+    let (Fetched { sources, names, coverage }, parts, push_down) = match pushed {
+        Ok(Pushed { fetched, parts }) => {
+            let push_down = PushDown::done(&parts);
+            (fetched, parts, push_down)
+        }
+        Err(why) => (asker.fetch(&selects).await?, Vec::new(), PushDown::Not(why)),
+    };
     let warnings = app.queries.judged(&coverage, question.partial)?;
     let own = app.clone();
     let work = move |cancelled: &Arc<AtomicBool>| {
@@ -180,13 +225,41 @@ async fn with_others(
             Ok(merge_series(sources)?)
         });
         let inputs = merged.collect::<Result<_, Error>>()?;
-        let output = evaluate(&own, &plan, &selects, inputs, &question, cancelled);
+        let folded = parts.into_iter().map(|part| part.folded).collect();
+        let output = evaluate(&own, &plan, &selects, (inputs, folded), &question, cancelled);
         // What was fetched is paid for until here.
         drop(purse);
         Ok((output?, told))
     };
     let ((output, timings), sources) = turn.on_cores(app, work).await?;
-    Ok(Answer { output, warnings, coverage, timings, sources })
+    Ok(Answer { output, warnings, coverage, timings, sources, push_down })
+}
+
+/// Has owners aggregate what they keep, unless that isn't wanted.
+async fn push(
+    asker: &fanout::Asker<'_>,
+    question: &Question,
+    plan: &Arc<Plan>,
+) -> Result<Result<Pushed, &'static str>, Error> {
+    if question.push_down == Some(false) {
+        return Ok(Err("it isn't wanted"));
+    }
+    if !question.replicas.is_empty() {
+        // One of the replicas of a scraper is chosen by looking at all of them.
+        return Ok(Err("replicas of scrapers are merged"));
+    }
+    let folding = Folding {
+        query: &question.text,
+        experimental: question.experimental,
+        range: question.range,
+        plan: plan.clone(),
+        is_forced: question.push_down == Some(true),
+    };
+    let pushed = asker.push(&folding).await?;
+    if pushed.is_ok() {
+        asker.app.queries.pushed();
+    }
+    Ok(pushed)
 }
 
 impl Question {
@@ -206,7 +279,7 @@ fn evaluate(
     app: &App,
     plan: &Plan,
     selects: &[Select],
-    mut inputs: Vec<Vec<Series>>,
+    (mut inputs, folded): (Vec<Vec<Series>>, Vec<Folded>),
     question: &Question,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<(Output, Timings), Error> {
@@ -216,12 +289,10 @@ fn evaluate(
         turns::check(cancelled)?;
         *input = question.replicas.merge(std::mem::take(input), &select.range_ms, &workers)?;
     }
-    let account = app.account(&question.tenant);
-    let bytes_max = app.config.load().query_max_memory.as_usize();
-    let limits = Limits { bytes_max, lender: Some(account), cancelled: cancelled.clone() };
+    let limits = app.limits(&question.tenant, cancelled);
     let clock = || began.elapsed();
     let Told { per_step, explained } = question.told;
     let telling = Telling { clock: explained.then_some(&clock as _), per_step };
-    let output = plan.evaluate_telling(inputs, &limits, &workers, telling)?;
+    let output = plan.evaluate_with(inputs, folded, &limits, &workers, telling)?;
     Ok((output, Timings { evaluation: began.elapsed(), ..Timings::default() }))
 }

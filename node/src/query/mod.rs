@@ -7,7 +7,7 @@
 //! | [`answer`] | a PromQL query: plan, fetch, merge replicas, evaluate |
 //! | [`names`] | what there is: labels, values, series, metadata, exemplars |
 //! | `reach`, `fanout` | who keeps something, and asking all of them |
-//! | `own`, `serve` | what this store answers when several are asked |
+//! | `own`, `digests`, `serve` | what this store answers when several are asked |
 //! | `blocks` | what the bucket holds |
 //! | [`coverage`] | whether enough of them have answered |
 //! | [`dedup`] | one series out of those of an HA pair |
@@ -16,6 +16,7 @@ pub mod answer;
 mod blocks;
 pub mod coverage;
 pub mod dedup;
+mod digests;
 mod error;
 mod fanout;
 mod memory;
@@ -33,6 +34,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
+use promql::Limits;
 use tokio::sync::OwnedSemaphorePermit;
 use tsdb::model::TenantId;
 
@@ -65,6 +67,8 @@ struct Numbers {
     incomplete: AtomicU64,
     /// Answers for ranges whose owners are lost.
     lossy: AtomicU64,
+    /// Answers of which owners have aggregated their part.
+    pushed: AtomicU64,
 }
 
 impl Queries {
@@ -100,6 +104,11 @@ impl Queries {
         listed.blocks().any(|listed| !is_here(listed.ulid)).then_some(reach)
     }
 
+    /// Owners have aggregated what they keep, for one answer.
+    fn pushed(&self) {
+        self.numbers.pushed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether others keep something too.
     pub(crate) fn has_others(&self) -> bool {
         self.reach.get().is_some_and(|reach| !reach.is_alone())
@@ -130,7 +139,9 @@ impl Queries {
             out.gauge("carillon_query_memory_bytes", "Memory that queries in work hold", used)?;
             let incomplete = &numbers.incomplete;
             out.count("carillon_query_incomplete", "Answers for which owners were missing", incomplete)?;
-            out.count("carillon_query_lossy", "Answers with lost owners", &numbers.lossy)
+            out.count("carillon_query_lossy", "Answers with lost owners", &numbers.lossy)?;
+            let help = "Answers to whose aggregations owners compared digests and aggregated their own parts";
+            out.count("carillon_query_pushed_down", help, &numbers.pushed)
         })
     }
 }
@@ -192,6 +203,12 @@ impl App {
         let tenant_bytes_max = config.limits_of(tenant.as_str()).max_query_memory.as_usize();
         let node_bytes_max = config.query_max_total_memory.as_usize();
         self.queries.memory.account(tenant.clone(), tenant_bytes_max, node_bytes_max)
+    }
+
+    /// What an evaluation for a tenant may take; it ends when `cancelled` is set.
+    fn limits(&self, tenant: &TenantId, cancelled: &Arc<AtomicBool>) -> Limits {
+        let bytes_max = self.config.load().query_max_memory.as_usize();
+        Limits { bytes_max, lender: Some(self.account(tenant)), cancelled: cancelled.clone() }
     }
 
     /// What a question may take for what other nodes send.

@@ -12,7 +12,7 @@ use ring::{StoreId, StoreIndex, View};
 use tsdb::chunk::Columns;
 use tsdb::digest::DigestKey;
 use tsdb::model::{Labels, TenantId};
-use tsdb::select::Series;
+use tsdb::select::{Chunk, Series};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::names::Found;
@@ -124,6 +124,31 @@ pub(super) fn select(
     Ok(own)
 }
 
+/// The series that `is_wanted`, of each of the question's selections; for the pool. Listed blocks are left out as in
+/// [`select`].
+///
+/// # Errors
+/// Those of the engine; when it is cancelled.
+pub(super) fn series(
+    app: &App,
+    ask: &SelectAsk,
+    is_wanted: &dyn Fn(usize, &Labels) -> bool,
+    catalog: &Catalog,
+    cancelled: &AtomicBool,
+) -> Result<Vec<Vec<Series>>, Error> {
+    let Some(tenant) = app.storage.existing(&ask.tenant) else {
+        return Ok(vec![Vec::new(); ask.selects.len()]);
+    };
+    let is_left_out = blocks::is_left_out(catalog, ask.catalog_version);
+    let one = |(i, select)| {
+        turns::check(cancelled)?;
+        let mut found = tenant.select_without(select, &is_left_out)?;
+        found.retain(|series| is_wanted(i, &series.labels));
+        Ok(found)
+    };
+    ask.selects.iter().enumerate().map(one).collect()
+}
+
 /// What this store has of anything else; for the pool. `counts` says which series it counts.
 ///
 /// # Errors
@@ -143,18 +168,23 @@ pub(super) fn names(
 /// The mark of a series.
 pub(super) fn mark(series: &Series, digest_key: u128) -> Mark {
     let mut hasher = Xxh3::with_seed((digest_key >> 64) as u64);
-    let mut add = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    add(series.labels.as_bytes());
-    for chunk in &series.chunks {
-        add(&[chunk.encoding as u8]);
-        add(&chunk.data);
-    }
+    add(&mut hasher, series.labels.as_bytes());
+    series.chunks.iter().for_each(|chunk| add_chunk(&mut hasher, chunk));
     for deleted in &series.deleted_ms {
-        add(&deleted.start().to_le_bytes());
-        add(&deleted.end().to_le_bytes());
+        add(&mut hasher, &deleted.start().to_le_bytes());
+        add(&mut hasher, &deleted.end().to_le_bytes());
     }
     Mark { hash: series.labels.hash64(), fingerprint: hasher.digest128() }
+}
+
+/// Adds what makes a chunk equal to another.
+pub(super) fn add_chunk(hasher: &mut Xxh3, chunk: &Chunk) {
+    add(hasher, &[chunk.encoding as u8]);
+    add(hasher, &chunk.data);
+}
+
+/// Adds some bytes as a whole.
+pub(super) fn add(hasher: &mut Xxh3, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
 }

@@ -4,25 +4,32 @@
 //! when there is a turn, and sent in frames of bounded size, a few of them on the way at a time; when the asker goes away,
 //! the work ends.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use promql::{Folded, Settings, Syntax};
 use proto::peer::read as pb;
 use ring::{StoreId, View};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use tsdb::model::TenantId;
+use tsdb::model::{Labels, TenantId};
 use tsdb::select::Series;
 
+use super::digests::{self, Buckets};
 use super::names::Found;
 use super::own::{self, Own, Roles};
 use super::reach::Reach;
 use super::turns::Switch;
 use super::{Error, Turn, blocks};
 use crate::bucket::catalog::Catalog;
-use crate::grpc::read::{Mark, NamesAsk, NamesPart, Read, ReadServer, SelectAsk, SelectPart, seal};
+use crate::env::PoolWorkers;
+use crate::grpc::read::{
+    DigestsAsk, FoldAsk, FoldPart, Mark, NamesAsk, NamesPart, Opening, Read, ReadServer, SelectAsk,
+    SelectPart, group_bytes, seal,
+};
 use crate::grpc::{Header, MESSAGE_BYTES_MAX};
 use crate::node::App;
 
@@ -43,9 +50,13 @@ pub struct Reads {
 }
 
 impl Reads {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+
     /// For a node; it answers once that has been given its [`Reach`].
     pub(crate) fn server(app: Arc<App>) -> ReadServer<Self> {
-        let server = ReadServer::new(Self { app });
+        let server = ReadServer::new(Self::new(app));
         server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
@@ -54,56 +65,145 @@ impl Reads {
 impl Read for Reads {
     type SelectStream = Answer;
     type NamesStream = Answer;
+    type DigestsStream = Answer;
+    type FoldStream = Answer;
 
     async fn select(&self, request: Request<pb::SelectRequest>) -> Result<Response<Answer>, Status> {
         let asker = asker(&request)?;
         let ask = SelectAsk::from_message(request.into_inner()).map_err(invalid)?;
-        let (frames, answer) = mpsc::channel(FRAMES_WAITING);
-        let app = self.app.clone();
-        tokio::spawn(async move {
-            let (view, catalog) = match open(&app, &frames, &ask.tenant, ask.catalog_version).await {
-                Ok(Some(opened)) => opened,
-                Ok(None) => return,
-                Err(status) => return drop(frames.send(Err(status)).await),
-            };
-            let own = app.clone();
-            let work = move |reach: &Reach, cancelled: &AtomicBool| {
-                let roles = Roles::new(&view, &ask.tenant, reach.ring.me(), asker, &ask.asked);
-                let digest_key = view.document().digest_key;
-                own::select(&own, &ask, &|labels| roles.sends(labels), &catalog, digest_key, cancelled)
-            };
-            match done(&app, &frames, work).await {
-                Some(Ok(own)) => send_series(&frames, own).await,
-                Some(Err(status)) => drop(frames.send(Err(status)).await),
-                None => {}
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answer))))
+        let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
+        let work = move |asked: &Asked<'_>| {
+            let Asked { app, view, catalog, cancelled, .. } = asked;
+            let roles = Roles::new(view, &ask.tenant, asked.me(), asker, &ask.asked);
+            let digest_key = view.document().digest_key;
+            own::select(app, &ask, &|labels| roles.sends(labels), catalog, digest_key, cancelled)
+        };
+        let sending = |frames, own| async move { send_series(&frames, own).await };
+        Ok(self.answer(tenant, version, select_opened, work, sending))
     }
 
     async fn names(&self, request: Request<pb::NamesRequest>) -> Result<Response<Answer>, Status> {
         let asker = asker(&request)?;
         let ask = NamesAsk::from_message(request.into_inner()).map_err(invalid)?;
+        let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
+        let nothing = ask.question.nothing();
+        let opened = |opening: Opening| {
+            let is_last = opening.stale_catalog.is_some();
+            seal(&NamesPart { opening: Some(opening), found: nothing, is_last }.into_message())
+        };
+        let work = move |asked: &Asked<'_>| {
+            let roles = Roles::new(asked.view, &ask.tenant, asked.me(), asker, &ask.asked);
+            own::names(asked.app, &ask, &|labels| roles.sends(labels), asked.cancelled)
+        };
+        let sending = |frames, found| async move { send_found(&frames, found).await };
+        Ok(self.answer(tenant, version, opened, work, sending))
+    }
+
+    async fn digests(&self, request: Request<pb::DigestsRequest>) -> Result<Response<Answer>, Status> {
+        let DigestsAsk { select: ask, listed } =
+            DigestsAsk::from_message(request.into_inner()).map_err(invalid)?;
+        let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
+        let work = move |asked: &Asked<'_>| {
+            let Asked { app, catalog, cancelled, .. } = asked;
+            let found = own::series(app, &ask, &|_, _| true, catalog, cancelled)?;
+            let marks = asked.digests(&ask, listed.as_deref(), &found)?;
+            Ok(Own { marks, series: Vec::new() })
+        };
+        let sending = |frames, own| async move { send_series(&frames, own).await };
+        Ok(self.answer(tenant, version, select_opened, work, sending))
+    }
+
+    async fn fold(&self, request: Request<pb::FoldRequest>) -> Result<Response<Answer>, Status> {
+        let asker = asker(&request)?;
+        let ask = FoldAsk::from_message(request.into_inner()).map_err(invalid)?;
+        let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
+        let opened =
+            |opening| seal(&FoldPart { opening: Some(opening), ..FoldPart::default() }.into_message());
+        let work = move |asked: &Asked<'_>| asked.fold(&ask, asker);
+        let sending = |frames, folded| async move { send_folded(&frames, folded).await };
+        Ok(self.answer(tenant, version, opened, work, sending))
+    }
+}
+
+impl Reads {
+    /// Begins an answer, does the work when it is its turn, and sends what comes of it.
+    fn answer<T: Send + 'static, S: Future<Output = ()> + Send>(
+        &self,
+        tenant: TenantId,
+        version: Option<u64>,
+        opened: impl FnOnce(Opening) -> pb::Sealed + Send + 'static,
+        work: impl FnOnce(&Asked<'_>) -> Result<T, Error> + Send + 'static,
+        sending: impl FnOnce(Frames, T) -> S + Send + 'static,
+    ) -> Response<Answer> {
         let (frames, answer) = mpsc::channel(FRAMES_WAITING);
         let app = self.app.clone();
         tokio::spawn(async move {
-            let view = match open(&app, &frames, &ask.tenant, ask.catalog_version).await {
-                Ok(Some((view, _))) => view,
+            let (view, catalog) = match open(&app, &frames, &tenant, version, opened).await {
+                Ok(Some(opened)) => opened,
                 Ok(None) => return,
                 Err(status) => return drop(frames.send(Err(status)).await),
             };
-            let own = app.clone();
-            let work = move |reach: &Reach, cancelled: &AtomicBool| {
-                let roles = Roles::new(&view, &ask.tenant, reach.ring.me(), asker, &ask.asked);
-                own::names(&own, &ask, &|labels| roles.sends(labels), cancelled)
-            };
-            match done(&app, &frames, work).await {
-                Some(Ok(found)) => send_found(&frames, found).await,
+            match done(&app, &frames, view, catalog, work).await {
+                Some(Ok(done)) => sending(frames, done).await,
                 Some(Err(status)) => drop(frames.send(Err(status)).await),
                 None => {}
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answer))))
+        Response::new(Box::pin(ReceiverStream::new(answer)))
+    }
+}
+
+/// By what a question is answered.
+struct Asked<'a> {
+    app: &'a Arc<App>,
+    reach: &'a Reach,
+    view: &'a View,
+    catalog: &'a Catalog,
+    cancelled: &'a Arc<AtomicBool>,
+}
+
+impl Asked<'_> {
+    fn me(&self) -> StoreId {
+        self.reach.ring.me()
+    }
+
+    fn digests(
+        &self,
+        ask: &SelectAsk,
+        listed: Option<&[BTreeSet<u32>]>,
+        found: &[Vec<Series>],
+    ) -> Result<Vec<Vec<Mark>>, Error> {
+        let buckets = Buckets::new(self.view.current(), &ask.tenant);
+        let key = self.view.document().digest_key;
+        match listed {
+            None => digests::of_buckets(&buckets, &ask.selects, found, key, self.cancelled),
+            Some(listed) => {
+                let me = self.view.index(self.me());
+                digests::of_series(&buckets, listed, &ask.selects, found, (key, me), self.cancelled)
+            }
+        }
+    }
+
+    /// Folds the series of which this store would send the chunks.
+    fn fold(&self, ask: &FoldAsk, asker: StoreId) -> Result<Folded, Error> {
+        let expr = promql::parse_with(&ask.query, Syntax { experimental: ask.experimental });
+        let expr = expr.map_err(|e| promql::Error::Invalid(e.to_string()))?;
+        let plan = promql::plan(&expr, &ask.range, &Settings::default())?;
+        let select = SelectAsk {
+            tenant: ask.tenant.clone(),
+            selects: plan.selects().to_vec(),
+            asked: ask.asked.clone(),
+            catalog_version: ask.catalog_version,
+            wanted: None,
+        };
+        let roles = Roles::new(self.view, &ask.tenant, self.me(), asker, &ask.asked);
+        let is_except = |i: usize, labels: &Labels| {
+            ask.except.get(i).is_some_and(|except| !except.is_empty() && except.contains(&labels.hash64()))
+        };
+        let is_wanted = |i: usize, labels: &Labels| roles.sends(labels) && !is_except(i, labels);
+        let inputs = own::series(self.app, &select, &is_wanted, self.catalog, self.cancelled)?;
+        let limits = self.app.limits(&ask.tenant, self.cancelled);
+        Ok(plan.fold(inputs, &limits, &PoolWorkers(&*self.app.env.pool))?)
     }
 }
 
@@ -119,6 +219,12 @@ fn invalid(error: crate::grpc::read::Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// The first part of an answer made of series or marks.
+fn select_opened(opening: Opening) -> pb::Sealed {
+    let is_last = opening.stale_catalog.is_some();
+    seal(&SelectPart { opening: Some(opening), is_last, ..SelectPart::default() }.into_message())
+}
+
 /// Begins an answer. Ends it too, with `None`, where the question goes by too old a catalog.
 #[allow(clippy::result_large_err, reason = "tonic's")]
 async fn open(
@@ -126,6 +232,7 @@ async fn open(
     frames: &Frames,
     tenant: &TenantId,
     version: Option<u64>,
+    opened: impl FnOnce(Opening) -> pb::Sealed,
 ) -> Result<Option<(Arc<View>, Arc<Catalog>)>, Status> {
     let reach = app.queries.reach.get();
     let reach = reach.ok_or_else(|| Status::unavailable("this node hasn't joined its cluster yet"))?;
@@ -134,8 +241,7 @@ async fn open(
     let mut opening = reach.opening(&view);
     opening.stale_catalog = blocks::needed(app, &catalog, tenant, reach.ring.me(), version);
     let is_last = opening.stale_catalog.is_some();
-    let is_heard =
-        send(frames, SelectPart { opening: Some(opening), is_last, ..SelectPart::default() }).await;
+    let is_heard = frames.send(Ok(opened(opening))).await.is_ok();
     Ok((is_heard && !is_last).then_some((view, catalog)))
 }
 
@@ -143,14 +249,17 @@ async fn open(
 async fn done<T: Send + 'static>(
     app: &Arc<App>,
     frames: &Frames,
-    work: impl FnOnce(&Reach, &AtomicBool) -> Result<T, Error> + Send + 'static,
+    view: Arc<View>,
+    catalog: Arc<Catalog>,
+    work: impl FnOnce(&Asked<'_>) -> Result<T, Error> + Send + 'static,
 ) -> Option<Result<T, Status>> {
     let switch = Switch::default();
     let working = async {
         let turn = Turn::of(app.queries.peer_turns.take().await?, &switch);
         let own = app.clone();
         let work = move |cancelled: &Arc<AtomicBool>| {
-            work(own.queries.reach.get().expect("the answer was opened"), cancelled)
+            let reach = own.queries.reach.get().expect("the answer was opened");
+            work(&Asked { app: &own, reach, view: &view, catalog: &catalog, cancelled })
         };
         turn.on_cores(app, work).await
     };
@@ -215,6 +324,26 @@ async fn send_series(frames: &Frames, own: Own) {
     }
     part.is_last = true;
     send(frames, part).await;
+}
+
+/// Sends what aggregations came to, and that nothing follows.
+async fn send_folded(frames: &Frames, mut folded: Folded) {
+    let mut part = FoldPart::default();
+    let mut bytes = 0;
+    for i in 0..folded.nodes.len() {
+        for group in std::mem::take(&mut folded.nodes[i].groups) {
+            bytes += group_bytes(&group);
+            part.groups.push((i, group));
+            if bytes >= FRAME_BYTES {
+                bytes = 0;
+                if frames.send(Ok(seal(&std::mem::take(&mut part).into_message()))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    part.rest = Some(folded);
+    drop(frames.send(Ok(seal(&part.into_message()))).await);
 }
 
 /// Sends anything else, and that nothing follows.

@@ -213,6 +213,7 @@ fn what_needs_series_themselves_or_other_steps_is_not_folded_in_parts() {
         ("sum(rate(m[1m])) / sum(rate(m[1m]))", 1),
         ("sum(rate(m[1m])) / count(rate(m[1m]))", 2),
         ("sum(m * 2 > bool time())", 1),
+        ("sum(m) or vector(0)", 1),
         ("quantile(0.9, sum by (job) (m))", 1),
         ("m", 0),
         ("sum(m) + on () m", 0),

@@ -66,8 +66,12 @@ impl<'a> Walk<'a> {
             | VectorNode::StartTimes(_)
             | VectorNode::Window(_)
             | VectorNode::AbsentOver(_)
-            | VectorNode::Info(_)
-            | VectorNode::Once(_) => false,
+            | VectorNode::Info(_) => false,
+            // `vector(1)`, or an expression under `@`.
+            VectorNode::Once(inner) => match &**inner {
+                VectorNode::OfScalar(scalar) => is_plain(scalar),
+                _ => false,
+            },
         }
     }
 

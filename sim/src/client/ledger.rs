@@ -48,6 +48,11 @@ impl Ledger {
         self.samples.iter().filter(inside).map(|(place, _)| *place).collect()
     }
 
+    /// How many were sent of those in `(from_ms, to_ms]`.
+    pub fn sent_between(&self, from_ms: i64, to_ms: i64) -> usize {
+        self.samples.keys().filter(|(_, at)| *at > from_ms && *at <= to_ms).count()
+    }
+
     /// A sample that was sent.
     pub fn get(&self, place: Place) -> Option<Sample> {
         self.samples.get(&place).copied()

@@ -1,7 +1,8 @@
 //! A reader: asks nodes for raw samples, and compares each answer with the ledger.
 //!
 //! An answer must hold every sample that was acked before the question was sent (I1, I11), none twice (I2), and none
-//! that nobody sent (I3). No answer, or an error, is fine while faults last.
+//! that nobody sent (I3). No answer, or an error, is fine while faults last. Every other question is for a count alone,
+//! which owners make of what they keep: it lies between what was acked before and what was ever sent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -41,7 +42,11 @@ pub async fn read_along(reader: Reader, shared: Shared) {
         let end_ms = shared.wall.now_ms();
         let range_ms = i64::try_from(range.as_millis()).expect("two minutes") * shared.wall.rate;
         let must_succeed = shared.is_healthy();
-        let answered = ask(&reader.name, node, &shared, end_ms, range_ms).await;
+        let answered = if rng.random() {
+            ask(&reader.name, node, &shared, end_ms, range_ms).await.map(drop)
+        } else {
+            count(&reader.name, node, &shared, end_ms, range_ms).await
+        };
         let mut counts = shared.counts.borrow_mut();
         *(if answered.is_ok() { &mut counts.reads_answered } else { &mut counts.reads_failed }) += 1;
         if let (true, Err(error)) = (must_succeed, answered) {
@@ -67,6 +72,9 @@ pub async fn ask_everything(name: &str, shared: &Shared) {
                 continue;
             }
         };
+        if let Err(error) = count(name, node, shared, end_ms, range_ms).await {
+            shared.violated("I15", &format!("all is healthy, and the last count by {node} failed: {error}"));
+        }
         match &first {
             None => first = Some((node, data)),
             Some((other, expected)) if *expected != data => {
@@ -80,10 +88,32 @@ pub async fn ask_everything(name: &str, shared: &Shared) {
 /// Asks for the samples in `(end - range, end]` and checks a complete answer; what kept it from coming is the error.
 async fn ask(name: &str, node: &str, shared: &Shared, end_ms: i64, range_ms: i64) -> Result<Value, String> {
     let must = shared.ledger.borrow().acked_between(end_ms - range_ms, end_ms);
-    let query = format!("{METRIC}[{range_ms}ms]");
+    let data = asked(name, node, shared, &format!("{METRIC}[{range_ms}ms]"), end_ms).await?;
+    compare(node, shared, &data, &must, end_ms - range_ms, end_ms);
+    Ok(data)
+}
+
+/// Asks how many samples there are in `(end - range, end]`; what kept it from coming is the error.
+async fn count(name: &str, node: &str, shared: &Shared, end_ms: i64, range_ms: i64) -> Result<(), String> {
+    let least = shared.ledger.borrow().acked_between(end_ms - range_ms, end_ms).len();
+    let query = format!("sum(count_over_time({METRIC}[{range_ms}ms]))");
+    let data = asked(name, node, shared, &query, end_ms).await?;
+    let most = shared.ledger.borrow().sent_between(end_ms - range_ms, end_ms);
+    let counted = data["result"][0]["value"][1].as_str().unwrap_or("0");
+    let is_right = counted.parse().is_ok_and(|counted: usize| (least..=most).contains(&counted));
+    if !is_right {
+        let text =
+            format!("{node} counts {counted} samples, and {least} were acked of {most} that were sent");
+        shared.violated("I1/I2/I3", &text);
+    }
+    Ok(())
+}
+
+/// Asks for a query at a time: its complete answer, or what kept it from coming.
+async fn asked(name: &str, node: &str, shared: &Shared, query: &str, end_ms: i64) -> Result<Value, String> {
     #[allow(clippy::cast_precision_loss, reason = "milliseconds of this century are below 2^53")]
     let time = format!("{:.3}", end_ms as f64 / 1000.0);
-    let path = format!("/api/v1/query?query={}&time={time}", encode(&query));
+    let path = format!("/api/v1/query?query={}&time={time}&push_down=true", encode(query));
     let answer = shared.http(name).get(node, &path, TIMEOUT).await;
     let text = match &answer {
         Ok(Answer { status: 200, body }) => format!("200, {} bytes", body.len()),
@@ -99,7 +129,6 @@ async fn ask(name: &str, node: &str, shared: &Shared, end_ms: i64, range_ms: i64
     if let Some(warnings) = value.get("warnings") {
         return Err(format!("flagged as incomplete: {warnings}"));
     }
-    compare(node, shared, &value["data"], &must, end_ms - range_ms, end_ms);
     Ok(value["data"].clone())
 }
 

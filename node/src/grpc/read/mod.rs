@@ -7,12 +7,15 @@
 //!
 //! Everything that comes in is checked: whatever is malformed makes its sender's whole answer void.
 
+mod fold;
 mod names;
 mod seal;
 mod select;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use promql::folded::FoldedGroup;
+use promql::{Folded, QueryRange};
 use proto::peer::read as pb;
 use ring::{Epoch, StoreId};
 use tsdb::digest::Digest;
@@ -21,6 +24,7 @@ use tsdb::select::{Select, Series};
 
 use crate::query::names::{Found, Question};
 
+pub use fold::group_bytes;
 pub use proto::peer::read::read_client::ReadClient;
 pub use proto::peer::read::read_server::{Read, ReadServer};
 pub use seal::{open, seal};
@@ -55,6 +59,34 @@ pub struct SelectAsk {
     /// For the second round: by selection, the series wanted, by the hash of their labels, with the digest that the
     /// asker has already.
     pub wanted: Option<Vec<BTreeMap<u64, Option<Digest>>>>,
+}
+
+/// A question for digests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DigestsAsk {
+    /// Of which series.
+    pub select: SelectAsk,
+    /// By selection, the buckets of which a digest of each series is wanted; without it, one of each bucket is.
+    pub listed: Option<Vec<BTreeSet<u32>>>,
+}
+
+/// A question for what a query's foldable aggregations come to ([`promql::Plan::fold`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoldAsk {
+    /// Whose series.
+    pub tenant: TenantId,
+    /// All that are asked for digests.
+    pub asked: Vec<StoreId>,
+    /// Blocks listed at or before it are left out.
+    pub catalog_version: Option<u64>,
+    /// The whole query.
+    pub query: String,
+    /// For which times.
+    pub range: QueryRange,
+    /// Whether its syntax is the experimental one.
+    pub experimental: bool,
+    /// By selection, hashes of labels of series that the asker folds itself.
+    pub except: Vec<BTreeSet<u64>>,
 }
 
 /// A question for anything else.
@@ -101,6 +133,17 @@ pub struct SelectPart {
     pub marks: Vec<(usize, Vec<Mark>)>,
     /// Nothing follows.
     pub is_last: bool,
+}
+
+/// A part of what aggregations come to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FoldPart {
+    /// In the first part.
+    pub opening: Option<Opening>,
+    /// With the number of their aggregation.
+    pub groups: Vec<(usize, FoldedGroup)>,
+    /// In the last part, unless the opening says that nothing follows: everything but the groups.
+    pub rest: Option<Folded>,
 }
 
 /// A part of any other answer.

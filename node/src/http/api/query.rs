@@ -77,6 +77,8 @@ struct Question {
     stats: Option<stats::Wanted>,
     replicas: Replicas,
     partial: bool,
+    experimental: bool,
+    push_down: Option<bool>,
 }
 
 impl Question {
@@ -98,6 +100,8 @@ impl Question {
             stats: params.get("stats").filter(|stats| !stats.is_empty()).map(stats::Wanted::of),
             replicas: params.replicas(config, tenant)?,
             partial: params.partial()?,
+            experimental: config.query_experimental,
+            push_down: params.push_down()?,
         })
     }
 
@@ -126,25 +130,39 @@ impl Question {
         Ok(QueryRange { start_ms, end_ms, step_ms, lookback_ms: self.lookback_ms })
     }
 
+    /// For the engine.
+    fn asked(&self, tenant: TenantId, range: QueryRange, told: Told) -> answer::Question {
+        answer::Question {
+            tenant,
+            text: self.text.clone(),
+            expr: self.expr.clone(),
+            experimental: self.experimental,
+            range,
+            timeout: self.timeout,
+            replicas: self.replicas.clone(),
+            partial: self.partial,
+            told,
+            push_down: self.push_down,
+        }
+    }
+
     async fn answer(self, app: &Arc<App>, tenant: TenantId, range: QueryRange) -> Result<Response, ApiError> {
         let began = tokio::time::Instant::now();
-        let Self { expr, timeout, replicas, partial, .. } = self;
         let told = Told { per_step: self.stats.is_some(), explained: false };
-        let question = answer::Question { tenant, expr, range, timeout, replicas, partial, told };
-        let Answer { mut output, warnings: shortcomings, coverage, timings, .. } =
-            answer(app, question).await?;
-        app.metrics.queried(&output.stats);
-        let mut warnings = shortcomings;
+        let answer = answer(app, self.asked(tenant, range, told)).await?;
+        app.metrics.queried(&answer.output.stats);
+        let tail_stats =
+            self.stats.map(|wanted| stats::json(wanted, &answer, &range, began.elapsed()).to_string());
+        let Answer { mut output, mut warnings, coverage, .. } = answer;
         warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
         let infos = output.annotations.render(Level::Info, &self.text, ANNOTATIONS_MAX);
         if cut(&mut output.value, self.limit) {
             warnings.push(format!("the result was cut to {} series (limit)", self.limit));
         }
         let mut tail = Vec::new();
-        if let Some(wanted) = self.stats {
-            let stats = stats::json(wanted, &output, &range, &coverage, timings, began.elapsed());
+        if let Some(stats) = tail_stats {
             tail.extend_from_slice(b",\"stats\":");
-            tail.extend_from_slice(stats.to_string().as_bytes());
+            tail.extend_from_slice(stats.as_bytes());
         }
         tail.push(b'}');
         push_texts(&mut tail, "warnings", &warnings);
@@ -163,16 +181,15 @@ impl Question {
         range: QueryRange,
     ) -> Result<Response, ApiError> {
         let began = tokio::time::Instant::now();
-        let Self { expr, timeout, replicas, partial, .. } = self;
         let told = Told { per_step: true, explained: true };
-        let question = answer::Question { tenant, expr, range, timeout, replicas, partial, told };
-        let Answer { output, mut warnings, coverage, timings, sources } = answer(app, question).await?;
-        app.metrics.queried(&output.stats);
+        let answer = answer(app, self.asked(tenant, range, told)).await?;
+        app.metrics.queried(&answer.output.stats);
         let node = app.cluster.name(app.cluster.me());
         let data = serde_json::json!({
-            "plan": output.explained.as_ref().map(|step| stats::step(step, &node, &sources)),
-            "stats": stats::json(stats::Wanted::All, &output, &range, &coverage, timings, began.elapsed()),
+            "plan": answer.output.explained.as_ref().map(|step| stats::step(step, &node, &answer)),
+            "stats": stats::json(stats::Wanted::All, &answer, &range, began.elapsed()),
         });
+        let Answer { output, mut warnings, coverage, .. } = answer;
         warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
         Ok(covered(success(data.to_string().as_bytes(), &warnings), &coverage))
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use promql::value::Output;
 use promql::{QueryRange, Step};
 use serde_json::{Value, json};
 
-use crate::query::answer::{Source, Timings};
-use crate::query::coverage::Coverage;
+use crate::query::answer::{Answer, PushDown, Shared, Source, Timings};
 
 /// Bytes of a sample as Prometheus counts them: a time and a float. `peakSamples` are the bytes of our peak in these.
 const SAMPLE_BYTES: usize = 16;
@@ -29,15 +27,9 @@ impl Wanted {
 }
 
 /// `stats`.
-pub(super) fn json(
-    wanted: Wanted,
-    output: &Output,
-    range: &QueryRange,
-    coverage: &Coverage,
-    timings: Timings,
-    total: Duration,
-) -> Value {
-    let Timings { queue, preparation, evaluation } = timings;
+pub(super) fn json(wanted: Wanted, answer: &Answer, range: &QueryRange, total: Duration) -> Value {
+    let Answer { output, coverage, push_down, .. } = answer;
+    let Timings { queue, preparation, evaluation } = answer.timings;
     let mut samples = json!({
         "totalQueryableSamples": output.per_step.iter().sum::<u64>(),
         "peakSamples": output.stats.peak_bytes.div_ceil(SAMPLE_BYTES),
@@ -64,6 +56,10 @@ pub(super) fn json(
             "decodedSamples": output.stats.samples,
             "peakBytes": output.stats.peak_bytes,
             "coverage": coverage.json(),
+            "pushDown": match push_down {
+                PushDown::Done(_) => "done",
+                PushDown::Not(why) => why,
+            },
         },
     })
 }
@@ -73,8 +69,9 @@ fn seconds(time_ms: i64) -> Value {
     if time_ms % 1000 == 0 { json!(time_ms / 1000) } else { json!(time_ms as f64 / 1000.0) }
 }
 
-/// A step of the plan and all that it works on. All is done on `node`, but what each selection read came from `sources`.
-pub(super) fn step(step: &Step, node: &str, sources: &[Vec<Source>]) -> Value {
+/// A step of the plan and all that it works on. All is done on `node`, but what each selection read came from several, and
+/// others may have aggregated what they keep.
+pub(super) fn step(step: &Step, node: &str, answer: &Answer) -> Value {
     let mut own = json!({
         "step": step.kind,
         "detail": step.detail,
@@ -83,11 +80,18 @@ pub(super) fn step(step: &Step, node: &str, sources: &[Vec<Source>]) -> Value {
         "samples": step.samples,
         "bytes": step.bytes,
         "seconds": Duration::from_nanos(step.nanos).as_secs_f64(),
-        "inputs": step.inputs.iter().map(|input| self::step(input, node, sources)).collect::<Vec<_>>(),
+        "inputs": step.inputs.iter().map(|input| self::step(input, node, answer)).collect::<Vec<_>>(),
     });
-    if let Some(sources) = step.select.and_then(|select| sources.get(select)) {
+    if let Some(sources) = step.select.and_then(|select| answer.sources.get(select)) {
         let source = |s: &Source| json!({"node": s.name, "series": s.series, "bytes": s.bytes});
         own["sources"] = sources.iter().map(source).collect();
+    }
+    if let (Some(fold), PushDown::Done(others)) = (step.fold, &answer.push_down) {
+        let other = |other: &Shared| {
+            let (series, bytes) = other.folds.get(fold).copied().unwrap_or_default();
+            json!({"node": other.name, "series": series, "bytes": bytes})
+        };
+        own["pushedDown"] = others.iter().map(other).collect();
     }
     own
 }

@@ -6,8 +6,11 @@
 //! 2. As soon as enough owners have answered for every range, the rest has [`STRAGGLER_WAIT`] left. A peer that is dead
 //!    or slow costs that, and not the query's time.
 //! 3. An answer may tell of a newer ring document. Then that is waited for, and everything is asked again.
+//!
+//! `select` fetches series, `names` anything else; `push` has owners aggregate what they keep.
 
 mod names;
+mod push;
 mod select;
 mod stream;
 
@@ -23,6 +26,7 @@ use ring::{StoreId, View};
 use tokio::time::Instant;
 use tsdb::model::TenantId;
 
+pub(super) use push::{Folding, Part, Pushed};
 pub(super) use select::Fetched;
 pub(super) use stream::Purse;
 

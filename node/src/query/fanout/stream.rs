@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use promql::Lender;
+use promql::folded::FoldedGroup;
+use promql::{Folded, Lender};
 use prost::Message;
-use proto::peer::read::{NamesFrame, Sealed, SelectFrame};
+use proto::peer::read::{FoldFrame, NamesFrame, Sealed, SelectFrame};
 use ring::StoreId;
 use tonic::{Status, Streaming};
 use tsdb::select::Series;
@@ -15,7 +16,10 @@ use super::super::names::{Found, Question};
 use super::super::own::Own;
 use super::super::reach::Reach;
 use super::Failure;
-use crate::grpc::read::{NamesAsk, NamesPart, Opening, ReadClient, SelectAsk, SelectPart, open};
+use crate::grpc::read::{
+    DigestsAsk, FoldAsk, FoldPart, NamesAsk, NamesPart, Opening, ReadClient, SelectAsk, SelectPart,
+    group_bytes, open,
+};
 use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel};
 
 /// How long a node may take to begin its answer: it does so before it looks for anything. Later on, pings notice when
@@ -68,8 +72,62 @@ pub(super) async fn select(
     purse: &Purse,
 ) -> Result<(Opening, Own), Failure> {
     let mut client = client(reach, store)?;
-    let mut frames = client.select(ask.to_message()).await.map_err(failed)?.into_inner();
-    let selections = ask.selects.len();
+    let frames = client.select(ask.to_message()).await.map_err(failed)?.into_inner();
+    series(frames, ask.selects.len(), purse).await
+}
+
+/// Asks a node for digests, which come as marks.
+pub(super) async fn digests(
+    reach: &Reach,
+    store: StoreId,
+    ask: &DigestsAsk,
+    purse: &Purse,
+) -> Result<(Opening, Own), Failure> {
+    let mut client = client(reach, store)?;
+    let frames = client.digests(ask.to_message()).await.map_err(failed)?.into_inner();
+    series(frames, ask.select.selects.len(), purse).await
+}
+
+/// Asks a node for what aggregations come to; gives the bytes of its answer, too, by aggregation.
+pub(super) async fn fold(
+    reach: &Reach,
+    store: StoreId,
+    ask: &FoldAsk,
+    purse: &Purse,
+) -> Result<(Opening, Folded, Vec<usize>), Failure> {
+    let steps = ask.range.grid().count;
+    let mut client = client(reach, store)?;
+    let mut frames = client.fold(ask.to_message()).await.map_err(failed)?.into_inner();
+    let mut opening: Option<Opening> = None;
+    let mut groups: Vec<(usize, FoldedGroup)> = Vec::new();
+    loop {
+        let frame: FoldFrame = next(&mut frames).await?;
+        let part = FoldPart::from_message(frame, steps).map_err(|e| Failure::Peer(e.to_string()))?;
+        purse.take(part.groups.iter().map(|(_, group)| group_bytes(group) + ENTRY_BYTES).sum())?;
+        if opening.is_none() {
+            opening = Some(part.opening.ok_or_else(|| broken("an answer begins with its opening"))?);
+        }
+        groups.extend(part.groups);
+        let is_last = opening.as_ref().is_some_and(|opening| opening.stale_catalog.is_some());
+        if part.rest.is_some() || is_last {
+            let mut folded = part.rest.unwrap_or_default();
+            let mut bytes = vec![0; folded.nodes.len()];
+            for (i, group) in groups {
+                let node = folded.nodes.get_mut(i).ok_or_else(|| broken("there is no such aggregation"))?;
+                bytes[i] += group_bytes(&group);
+                node.groups.push(group);
+            }
+            return Ok((opening.expect("the first frame has it"), folded, bytes));
+        }
+    }
+}
+
+/// Reads series and marks.
+async fn series(
+    mut frames: Streaming<Sealed>,
+    selections: usize,
+    purse: &Purse,
+) -> Result<(Opening, Own), Failure> {
     let mut own = Own { series: vec![Vec::new(); selections], marks: vec![Vec::new(); selections] };
     let mut opening = None;
     loop {

@@ -142,6 +142,8 @@ type Answer = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::Sealed, Status>
 impl Read for Mischief {
     type SelectStream = Answer;
     type NamesStream = Answer;
+    type DigestsStream = Answer;
+    type FoldStream = Answer;
 
     async fn select(&self, _: Request<pb::SelectRequest>) -> Result<Response<Answer>, Status> {
         let opening = Some(Opening { epoch: 1, ..Opening::default() });
@@ -168,10 +170,18 @@ impl Read for Mischief {
     async fn names(&self, _: Request<pb::NamesRequest>) -> Result<Response<Answer>, Status> {
         Err(Status::unimplemented("not here"))
     }
+
+    async fn digests(&self, _: Request<pb::DigestsRequest>) -> Result<Response<Answer>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn fold(&self, _: Request<pb::FoldRequest>) -> Result<Response<Answer>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 /// Puts another service in the place of node 2.
-async fn beset(cluster: &Cluster, mischief: Mischief) {
+pub(super) async fn beset(cluster: &Cluster, mischief: impl Read) {
     let listener = TcpNet.listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_address().unwrap().to_string();
     let routes = Routes::default().add_service(ReadServer::new(mischief));

@@ -2,6 +2,7 @@
 //! the test gives them.
 
 mod incomplete;
+mod pushed;
 mod together;
 
 use std::collections::{BTreeMap, BTreeSet};

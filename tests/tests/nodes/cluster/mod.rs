@@ -7,6 +7,7 @@ mod moved;
 mod partition;
 mod prometheus;
 mod promqltest;
+mod push_down;
 
 use tests::cluster::Cluster;
 use tests::load::{Book, Load};
