@@ -91,7 +91,7 @@ impl Asker<'_> {
                 catalog: catalog.as_ref().map_or_else(|_| Arc::default(), Arc::clone),
                 catalog_version: catalog.as_ref().ok().map(|catalog| catalog.version()),
             };
-            let asking = gather(&owners, |store, asked| ask(&plan, store, asked));
+            let asking = gather(&owners, |_| STRAGGLER_WAIT, |store, asked| ask(&plan, store, asked));
             let (gathered, found) = futures_util::future::join(asking, in_bucket(plan.catalog.clone())).await;
             let gathered = gathered?;
             if let Err(bucket::Error::Replan { .. }) = &found {
@@ -129,9 +129,11 @@ struct Gathered<T> {
     silent: BTreeMap<StoreId, String>,
 }
 
-/// Asks all owners. `ask` gets a store and all that are asked with it.
+/// Asks all owners. `ask` gets a store and all that are asked with it. Once the others' answers are enough, the last ones
+/// are waited for as long as `last_wait` says of the time that those took.
 async fn gather<'a, T: Send + 'a>(
     owners: &Owners,
+    last_wait: impl Fn(Duration) -> Duration,
     ask: impl Fn(StoreId, Vec<StoreId>) -> Asking<'a, T>,
 ) -> Result<Gathered<T>, Error> {
     let all = || {
@@ -145,7 +147,8 @@ async fn gather<'a, T: Send + 'a>(
         owners.likely.iter().map(|store| asking(*store, owners.likely.clone())).collect();
     let mut outstanding = owners.likely.clone();
     let mut suspects_are_asked = false;
-    let mut deadline = None;
+    let began = Instant::now();
+    let (mut patience, mut deadline) = (Duration::ZERO, None);
     loop {
         // Hoping that all answer that may: if that isn't enough, whoever else there is must be asked.
         let hope = |store, placement| match gathered.answers.get(&store) {
@@ -163,14 +166,15 @@ async fn gather<'a, T: Send + 'a>(
             return Ok(gathered);
         }
         if deadline.is_none() && gathered.is_enough(owners) {
-            deadline = Some(Instant::now() + STRAGGLER_WAIT);
+            patience = last_wait(began.elapsed());
+            deadline = Some(Instant::now() + patience);
         }
         let next = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, waiting.next()).await,
             None => Ok(waiting.next().await),
         };
         let Ok(Some((store, answer))) = next else {
-            let late = |store| (store, format!("no answer {STRAGGLER_WAIT:?} after the others"));
+            let late = |store| (store, format!("no answer {patience:?} after the others"));
             gathered.silent.extend(outstanding.into_iter().map(late));
             return Ok(gathered);
         };

@@ -24,7 +24,7 @@ use tsdb::select::Series;
 use super::super::digests::{self, Buckets};
 use super::super::own::{self, Own, Roles};
 use super::super::{Error, blocks};
-use super::{Asker, Failure, Fetched, gather, stream};
+use super::{Asker, Failure, Fetched, STRAGGLER_WAIT, gather, stream};
 use crate::grpc::read::{DigestsAsk, FoldAsk, Mark, SelectAsk};
 
 /// With fewer series of its own, the asker fetches those of others: it takes one round less.
@@ -174,7 +174,8 @@ impl Asker<'_> {
             }
             .boxed()
         };
-        let mut gathered = gather(&owners, digests).await?;
+        // All are needed: without the last one everything that the others did was in vain.
+        let mut gathered = gather(&owners, |took| took.max(STRAGGLER_WAIT), digests).await?;
         if gathered.answers.len() != owners.likely.len() {
             return fetch("an owner is silent");
         }
