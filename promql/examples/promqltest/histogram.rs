@@ -238,7 +238,7 @@ fn shown(h: &FloatHistogram) -> ShownHistogram {
         let (lower, upper) = bounds(*index);
         shown.push((-upper, -lower, *count));
     }
-    if h.zero_count != 0.0 {
+    if h.zero_count > 0.0 {
         shown.push((-h.zero_threshold, h.zero_threshold, h.zero_count));
     }
     shown.extend(positive.iter().map(|(index, count)| {

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use ring::{StoreId, StoreIndex, View};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -94,6 +95,8 @@ const QUEUE_SHARE: usize = 4;
 
 /// What the streams to all peers share.
 struct Shared {
+    /// For the streams: writes are routed on threads that have no runtime of their own.
+    runtime: Handle,
     membership: Arc<dyn Membership>,
     peers: Arc<Peers>,
     hints: Arc<Hints>,
@@ -165,6 +168,7 @@ impl Replicator {
         let (disk, pool, clock) = (env.disk.clone(), env.pool.clone(), env.clock.clone());
         let hints = on_disk(&*env.pool, move || Hints::open(disk, pool, clock, bounds)).await?;
         let shared = Shared {
+            runtime: Handle::current(),
             membership,
             peers,
             hints: Arc::new(hints),

@@ -120,7 +120,7 @@ impl Outbound {
         let inner = Arc::new(Inner { store, shared, state: Mutex::new(state), wake: Notify::new() });
         let stop = CancellationToken::new();
         let (task, stopped) = (inner.clone(), stop.clone());
-        tokio::spawn(async move {
+        inner.shared.runtime.spawn(async move {
             let run = task.run();
             tokio::select! {
                 biased;
