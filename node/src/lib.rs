@@ -35,6 +35,7 @@ pub mod node;
 mod query;
 pub mod receive;
 mod repair;
+mod starting;
 mod storage;
 
 pub use config::Config;

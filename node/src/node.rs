@@ -25,6 +25,7 @@ use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
 use crate::receive::replicate::{Receiver, Replicator};
 use crate::repair::{self, Repair};
+use crate::starting::{Meanwhile, Starting};
 use crate::storage::Storage;
 use crate::{grpc, http};
 
@@ -100,6 +101,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) replicator: Arc<Replicator>,
     pub(crate) repair: Repair,
+    pub(crate) starting: Arc<Starting>,
     /// From then on no request is begun, and what others keep open here ends.
     pub(crate) stopping: CancellationToken,
     reload_succeeded: AtomicBool,
@@ -127,17 +129,22 @@ impl Node {
         Self::start_with(config, env, Hooks::default()).await
     }
 
-    /// Starts a node: takes its addresses, finds its cluster, opens its storage, then answers.
+    /// Starts a node: takes its addresses, where it says meanwhile what it does, finds its cluster, opens its storage, then
+    /// answers.
     ///
     /// # Errors
     /// When the data folder can't be opened, an address can't be listened on, or no cluster takes this node.
     pub async fn start_with(config: Config, env: Env, hooks: Hooks) -> Result<Self, StartError> {
-        // First, so that a wrong address is told before a long recovery; connections wait meanwhile.
+        // First, so that a wrong address is told before a long recovery.
         let (listener, address) = listen(&env, &config.http_address).await?;
         let (peer_listener, peer_address) = listen(&env, &config.peer_address).await?;
         let at = advertised(&config, &env, address, peer_address).await;
 
-        let app = Arc::new(App::open(config, env, hooks, &at).await?);
+        let starting = Arc::<Starting>::default();
+        let http = Meanwhile::http(listener, address, starting.clone());
+        let peers = Meanwhile::peers(peer_listener, peer_address, starting.clone());
+        let app = Arc::new(App::open(config, env, hooks, &at, starting).await?);
+        let (listener, peer_listener) = (http.hand_over(), peers.hand_over());
         app.queries.reach(Reach::new(app.cluster.clone(), app.cluster.peers().clone()));
         let stop_background = CancellationToken::new();
         let background = app.start_background(&stop_background);
@@ -217,10 +224,11 @@ impl App {
         env: Env,
         hooks: Hooks,
         at: &Addresses,
+        starting: Arc<Starting>,
     ) -> Result<Self, StartError> {
         let disk = env.disk.clone();
         on_disk(&*env.pool, move || http::Uploads::clean(&*disk)).await?;
-        let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol).await?;
+        let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol, &starting).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
         let queries = Queries::new(&config);
@@ -243,6 +251,7 @@ impl App {
             metrics,
             replicator,
             repair: Repair::default(),
+            starting,
             stopping: CancellationToken::new(),
             reload_succeeded: AtomicBool::new(true),
             config_time_ms: AtomicI64::new(env.clock.now_ms()),
@@ -340,10 +349,14 @@ async fn open_store(
     env: &Env,
     at: &Addresses,
     protocol: grpc::Protocol,
+    starting: &Starting,
 ) -> Result<(Arc<Cluster>, Storage, Arc<Blocks>), StartError> {
     loop {
+        starting.does("finding its cluster");
         let cluster = Cluster::arrive(config, env, at, protocol).await?;
-        let storage = Storage::open(config, env).await?;
+        starting.does("reading the log");
+        let storage = Storage::open(config, env, &starting.replay).await?;
+        starting.does("opening what it has");
         let blocks = Blocks::open(cluster.bucket().clone(), config, env, cluster.me()).await;
         let blocks = Arc::new(blocks.map_err(ArriveError::from)?);
         cluster.keep(storage.db(), &blocks, env, storage.is_loss()).await?;
@@ -352,6 +365,7 @@ async fn open_store(
             return Ok((cluster, storage, blocks));
         }
         tracing::warn!(store = %cluster.me(), "this store is no member any more: it hands over what it has, and begins anew");
+        starting.does("handing over what it has, since it is no member any more");
         while let Err(error) = cluster.empty().await {
             tracing::warn!(error, "what this store has isn't in the bucket yet");
             tokio::time::sleep(HAND_OVER_EVERY).await;

@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
 use tokio_util::sync::CancellationToken;
 use tsdb::chunk::Writes;
-use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Tenant, TenantSettings};
+use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Replay, Tenant, TenantSettings};
 use tsdb::model::TenantId;
 use tsdb::{Error, Result};
 
@@ -33,11 +33,11 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens the data folder.
+    /// Opens the data folder; `replay` is told how far that is.
     ///
     /// # Errors
     /// Those of [`Db::open`]; damage is none, and is logged.
-    pub async fn open(config: &Config, env: &Env) -> Result<Self> {
+    pub async fn open(config: &Config, env: &Env, replay: &Arc<Replay>) -> Result<Self> {
         let (disk, now_ms, seed) = (env.disk.clone(), env.clock.now_ms(), env.seed);
         let writes = match config.chunk_encoding {
             ChunkEncoding::Xor => Writes::Classic,
@@ -45,10 +45,11 @@ impl Storage {
         };
         let settings = DbSettings { tenant: settings_of(config, None), writes, ..DbSettings::default() };
         let began = tokio::time::Instant::now();
-        let (pool, ledger) = (env.pool.clone(), env.ledger.clone());
+        let (pool, ledger, replay) = (env.pool.clone(), env.ledger.clone(), replay.clone());
         let opened = on_disk(&*env.pool, move || {
             let was_unsynced = ledger.get(LEDGER_UNSYNCED)?.is_some();
-            let (db, recovery) = Db::open(disk, settings, now_ms, seed, &PoolWorkers(&*pool))?;
+            let workers = PoolWorkers(&*pool);
+            let (db, recovery) = Db::open_watched(disk, settings, now_ms, seed, &workers, &replay)?;
             Ok::<_, Error>((db, recovery, was_unsynced))
         });
         let (db, recovery, was_unsynced) = opened.await?;

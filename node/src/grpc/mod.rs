@@ -61,7 +61,7 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes on the way on a connection, and on one of its streams.
-const WINDOW_BYTES: u32 = 4 << 20;
+pub(crate) const WINDOW_BYTES: u32 = 4 << 20;
 /// Connections either way: two for each of as many nodes as a ring may have.
 const CONNECTIONS_MAX: usize = 2 * ring::MAX_MEMBERS;
 

@@ -18,9 +18,9 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use ring::StoreId;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 use tower::{Service, ServiceExt as _};
 
 use super::breaker::Breaker;
@@ -189,6 +189,14 @@ impl PeerChannel {
                 return Err(error);
             }
         };
+        // Whoever is starting answers so before it knows who it is.
+        if let Some(status) = Status::from_header_map(response.headers())
+            && status.code() == Code::Unavailable
+            && Header::read(response.headers()).is_err()
+        {
+            self.link.breaker.failed(status.message());
+            return Err(unreachable(status.message()));
+        }
         self.link.breaker.succeeded();
         let refuse = |refusal: Refusal| {
             traffic.refused.fetch_add(1, Ordering::Relaxed);

@@ -26,13 +26,14 @@ use tower_http::compression::predicate::SizeAbove;
 pub(crate) use api::success;
 pub(crate) use error::{ApiError, Kind};
 pub(crate) use params::Params;
+pub(crate) use process::healthy;
 pub(crate) use server::{Http2, ServerSettings, serve};
 pub(crate) use upload::Uploads;
 
 use crate::node::App;
 
 /// Mimir's prefix, under which its clients look for everything.
-const PREFIX: &str = "/prometheus";
+pub(crate) const PREFIX: &str = "/prometheus";
 /// Largest form: a query may hold a regular expression that is refused only once it is read.
 const FORM_BYTES_MAX: usize = 4 << 20;
 /// Answers below this aren't worth compressing.

@@ -39,7 +39,7 @@ async fn page() -> Html<&'static str> {
     )
 }
 
-async fn healthy() -> &'static str {
+pub(crate) async fn healthy() -> &'static str {
     "Carillon is healthy.\n"
 }
 

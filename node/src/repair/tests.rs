@@ -85,7 +85,7 @@ impl TestNode {
         let config: Config = load(&Sources::default()).unwrap();
         // The node's own ring is of it alone; the one that is compared by is handed in below.
         let at = Addresses { peer: "127.0.0.1:1".to_owned(), http: "127.0.0.1:2".to_owned() };
-        let app = Arc::new(App::open(config, env, Hooks::default(), &at).await.unwrap());
+        let app = Arc::new(App::open(config, env, Hooks::default(), &at, Arc::default()).await.unwrap());
         let stop = CancellationToken::new();
         let (committing, stopped) = (app.clone(), stop.clone());
         tokio::spawn(async move {

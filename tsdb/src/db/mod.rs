@@ -9,6 +9,7 @@
 //! | `order` | series by labels, kept for questions that want nearly all of them |
 //! | `core` | what tenants share: shards, keys, WAL |
 //! | `restore` | opening: blocks, checkpoints, replay of the WAL |
+//! | `replay` | how far that is, for whoever waits |
 //! | `maintain` | what has to be done every few seconds: cutting, collecting, checkpoints, retention |
 //! | `cut` | one range of one tenant into a block |
 //!
@@ -27,6 +28,7 @@ mod log;
 mod maintain;
 mod needed;
 mod order;
+mod replay;
 mod restore;
 mod settings;
 mod stats;
@@ -44,6 +46,7 @@ pub use self::contents::{ContentStamp, WINDOW_MS};
 use self::core::Core;
 use self::maintain::Housekeeping;
 pub use self::maintain::{Maintenance, Problem};
+pub use self::replay::{Replay, ReplayProgress};
 pub use self::restore::{Damaged, Recovery};
 pub use self::settings::{DbSettings, SHARDS_MAX, TenantSettings};
 pub use self::stats::{Cardinality, DbStats, TenantStats};
@@ -104,7 +107,22 @@ impl Db {
         seed: u128,
         workers: &dyn Workers,
     ) -> Result<(Self, Recovery)> {
-        restore::open(disk, settings, now_ms, seed, workers)
+        Self::open_watched(disk, settings, now_ms, seed, workers, &Replay::default())
+    }
+
+    /// As [`Db::open`], telling `replay` how far it is.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_watched(
+        disk: Arc<dyn Disk>,
+        settings: DbSettings,
+        now_ms: i64,
+        seed: u128,
+        workers: &dyn Workers,
+        replay: &Replay,
+    ) -> Result<(Self, Recovery)> {
+        restore::open(disk, settings, now_ms, seed, workers, replay)
     }
 
     /// A tenant, which begins to exist where it didn't; nothing is stored for it before its first sample.

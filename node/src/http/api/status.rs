@@ -32,10 +32,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/status/config", get(configuration))
         .route("/api/v1/status/runtimeinfo", get(runtimeinfo))
         .route("/api/v1/status/tsdb", get(tsdb))
-        .route(
-            "/api/v1/status/walreplay",
-            fixed(|| json!({"min": 0, "max": 0, "current": 0, "state": "done"})),
-        )
+        .route("/api/v1/status/walreplay", get(walreplay))
         .route("/api/v1/rules", fixed(|| json!({"groups": []})))
         .route("/api/v1/alerts", fixed(|| json!({"alerts": []})))
         .route(
@@ -88,6 +85,10 @@ async fn runtimeinfo(State(app): State<Arc<App>>) -> Response {
         "GOMAXPROCS": cores,
         "storageRetention": config.retention.to_string(),
     }))
+}
+
+async fn walreplay(State(app): State<Arc<App>>) -> Response {
+    answer(&app.starting.walreplay())
 }
 
 async fn tsdb(

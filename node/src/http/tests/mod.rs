@@ -84,7 +84,7 @@ impl TestNode {
         };
         let config: Config = load(&Sources { file: Some(("test", yaml)), ..Sources::default() }).unwrap();
         let at = Addresses { peer: "127.0.0.1:1".to_owned(), http: "127.0.0.1:2".to_owned() };
-        let mut app = App::open(config, env, Hooks::default(), &at).await.unwrap();
+        let mut app = App::open(config, env, Hooks::default(), &at, Arc::default()).await.unwrap();
         change(&mut app).await;
         let app = Arc::new(app);
         let stop = CancellationToken::new();

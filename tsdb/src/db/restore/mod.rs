@@ -29,9 +29,10 @@ use super::keys::Keys;
 use super::maintain::Housekeeping;
 use super::settings::{DbSettings, SHARDS_MAX};
 use super::tenant::Tenant;
-use super::{Db, Tenants};
+use super::{Db, Replay, Tenants};
 use crate::block::Block;
 use crate::disk::Disk;
+use crate::files::WalFile;
 use crate::head::checkpoint::Checkpoint;
 use crate::model::TenantId;
 use crate::wal::{RecordRef, Wal, WalPosition, WalRecovery};
@@ -90,6 +91,7 @@ pub(super) fn open(
     now_ms: i64,
     seed: u128,
     workers: &dyn Workers,
+    watched: &Replay,
 ) -> Result<(Db, Recovery)> {
     let mut restoring = Restoring::default();
     restoring.open_blocks(&disk)?;
@@ -97,9 +99,20 @@ pub(super) fn open(
     let mut shards = restoring.open_shards(&disk, bits, &settings, workers)?;
     let from = shards.iter().map(|s| s.shard.logged).min().unwrap_or(WalPosition::START);
     let wal_dir = Path::new(files::WAL_DIR);
-    let mut replay = |records: &[RecordRef<'_>]| restoring.replay(&mut shards, records, workers);
+    let last = list(&*disk, wal_dir)?.into_iter().filter_map(|name| match WalFile::parse(&name) {
+        Some(WalFile::Segment(number)) => Some(number),
+        _ => None,
+    });
+    watched.begin(from.segment, last.max().unwrap_or(from.segment).max(from.segment));
+    let mut replay = |records: &[RecordRef<'_>]| {
+        if let Some(record) = records.first() {
+            watched.at(record.end.segment);
+        }
+        restoring.replay(&mut shards, records, workers)
+    };
     let (wal, wal_recovery) = Wal::open(Arc::clone(&disk), wal_dir, settings.wal.clone(), &mut replay, from)?;
     restoring.recovery.wal = wal_recovery;
+    watched.end();
     let mut shards: Vec<_> = shards.into_iter().map(|shard| (shard, ByLabel::default())).collect();
     each(workers, &mut shards, |_, (shard, by_label)| {
         *by_label = shard.finish();
