@@ -4,14 +4,21 @@
 //! where `.ci/setup` hasn't put a Prometheus; never in CI, which sets `CARILLON_REQUIRE_PEERS`.
 //!
 //! # What differs by design
-//! - A name that is to go goes. Prometheus forgets that in comparisons of vectors (`rate(a[1m]) > b` keeps `a`) and in
-//!   `last_over_time` of a subquery; answers to such questions are compared without names.
+//! - A name that is to go goes. Prometheus forgets that in comparisons of vectors (`rate(a[1m]) > b` keeps `a`), in
+//!   `last_over_time` of a subquery, and where `or` has a series on one side at one step and on the other at the next;
+//!   answers to such questions may also be the same without names.
 //! - 3.14, whose language this is, doesn't extrapolate a native histogram's rate to before it was 0 observations, and
 //!   knows fractions of classic histograms below their first bucket; 3.5 does not. Where these differ, it is the
 //!   reference that must agree.
 //! - 3.5 counts too few changes between floats and histograms, and dates of infinities are what the processor makes of
 //!   them: here too the reference must agree.
 //! - 3.5 refuses series whose labels become the same, even where no two of their samples meet: 3.14 makes one of them.
+//! - `timestamp(x offset 10m @ end())`, with `offset` before `@`, is nothing to 3.5 in range queries; here too the reference
+//!   must agree.
+//! - Sine and powers may differ in the last bit, and `ceil` and `floor` make a whole number's difference of it: then the
+//!   answers must be the same without these.
+//! - Of some 20,000 questions 3.5.3 answers one otherwise than it does when it is asked again, on the same data: or shows
+//!   other buckets of a histogram than its count: whoever answers as it does another time is right. More than [`CONTRADICTIONS_MAX`] would be something else.
 //! - Of a zero bucket with less than nothing in it, the HTTP API of Prometheus says nothing.
 
 #![allow(dead_code, reason = "what other users of the runner need")]
@@ -55,6 +62,10 @@ const COUNT: u64 = 500;
 const EXPRESSIONS_A_PEER: u64 = 100;
 /// What 3.5 says of series that 3.14 makes one of: see above.
 const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
+/// How often what Prometheus says otherwise is asked again.
+const ASKED_AGAIN: u32 = 9;
+/// How many questions of a thousand a Prometheus may answer in two ways, and one more.
+const CONTRADICTIONS_MAX: u64 = 1;
 /// How long a Prometheus may take to start.
 const START_ATTEMPTS: u32 = 300;
 
@@ -189,13 +200,13 @@ fn difference(mine: &Answer, theirs: &Value, start_ms: i64) -> Option<String> {
 
 /// Whether Prometheus may keep a name that was to be dropped: see above.
 fn keeps_names(query: &str) -> bool {
-    [" > ", " < ", "last_over_time(("].iter().any(|part| query.contains(part))
+    [" > ", " < ", " or ", "last_over_time(("].iter().any(|part| query.contains(part))
 }
 
 /// Whether 3.14 differs from 3.5 here: see above.
 fn is_newer(query: &str) -> bool {
     let rates = ["rate(h", "rate(m", "rate((", "increase(h", "increase(m", "increase(("];
-    let others = ["histogram_fraction(-1", "changes(m", "day_of_month(", "minute("];
+    let others = ["timestamp(", "histogram_fraction(-1", "changes(m", "day_of_month(", "minute("];
     rates.iter().chain(&others).any(|part| query.contains(part))
 }
 
@@ -203,11 +214,61 @@ fn is_newer(query: &str) -> bool {
 fn is_as_told(query: &str, series: &[Series], steps: &Steps) -> bool {
     let expr = promql::parse_with(query, run::SYNTAX).unwrap();
     let (mine, theirs) = (engine(query, series, steps), evaluate(&expr, series, steps));
-    matches!((mine, theirs), (Ok(a), Ok(b)) if reference::fuzz::difference(&a, &b).is_none())
+    match (mine, theirs) {
+        (Ok(mine), Ok(theirs)) => reference::fuzz::difference(&mine, &theirs).is_none(),
+        (mine, theirs) => mine.is_err() && theirs.is_err(),
+    }
 }
 
-fn nameless(answer: Answer) -> Answer {
-    answer.into_iter().map(|(labels, points)| (labels.without_name(), points)).collect()
+/// A query without the functions that make a great difference of the least.
+fn evened(query: &str) -> Option<String> {
+    let even = query.replace("floor(", "(").replace("ceil(", "(");
+    (even != query).then_some(even)
+}
+
+/// Whether a histogram has other buckets than it has observations: Prometheus has mixed up two then.
+fn is_mixed_up(answer: &Value) -> bool {
+    let mixed = |number: &Number| match number {
+        Number::Shown(shown) => {
+            !is_close(shown.buckets.iter().map(|bucket| bucket.2).sum::<f64>(), shown.count)
+        }
+        Number::Float(_) => false,
+    };
+    match answer {
+        Value::Vector(vector) => vector.iter().any(|(_, number)| mixed(number)),
+        Value::Matrix(series) => {
+            series.iter().flat_map(|(_, points)| points).any(|(_, number)| mixed(number))
+        }
+        _ => false,
+    }
+}
+
+/// What differs between an answer of the engine and Prometheus's, if anything does.
+fn unlike(
+    query: &str,
+    mine: Result<&Answer, &String>,
+    theirs: Result<Value, String>,
+    start_ms: i64,
+    is_as_told: impl Fn() -> bool,
+) -> Option<String> {
+    match (mine, theirs) {
+        (Ok(mine), Ok(theirs)) => difference(mine, &theirs, start_ms).filter(|_| {
+            let (mine, theirs) = (nameless(mine), nameless_value(theirs));
+            !keeps_names(query) || difference(&mine, &theirs, start_ms).is_some()
+        }),
+        (Err(_), Err(_)) => None,
+        (Ok(_), Err(error)) if error.contains(SAME_LABELS) && is_as_told() => None,
+        (Ok(_), Err(error)) => Some(format!("Prometheus fails: {error}")),
+        (Err(error), Ok(_)) => Some(format!("the engine fails: {error}")),
+    }
+}
+
+fn nameless(answer: &Answer) -> Answer {
+    let mut all = Answer::new();
+    for (labels, points) in answer {
+        all.entry(labels.without_name()).or_default().extend(points.clone());
+    }
+    all
 }
 
 fn nameless_value(value: Value) -> Value {
@@ -223,7 +284,7 @@ fn the_engine_answers_as_prometheus_does() {
     let Some(program) = program() else { return };
     let (first, count) = (number("FUZZ_SEED", 1), number("FUZZ_PEER_COUNT", COUNT));
     let mut failures = Vec::new();
-    let (mut errors, mut empty, mut ranked) = (0, 0, 0);
+    let (mut errors, mut empty, mut ranked, mut contradictions) = (0, 0, 0, 0);
     let mut peer: Option<(Peer, Vec<Series>)> = None;
     for seed in first..first + count {
         let mut random = Random::new(seed);
@@ -256,30 +317,35 @@ fn the_engine_answers_as_prometheus_does() {
             0 => When::Instant(start_ms),
             _ => When::Range { start_ms, end_ms, step_ms },
         };
-        let found = match (engine(&query, series, &steps), peer.api.ask(&query, when)) {
-            (Ok(mine), Ok(theirs)) => {
-                empty += u64::from(mine.is_empty());
-                if keeps_names(&query) {
-                    difference(&nameless(mine), &nameless_value(theirs.value), start_ms)
-                } else {
-                    difference(&mine, &theirs.value, start_ms)
-                }
-            }
-            (Err(_), Err(_)) => {
-                errors += 1;
-                None
-            }
-            (Ok(_), Err(error)) if error.contains(SAME_LABELS) && is_as_told(&query, series, &steps) => None,
-            (Ok(_), Err(error)) => Some(format!("Prometheus fails: {error}")),
-            (Err(error), Ok(_)) => Some(format!("the engine fails: {error}")),
+        let mine = engine(&query, series, &steps);
+        empty += u64::from(mine.as_ref().is_ok_and(Answer::is_empty));
+        errors += u64::from(mine.is_err());
+        let mut compared = |query: &str, mine: &Result<Answer, String>| {
+            let theirs = peer.api.ask(query, when).map(|theirs| theirs.value);
+            let is_mixed_up = theirs.as_ref().is_ok_and(is_mixed_up);
+            let told = || is_as_told(query, series, &steps);
+            let found = unlike(query, mine.as_ref(), theirs, start_ms, told);
+            (found.filter(|_| !(is_newer(query) && told())), is_mixed_up)
         };
-        let found = found.filter(|_| !(is_newer(&query) && is_as_told(&query, series, &steps)));
+        let (mut found, is_mixed_up) = compared(&query, &mine);
+        if let Some(even) = found.as_ref().and_then(|_| evened(&query)) {
+            found = found.filter(|_| compared(&even, &engine(&even, series, &steps)).0.is_some());
+        }
+        if let Some(first) = &found
+            && (is_mixed_up || (0..ASKED_AGAIN).any(|_| compared(&query, &mine).0.is_none()))
+        {
+            eprintln!("seed {seed}: {query} {when:?}: at first {first}");
+            contradictions += 1;
+            found = None;
+        }
         failures.extend(found.map(|found| format!("seed {seed}: {query} {when:?}: {found}")));
     }
     eprintln!(
-        "{count} answers compared with {}: {errors} errors, {empty} empty, {ranked} rankings left out",
+        "{count} answers compared with {}: {errors} errors, {empty} empty, {ranked} rankings left out, \
+         {contradictions} contradictions",
         program.display()
     );
+    assert!(contradictions <= 1 + CONTRADICTIONS_MAX * count / 1000, "{contradictions} answers of two kinds");
     assert!(
         failures.is_empty(),
         "{} differences (engine and Prometheus):\n{}",

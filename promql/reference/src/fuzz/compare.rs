@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::{Answer, Histogram, Value};
 
 /// By how much values may differ, relative to their size.
-const TOLERANCE: f64 = 1e-9;
+const TOLERANCE: f64 = 1e-12;
 /// And to the greatest number in the data; `time()` is the greatest.
 const SMALL: f64 = 1e-9;
 
