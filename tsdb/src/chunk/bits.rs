@@ -44,6 +44,13 @@ impl<'a> BitReader<'a> {
         u64::from_be_bytes(word) << (self.position & 7)
     }
 
+    /// The next 121 bits, if there are as many bytes as that takes.
+    #[inline(always)]
+    pub(crate) fn ahead(&self) -> Option<Ahead<'a>> {
+        let bytes = self.bytes.get(self.position >> 3..)?.first_chunk()?;
+        Some(Ahead { bytes, offset: self.position as u32 & 7 })
+    }
+
     /// Leaves `count` bits behind.
     #[inline(always)]
     pub(crate) fn skip(&mut self, count: u32) {
@@ -111,6 +118,32 @@ impl<'a> BitReader<'a> {
     #[cold]
     pub(crate) fn corrupt(&self, reason: &'static str) -> Error {
         Error::corrupt("chunk", (self.position / 8).min(self.bytes.len()), reason)
+    }
+}
+
+/// Two words of bits that lie before a reader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead<'a> {
+    bytes: &'a [u8; 16],
+    /// Bits of the first byte that were read already, 0 to 7.
+    offset: u32,
+}
+
+impl Ahead<'_> {
+    /// As [`BitReader::peek`].
+    #[inline(always)]
+    pub(crate) fn peek(self) -> u64 {
+        u64::from_be_bytes(*self.bytes.first_chunk().expect("there are sixteen")) << self.offset
+    }
+
+    /// The `width` bits (1 to 64) behind the next `skipped`; together at most 121: two words less the up to
+    /// seven bits that were read.
+    #[inline(always)]
+    pub(crate) fn bits(self, skipped: u32, width: u32) -> u64 {
+        if skipped + width <= PEEK_BITS {
+            return self.peek() << skipped >> (64 - width);
+        }
+        (u128::from_be_bytes(*self.bytes) << (self.offset + skipped) >> (128 - width)) as u64
     }
 }
 

@@ -359,12 +359,7 @@ impl<'a> XorDecoder<'a> {
     /// A change of the distance between timestamps, whose code begins `bits`; how many of them it took.
     #[inline(always)]
     fn read_change(&mut self, bits: u64) -> u32 {
-        let (prefix, width) = match bits.leading_ones() {
-            1 => (2, 14),
-            2 => (3, 17),
-            3 => (4, 20),
-            _ => return self.read_any_change(),
-        };
+        let Some((prefix, width)) = change_layout(bits) else { return self.read_any_change() };
         let change = sign_extend(bits << prefix >> (64 - width), width);
         self.delta_ms = self.delta_ms.wrapping_add(change);
         prefix + width
@@ -383,7 +378,58 @@ impl<'a> XorDecoder<'a> {
     /// How many samples from here on repeat both distance and value, as far as one peek shows.
     #[inline(always)]
     fn repeats(&self) -> usize {
-        (self.reader.peek().leading_zeros().min(PEEK_BITS) / SAMPLE_BITS_MIN as u32) as usize
+        repeats(self.reader.peek())
+    }
+
+    /// Reads samples behind the second while any sample would end in sight. Does what [`XorDecoder::step_regular`] does,
+    /// with all that changes in registers; stops before what is rare or wrong.
+    #[inline(always)]
+    fn run<'o>(&mut self, out: &mut impl ExactSizeIterator<Item = (&'o mut i64, &'o mut f64)>) {
+        let mut reader = self.reader.clone();
+        let (mut timestamp_ms, mut delta_ms, mut value_bits) =
+            (self.timestamp_ms, self.delta_ms, self.value_bits);
+        let mut window = self.window;
+        let (mut width, mut trailing) = (window.width(), window.trailing());
+        while out.len() > 0
+            && let Some(ahead) = reader.ahead()
+        {
+            let bits = ahead.peek();
+            if bits >> 62 == 0 {
+                for (timestamp, value) in out.take(repeats(bits)) {
+                    timestamp_ms = timestamp_ms.wrapping_add(delta_ms);
+                    reader.skip(SAMPLE_BITS_MIN as u32);
+                    (*timestamp, *value) = (timestamp_ms, f64::from_bits(value_bits));
+                }
+                continue;
+            }
+            let mut used = 1;
+            let mut change = 0;
+            if bits >> 63 != 0 {
+                let Some((prefix, width)) = change_layout(bits) else { break };
+                change = sign_extend(bits << prefix >> (64 - width), width);
+                used = prefix + width;
+            }
+            let value = bits << used;
+            let mut head = used + 1;
+            if value >> 63 != 0 {
+                head += 1;
+                if value >> 62 == 0b11 {
+                    let Some(new) = Window::from_bits(value << 2 >> (64 - 11)) else { break };
+                    (window, width, trailing) = (new, new.width(), new.trailing());
+                    head += 11;
+                }
+                value_bits ^= ahead.bits(head, width) << trailing;
+                head += width;
+            }
+            reader.skip(head);
+            delta_ms = delta_ms.wrapping_add(change);
+            timestamp_ms = timestamp_ms.wrapping_add(delta_ms);
+            if let Some((timestamp, value)) = out.next() {
+                (*timestamp, *value) = (timestamp_ms, f64::from_bits(value_bits));
+            }
+        }
+        (self.timestamp_ms, self.delta_ms, self.value_bits) = (timestamp_ms, delta_ms, value_bits);
+        (self.reader, self.window) = (reader, window);
     }
 }
 
@@ -436,7 +482,8 @@ fn decode_into(bytes: &[u8], columns: &mut Columns, before: usize) -> Result<()>
     }
     let mut rest = timestamps[first..].iter_mut().zip(&mut values[first..]);
     while rest.len() > 0 {
-        // Constant series are common, and 28 of their samples fit in one peek.
+        decoder.run(&mut rest);
+        // Near the end, or before what is rare. Constant series are common, and 28 of their samples fit in one peek.
         let repeats = decoder.repeats();
         if repeats > 0 {
             for (timestamp, value) in rest.by_ref().take(repeats) {
@@ -473,6 +520,26 @@ pub(crate) fn check_count(count: u16, reader: &BitReader<'_>, sample_bits_min: u
         return Err(reader.corrupt("the chunk is too short for its samples"));
     }
     Ok(())
+}
+
+/// Bits of the code that begins `bits` with a one, and of the change behind it; `None` for the code of any change.
+#[inline(always)]
+fn change_layout(bits: u64) -> Option<(u32, u32)> {
+    if bits >> 62 == 0b10 {
+        Some((2, 14))
+    } else if bits >> 61 == 0b110 {
+        Some((3, 17))
+    } else if bits >> 60 == 0b1110 {
+        Some((4, 20))
+    } else {
+        None
+    }
+}
+
+/// How many samples repeat both distance and value, as far as `bits`, a peek, show.
+#[inline(always)]
+fn repeats(bits: u64) -> usize {
+    (bits.leading_zeros().min(PEEK_BITS) / SAMPLE_BITS_MIN as u32) as usize
 }
 
 /// The number of `width` bits (under 64) that stands for -(2^(width-1) - 1) to 2^(width-1).
