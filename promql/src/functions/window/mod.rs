@@ -16,6 +16,7 @@ mod pairs;
 mod ranks;
 mod rate;
 mod regression;
+mod regular;
 mod single;
 mod starts;
 
@@ -101,15 +102,19 @@ const SLIDE_STEPS_MIN: i64 = 8;
 impl Windows {
     /// Calls `visit` with each step's window over `timestamps`.
     #[inline]
-    pub fn each(&self, timestamps: &[i64], mut visit: impl FnMut(Window)) {
+    pub fn each(&self, timestamps: &[i64], visit: impl FnMut(Window)) {
+        self.each_of(0..self.grid.count, timestamps, visit);
+    }
+
+    /// Calls `visit` with the window of each of some steps.
+    #[inline]
+    pub fn each_of(&self, steps: Range<usize>, timestamps: &[i64], mut visit: impl FnMut(Window)) {
         // The first window may be long: its borders are searched for, and those of the others are near.
-        let end_ms = self.view.time_ms(self.grid.start_ms);
-        let start_ms = end_ms.saturating_sub(self.range_ms);
+        let (start_ms, end_ms) = self.of_step(steps.start);
         let mut hi = timestamps.partition_point(|t| *t <= end_ms);
         let mut lo = timestamps[..hi].partition_point(|t| *t <= start_ms);
-        for step in 0..self.grid.count {
-            let end_ms = self.view.time_ms(self.grid.time_ms(step));
-            let start_ms = end_ms.saturating_sub(self.range_ms);
+        for step in steps {
+            let (start_ms, end_ms) = self.of_step(step);
             while hi < timestamps.len() && timestamps[hi] <= end_ms {
                 hi += 1;
             }
@@ -118,6 +123,13 @@ impl Windows {
             }
             visit(Window { step, lo, hi, start_ms, end_ms });
         }
+    }
+
+    /// Between which times a step's window lies: the first is outside, the last inside.
+    #[inline]
+    pub fn of_step(&self, step: usize) -> (i64, i64) {
+        let end_ms = self.view.time_ms(self.grid.time_ms(step));
+        (end_ms.saturating_sub(self.range_ms), end_ms)
     }
 
     /// Whether neighbouring windows share so many samples that sliding pays.

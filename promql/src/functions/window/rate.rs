@@ -1,6 +1,9 @@
 //! `rate`, `increase`, `delta`: difference of a window's ends, corrected for counter resets and extrapolated to the
 //! window's borders; `irate` and `idelta`: difference of its last two samples.
 
+use std::ops::Range;
+
+use super::regular::Alike;
 use super::{FloatRun, KernelScratch, Window, WindowFunction, Windows, starts};
 
 /// A gap to the border this much longer than the mean distance of samples is taken for the series' own end.
@@ -131,11 +134,45 @@ pub fn extrapolated(
     if counter {
         find_resets(values, resets);
     }
+    let resets = counter.then_some(resets.as_slice());
+    let per_s = divisor_s(function, windows.range_ms);
+    let steps = 0..windows.grid.count;
+    let alike = if resets.is_none_or(<[_]>::is_empty) { Alike::find(windows, timestamps) } else { None };
+    let Some(alike) = alike.filter(|alike| alike.samples.len() >= 2) else {
+        return each_extrapolated(windows, run, steps, per_s, resets, out);
+    };
+    let Alike { steps: Range { start, end }, samples: Range { start: lo, end: hi }, stride } = alike;
+    each_extrapolated(windows, run, 0..start, per_s, resets, out);
+    let (start_ms, end_ms) = windows.of_step(start);
+    let window = Window { step: start, lo, hi, start_ms, end_ms };
+    let extrapolation = Extrapolation::of(Layout::of(&window, timestamps[lo], timestamps[hi - 1]), per_s);
+    let firsts = values[lo..].iter().step_by(stride);
+    let lasts = values[hi - 1..].iter().step_by(stride);
+    for ((out, first), last) in out[start..end].iter_mut().zip(firsts).zip(lasts) {
+        let difference = last - first;
+        let factor =
+            if counter { extrapolation.counter_factor(*first, difference) } else { extrapolation.factor() };
+        *out = difference * factor;
+    }
+    each_extrapolated(windows, run, end..steps.end, per_s, resets, out);
+}
+
+/// Window by window; `resets` are those of a counter.
+fn each_extrapolated(
+    windows: &Windows,
+    run: FloatRun<'_>,
+    steps: Range<usize>,
+    per_s: f64,
+    resets: Option<&[u32]>,
+    out: &mut [f64],
+) {
+    let FloatRun { timestamps, values, .. } = run;
+    let counter = resets.is_some();
+    let resets = resets.unwrap_or_default();
     // The first reset that isn't left of the window.
     let mut first_reset = 0;
-    let per_s = divisor_s(function, windows.range_ms);
     let mut last: Option<Extrapolation> = None;
-    windows.each(timestamps, |window| {
+    windows.each_of(steps, timestamps, |window| {
         let Window { lo, hi, .. } = window;
         if window.len() < 2 {
             return;
