@@ -25,14 +25,13 @@ pub fn push_plain(out: &mut Vec<u8>, value: f64) {
         out.extend_from_slice(b"NaN");
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-    } else if value.abs() < INTEGERS_BELOW && value.trunc() == value {
+    } else if value.abs() < INTEGERS_BELOW && (value as i64) as f64 == value {
         if value == 0.0 && value.is_sign_negative() {
             out.push(b'-');
         }
-        push_integer(out, value as i64);
+        push_short(out, itoa::Buffer::new().format(value as i64));
     } else if (1e-5..1e15).contains(&value.abs()) {
-        let mut buffer = zmij::Buffer::new();
-        out.extend_from_slice(buffer.format_finite(value).as_bytes());
+        push_short(out, zmij::Buffer::new().format_finite(value));
     } else {
         use std::io::Write as _;
         write!(out, "{value}").expect("writing to memory can't fail");
@@ -58,7 +57,7 @@ pub fn push_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
         out.push(b'-');
     }
     let ms = timestamp_ms.unsigned_abs();
-    push_unsigned(out, ms / 1000);
+    push_short(out, itoa::Buffer::new().format(ms / 1000));
     let fraction = ms % 1000;
     if fraction != 0 {
         let digit = |n: u64| b'0' + (n % 10) as u8;
@@ -76,25 +75,31 @@ pub fn push_short_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
     }
 }
 
-fn push_integer(out: &mut Vec<u8>, value: i64) {
-    if value < 0 {
-        out.push(b'-');
-    }
-    push_unsigned(out, value.unsigned_abs());
-}
+/// Longest text that [`push_short`] copies without a call.
+const SHORT_BYTES: usize = 32;
 
-fn push_unsigned(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+/// Appends a number's text. Copies of a constant number of bytes, which may overlap, are a few instructions each;
+/// copying exactly as many as there are would be a call, and answers are made of millions of such texts.
+#[inline]
+fn push_short(out: &mut Vec<u8>, text: &str) {
+    let text = text.as_bytes();
+    let (start, length) = (out.len(), text.len());
+    if !(4..=SHORT_BYTES).contains(&length) {
+        return out.extend_from_slice(text);
     }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(&[0; SHORT_BYTES]);
+    let room = &mut out[start..start + SHORT_BYTES];
+    if let (Some(first), Some(last)) = (text.first_chunk::<16>(), text.last_chunk::<16>()) {
+        room[..16].copy_from_slice(first);
+        room[length - 16..length].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        room[..8].copy_from_slice(first);
+        room[length - 8..length].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        room[..4].copy_from_slice(first);
+        room[length - 4..length].copy_from_slice(last);
+    }
+    out.truncate(start + length);
 }
 
 #[cfg(test)]
@@ -145,6 +150,16 @@ mod tests {
             (f64::from_bits(0x7ff0_0000_0000_0002), "NaN"),
         ] {
             assert_eq!(float(value), text);
+        }
+    }
+
+    #[test]
+    fn texts_of_any_length_are_copied_whole() {
+        let digits = "0123456789".repeat(5);
+        for length in 0..=digits.len() {
+            let mut out = b"before".to_vec();
+            push_short(&mut out, &digits[..length]);
+            assert_eq!(out, [b"before", &digits.as_bytes()[..length]].concat());
         }
     }
 
