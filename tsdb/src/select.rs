@@ -47,6 +47,18 @@ pub struct Need {
     pub any_order: bool,
     /// Whether the newest sample in the range is enough.
     pub newest: bool,
+    /// Only with `newest`: which of these samples are wanted.
+    pub best: Option<Best>,
+}
+
+/// The series with the greatest or least newest samples, of all that are selected. Each that is among them when series
+/// are looked at in their order is wanted, also where a later one takes its place; NaN is wanted least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Best {
+    /// How many, at least 1.
+    pub count: usize,
+    /// Whether the greatest.
+    pub greatest: bool,
 }
 
 /// One encoded run of samples of a series.

@@ -169,6 +169,9 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
             // Replicas are told by their labels, and chosen by all of their samples.
             let all = Need::default();
             let need = if question.replicas.is_empty() { need } else { &all };
+            // Whoever wants to know which samples were looked at hears of those that weren't picked too.
+            let need =
+                if question.told == Told::default() { need } else { &Need { best: None, ..need.clone() } };
             inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select_needed(select, need))?);
         }
         let mut sources = Vec::new();

@@ -8,18 +8,18 @@
 use std::sync::Arc;
 
 use tsdb::model::METRIC_NAME;
-use tsdb::select::Need;
+use tsdb::select::{Best, Need};
 
-use super::node::{Aggregate, Leaf, RangeSource, Root, VectorNode};
+use super::node::{Aggregate, AggregateParam, Leaf, RangeSource, Root, ScalarNode, VectorNode};
 use crate::eval::fold_columns;
-use crate::parse::ast::Edges;
+use crate::parse::ast::{AggregateOp, Edges};
 
 /// The needs of selects, of which `places[i]` says at how many places of the plan number `i` stands; `single` says
 /// whether there is just one step.
 pub(super) fn needs(root: &Root, places: &[usize], single: bool) -> Vec<Need> {
     let mut walk = Walk { found: vec![Vec::new(); places.len()] };
     if let Root::Vector(vector) = root {
-        walk.vector(vector, &Looks { labels: None, single });
+        walk.vector(vector, &Looks { labels: None, single, best: None });
     }
     let only = |(mut found, places): (Vec<Need>, &usize)| match found.pop() {
         Some(need) if *places == 1 && found.is_empty() => need,
@@ -35,6 +35,8 @@ struct Looks<'a> {
     labels: Option<&'a [Arc<str>]>,
     /// At a single step.
     single: bool,
+    /// At the best samples alone.
+    best: Option<Best>,
 }
 
 struct Walk {
@@ -52,21 +54,21 @@ impl Walk {
             VectorNode::Window(window) => match &window.source {
                 RangeSource::Select(leaf) => self.leaf(leaf, looks, false, true),
                 RangeSource::Subquery(subquery) => {
-                    self.vector(&subquery.input, &Looks { labels: None, single: false });
+                    self.vector(&subquery.input, &Looks { labels: None, single: false, best: None });
                 }
             },
             VectorNode::Map { input, .. } => self.vector(input, looks),
             VectorNode::ScalarOp(node) => self.vector(&node.input, looks),
             VectorNode::Once(input) => self.vector(input, &Looks { single: true, ..looks.clone() }),
             VectorNode::Aggregate(node) => {
-                let labels = grouping(node);
-                self.vector(&node.input, &Looks { labels, single: looks.single });
+                let (labels, single) = (grouping(node), looks.single);
+                self.vector(&node.input, &Looks { labels, single, best: best(node).filter(|_| single) });
             }
             VectorNode::Labels { input, .. }
             | VectorNode::Sort { input, .. }
             | VectorNode::HistogramQuantile { input, .. }
             | VectorNode::HistogramFraction { input, .. } => {
-                self.vector(input, &Looks { labels: None, single: looks.single });
+                self.vector(input, &Looks { labels: None, single: looks.single, best: None });
             }
             VectorNode::Binary(node) => self.both([&node.left, &node.right], looks.single),
             VectorNode::Set(node) => self.both([&node.left, &node.right], looks.single),
@@ -81,7 +83,7 @@ impl Walk {
     }
 
     fn both(&mut self, inputs: [&VectorNode; 2], single: bool) {
-        inputs.into_iter().for_each(|input| self.vector(input, &Looks { labels: None, single }));
+        inputs.into_iter().for_each(|input| self.vector(input, &Looks { labels: None, single, best: None }));
     }
 
     /// `names` says whether annotations may name the metric.
@@ -95,13 +97,26 @@ impl Walk {
         {
             labels.push(METRIC_NAME.into());
         }
-        self.found[leaf.select].push(Need { labels, any_order, newest });
+        self.found[leaf.select].push(Need { labels, any_order, newest, best: looks.best });
     }
 }
 
 /// The labels by which an aggregation groups series that it keeps nothing else of; `None` where it needs all.
 fn grouping(node: &Aggregate) -> Option<&[Arc<str>]> {
     (!node.without && fold_columns(node.op).is_some()).then_some(&node.grouping)
+}
+
+/// Which samples of a selector an aggregation picks, where it has one group and takes them as they are.
+fn best(node: &Aggregate) -> Option<Best> {
+    let greatest = match node.op {
+        AggregateOp::Topk => true,
+        AggregateOp::Bottomk => false,
+        _ => return None,
+    };
+    let AggregateParam::Scalar(param, _) = &node.param else { return None };
+    let (&ScalarNode::Constant(k), VectorNode::Select(leaf)) = (&**param, &*node.input) else { return None };
+    let is_whole = !node.without && node.grouping.is_empty() && leaf.edges != Edges::Smoothed;
+    (is_whole && k >= 1.0).then_some(Best { count: k as usize, greatest })
 }
 
 #[cfg(test)]
@@ -119,7 +134,7 @@ mod tests {
 
     fn need(labels: Option<&[&str]>, any_order: bool, newest: bool) -> Need {
         let labels = labels.map(|labels| labels.iter().map(|name| Arc::from(*name)).collect());
-        Need { labels, any_order, newest }
+        Need { labels, any_order, newest, best: None }
     }
 
     #[test]
@@ -137,12 +152,34 @@ mod tests {
 
     #[test]
     fn one_step_needs_the_newest_sample_alone() {
-        assert_eq!(of("topk(1, m)", 0), [need(None, false, true)]);
+        assert_eq!(of("topk by (a) (1, m)", 0), [need(None, false, true)]);
         assert_eq!(of("a + b", 0), [need(None, false, true), need(None, false, true)]);
         assert_eq!(of("count(m @ 0)", 1000), [need(Some(&[]), true, true)]);
         for more in ["rate(m[5m])", "max_over_time(m[5m:1m])", "absent(m)", "scalar(m)"] {
             assert!(of(more, 0).iter().all(|need| !need.newest), "{more}");
         }
+    }
+
+    #[test]
+    fn of_one_group_at_one_step_the_best_are_needed() {
+        let best =
+            |count, greatest| [Need { best: Some(Best { count, greatest }), ..need(None, false, true) }];
+        assert_eq!(of("topk(3, m)", 0), best(3, true));
+        assert_eq!(of("bottomk(1 + 1, m)", 0), best(2, false));
+        for more in [
+            "topk by (a) (1, m)",
+            "topk without () (1, m)",
+            "topk(1, -m)",
+            "topk(1, timestamp(m))",
+            "topk(0, m)",
+            "topk(scalar(m), m)",
+            "quantile(1, m)",
+            "sum(topk(1, m + 1))",
+            "topk(1, rate(m[5m]))",
+        ] {
+            assert!(of(more, 0).iter().all(|need| need.best.is_none()), "{more}");
+        }
+        assert_eq!(of("topk(3, m)", 1000), [Need::default()]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! the head alone answers, labels that nobody looks at aren't put together, and the newest sample comes from the
 //! series itself. Everywhere else the answer is whole: leaving out is allowed, not promised.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,8 +19,8 @@ use crate::Result;
 use crate::head::series::MemSeries;
 use crate::head::shard::{LatePart, Shard};
 use crate::index::postings::find;
-use crate::model::{Labels, Matcher};
-use crate::select::{Need, Select, Series};
+use crate::model::{Labels, Matcher, is_stale};
+use crate::select::{Best, Need, Select, Series};
 
 impl Tenant {
     /// As [`Tenant::select`], of which `need` says what may be left out. Series that are left with equal labels stay
@@ -57,9 +58,12 @@ impl Tenant {
         } else {
             self.visits(ids)
         };
+        // Who is among the best depends on who came before: series whose place isn't known can't be judged.
+        let best = need.best.filter(|_| need.newest && visits.others.is_empty());
         let mut taker = Taker {
             select,
             newest: need.newest,
+            rivals: best.map(|best| Rivals { best, ranks: BinaryHeap::new() }),
             labels: need.labels.as_deref().map(|names| Projection::new(names, self.core.shards.len())),
             scratch: Vec::new(),
             series: Vec::with_capacity(visits.ordered.len() + visits.others.len() as usize),
@@ -71,6 +75,9 @@ impl Tenant {
         self.visit_in_order(&mut visits, &mut |shard, series| taker.take(shard, series));
         if needs_order && !visits.others.is_empty() {
             return Ok(None);
+        }
+        if taker.rivals.is_some() && !visits.others.is_empty() {
+            return self.select_head_needed(select, &Need { best: None, ..need.clone() });
         }
         let others: RoaringBitmap = std::mem::take(&mut visits.others);
         self.visit_others(&others, generation, &mut |shard, series| taker.take(shard, series));
@@ -84,6 +91,8 @@ impl Tenant {
 struct Taker<'a> {
     select: &'a Select,
     newest: bool,
+    /// `None` = all series are wanted.
+    rivals: Option<Rivals>,
     /// `None` = all labels.
     labels: Option<Projection<'a>>,
     scratch: Vec<u8>,
@@ -101,6 +110,12 @@ impl Taker<'_> {
         if self.newest && found.late.is_none() {
             newest = found.open.newest_float(*range_ms.end());
             if newest.is_some_and(|(timestamp_ms, _)| timestamp_ms < *range_ms.start()) {
+                return;
+            }
+            if let (Some(rivals), Some((_, value))) = (&mut self.rivals, newest)
+                && !is_stale(value)
+                && !rivals.admit(value)
+            {
                 return;
             }
             // Of a float nothing before its chunk is asked for.
@@ -125,6 +140,42 @@ impl Taker<'_> {
             Some(projection) => projection.labels(shard, found, &mut self.scratch),
         };
         self.series.push(Series { labels, chunks, deleted_ms: Vec::new(), newest });
+    }
+}
+
+/// The best samples so far. Those that come in chunks aren't known, which lets more series through than are wanted.
+struct Rivals {
+    best: Best,
+    /// The least wanted first.
+    ranks: BinaryHeap<Reverse<u64>>,
+}
+
+impl Rivals {
+    /// Whether a sample, which comes behind all others, is among the best.
+    fn admit(&mut self, value: f64) -> bool {
+        let rank = Reverse(self.rank(value));
+        if self.ranks.len() < self.best.count {
+            self.ranks.push(rank);
+            return true;
+        }
+        // The greatest in reverse is the least wanted; one that is no better doesn't take its place.
+        let Some(mut least) = self.ranks.peek_mut() else { return true };
+        let is_better = rank < *least;
+        if is_better {
+            *least = rank;
+        }
+        is_better
+    }
+
+    /// Greater for samples that are wanted more, equal for equal ones; 0 for NaN.
+    fn rank(&self, value: f64) -> u64 {
+        if value.is_nan() {
+            return 0;
+        }
+        // Negative zero is equal to the other; negative numbers' bits grow away from zero.
+        let bits = (value + 0.0).to_bits();
+        let ascending = if bits >> 63 == 0 { bits | 1 << 63 } else { !bits };
+        if self.best.greatest { ascending } else { !ascending }
     }
 }
 
@@ -171,5 +222,26 @@ impl<'a> Projection<'a> {
         let labels = shard.labels.labels_of(&wanted, scratch);
         known.sets.insert(wanted, labels.clone());
         labels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(count: usize, greatest: bool, values: &[f64]) -> Vec<bool> {
+        let mut rivals = Rivals { best: Best { count, greatest }, ranks: BinaryHeap::new() };
+        values.iter().map(|value| rivals.admit(*value)).collect()
+    }
+
+    #[test]
+    fn whoever_is_among_the_best_so_far_is_admitted() {
+        let values = [f64::NAN, 1.0, -1.0, 1.0, 2.0, f64::NEG_INFINITY, f64::INFINITY, f64::NAN, -0.0, 0.0];
+        let expected = [true, true, true, true, true, false, true, false, false, false];
+        assert_eq!(admitted(2, true, &values), expected);
+        let expected = [true, true, true, false, false, true, false, false, false, false];
+        assert_eq!(admitted(2, false, &values), expected);
+        assert_eq!(admitted(1, true, &[-0.0, 0.0, f64::NAN]), [true, false, false]);
+        assert_eq!(admitted(1, true, &[f64::NAN, f64::NAN, -5.0]), [true, false, true]);
     }
 }

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::model::stale_nan;
+use crate::select::{Best, Need};
 
 const BOUNDS: Bounds = Bounds {
     in_order_min_ms: BASE_MS - 24 * HOUR_MS,
@@ -483,4 +484,43 @@ fn every_series_is_handed_out_once_however_many_there_are() {
     tenant.each_series(&times_ms, &mut |labels| labels.value("i") != "7", &mut take).unwrap();
     assert_eq!(seen.len(), 39_999);
     assert_eq!((seen["2"], seen["3"]), (2, 1));
+}
+
+#[test]
+fn series_that_cannot_be_among_the_best_are_left_out_once_their_order_is_known() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let value = |series: usize| (series * 7919 % 1000) as f64;
+    append(&tenant, &(0..1000).map(|i| float(i, BASE_MS, value(i))).collect::<Vec<_>>()).unwrap();
+    let select = Select {
+        matchers: vec![Matcher::equal("__name__", "m")],
+        range_ms: BASE_MS - 60_000..=BASE_MS,
+        shard: None,
+    };
+    let best = Best { count: 3, greatest: true };
+    let need = Need { newest: true, best: Some(best), ..Need::default() };
+    let asked = || -> Vec<(Labels, f64)> {
+        let found = tenant.select_needed(&select, &need).unwrap();
+        found.into_iter().map(|series| (series.labels, series.newest.unwrap().1)).collect()
+    };
+    assert_eq!(asked().len(), 1000);
+    db.maintain(BASE_MS).unwrap();
+    let all = tenant.select_needed(&select, &Need { best: None, ..need.clone() }).unwrap();
+    // As `topk` goes through them: whoever is greater than the least of three.
+    let mut greatest: Vec<f64> = Vec::new();
+    let mut expected = Vec::new();
+    for series in all {
+        let value = series.newest.unwrap().1;
+        if greatest.len() < 3 || value > greatest[0] {
+            greatest.push(value);
+            greatest.sort_by(f64::total_cmp);
+            greatest.drain(..greatest.len().saturating_sub(3));
+            expected.push((series.labels, value));
+        }
+    }
+    assert!(expected.len() < 100);
+    assert_eq!(asked(), expected);
+    // Of one whose place is not known nobody can tell who came before it.
+    append(&tenant, &[float(1000, BASE_MS, 5.0)]).unwrap();
+    assert_eq!(asked().len(), 1001);
 }

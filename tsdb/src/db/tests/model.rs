@@ -107,7 +107,7 @@ fn compare_newest(tenant: &Tenant, all: &Samples) {
         for (labels, any_order) in
             [(None, false), (Some(vec![name.clone()]), false), (Some(Vec::new()), true)]
         {
-            let need = Need { labels, any_order, newest: true };
+            let need = Need { labels, any_order, newest: true, best: None };
             let select = Select {
                 matchers: vec![Matcher::equal("__name__", "m")],
                 range_ms: range_ms.clone(),
