@@ -113,7 +113,26 @@ fn digits(run: &str) -> Option<&str> {
 
 /// By labels, as results of range queries stand.
 pub(crate) fn sort_by_labels<T>(series: &mut [T], labels: impl Fn(&T) -> &Labels) {
-    series.sort_by(|a, b| labels(a).cmp(labels(b)));
+    if series.is_sorted_by(|a, b| labels(a) <= labels(b)) {
+        return;
+    }
+    // Where all have the same first label, its value's first bytes nearly always decide, without a look at the labels.
+    let name = series.first().and_then(|one| labels(one).iter().next()).map(|(name, _)| name.to_owned());
+    let value = |labels: &Labels| {
+        let (own, value) = labels.iter().next()?;
+        (Some(own) == name.as_deref()).then(|| leading(value))
+    };
+    let is_common = series.iter().all(|one| value(labels(one)).is_some());
+    let key = |labels: &Labels| value(labels).filter(|_| is_common).unwrap_or(0);
+    series.sort_by_cached_key(|one| (key(labels(one)), labels(one).clone()));
+}
+
+/// A text's first bytes as a number that grows with it.
+fn leading(text: &str) -> u128 {
+    let mut bytes = [0; 16];
+    let length = text.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    u128::from_be_bytes(bytes)
 }
 
 #[cfg(test)]
@@ -125,6 +144,27 @@ mod tests {
         let mut values = ["4m1000", "4m5", "4m600", "10", "9", "a", "1.111.3", "1.2.3", "1.11.3"];
         values.sort_by(|a, b| natural(a, b));
         assert_eq!(values, ["1.2.3", "1.11.3", "1.111.3", "4m5", "4m600", "4m1000", "9", "10", "a"]);
+    }
+
+    #[test]
+    fn series_are_ordered_by_all_labels_however_they_begin() {
+        let texts = ["", "a", "a\0", "a\0b", "aaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaab", "b", "é", "\u{10ffff}"];
+        let of = |names: &[&str]| {
+            let mut all = Vec::new();
+            for (name, a, b) in names.iter().flat_map(|n| texts.map(|a| texts.map(|b| (*n, a, b)))).flatten()
+            {
+                let pairs = [(name, a), ("z", b)].into_iter().filter(|(_, value)| !value.is_empty());
+                all.push(Labels::from_pairs(pairs).unwrap());
+            }
+            all
+        };
+        for names in [&["x"][..], &["x", "y"]] {
+            let mut expected = of(names);
+            let mut sorted: Vec<Labels> = expected.iter().rev().cloned().collect();
+            expected.sort();
+            sort_by_labels(&mut sorted, |labels| labels);
+            assert_eq!(sorted, expected);
+        }
     }
 
     #[test]
