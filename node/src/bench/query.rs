@@ -5,6 +5,9 @@
 //! [`Settings::min_cpu`] of the server's CPU time (the kernel counts it in steps of 10 ms),
 //! or `ROUND_WITHOUT_PID` of wall time where the server's process isn't known. Result caches stay cold: each
 //! repetition ends a step earlier than the last, and `nocache=1` says so to servers that know it.
+//!
+//! Of short questions a server's CPU time is mostly HTTP. Where a server tells how long its engine took (`stats`, as
+//! Prometheus has it), that is shown too.
 
 use std::time::Duration;
 
@@ -32,6 +35,11 @@ const RESTING_MAX: Duration = Duration::from_secs(300);
 /// Ends are moved by this much from repetition to repetition, at most [`SHIFTS`] times.
 const SHIFT_MS: i64 = 1000;
 const SHIFTS: u32 = 15;
+
+/// Questions that take less wall time than this are short.
+const SHORT: Duration = Duration::from_millis(5);
+/// How often a short question is asked in a round for what the engine took.
+const ENGINE_REPETITIONS: usize = 21;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const HOUR_MS: i64 = 3_600_000;
@@ -121,6 +129,9 @@ pub struct Row {
     pub cpu_ms: Option<Spread>,
     /// Wall time a query, in milliseconds, over the rounds.
     pub wall_ms: Spread,
+    /// Wall time that the server says its engine took, in milliseconds: of a round the median, over the rounds. Only for
+    /// short questions, and servers that tell.
+    pub engine_ms: Option<Spread>,
     /// Series in the last answer.
     pub answer_series: usize,
     /// Points in the last answer.
@@ -162,6 +173,7 @@ pub async fn run(settings: &Settings, progress: impl Fn(&Case, &Target)) -> Resu
                 repetitions: tally.repetitions,
                 cpu_ms: Spread::of(&tally.cpu_ms),
                 wall_ms,
+                engine_ms: Spread::of(&tally.engine_ms),
                 answer_series: tally.last.series,
                 answer_points: tally.last.points,
                 answer_bytes: tally.last.bytes,
@@ -191,6 +203,7 @@ struct Tally {
     repetitions: u32,
     cpu_ms: Vec<f64>,
     wall_ms: Vec<f64>,
+    engine_ms: Vec<f64>,
     last: Answer,
 }
 
@@ -248,11 +261,31 @@ impl Asker {
         tally.repetitions += repetitions;
         tally.wall_ms.push(wall.as_secs_f64() * 1000.0 / f64::from(repetitions));
         tally.cpu_ms.extend(cpu_s.map(|s| s * 1000.0 / f64::from(repetitions)));
+        if wall < SHORT * repetitions {
+            tally.engine_ms.extend(self.engine_ms(target, case, &tally.expr).await?);
+        }
         Ok(())
     }
 
+    /// The median of what the engine took; `None` where the server doesn't tell.
+    async fn engine_ms(&mut self, target: &Target, case: &Case, expr: &str) -> Result<Option<f64>, Error> {
+        let mut took = Vec::new();
+        for _ in 0..ENGINE_REPETITIONS {
+            let url = self.url(target, case, expr, true)?;
+            let (body, _) = self.get(url).await?;
+            let Some(ms) = engine_ms(&body) else { return Ok(None) };
+            took.push(ms);
+        }
+        took.sort_by(f64::total_cmp);
+        Ok(took.get(took.len() / 2).copied())
+    }
+
     async fn ask(&mut self, target: &Target, case: &Case, expr: &str) -> Result<(Vec<u8>, Duration), Error> {
-        let url = self.url(target, case, expr)?;
+        let url = self.url(target, case, expr, false)?;
+        self.get(url).await
+    }
+
+    async fn get(&mut self, url: reqwest::Url) -> Result<(Vec<u8>, Duration), Error> {
         self.asked += 1;
         let begin = Instant::now();
         let failed = |e: reqwest::Error| Error::new(format!("can't ask {url}: {}", causes(&e)));
@@ -266,7 +299,7 @@ impl Asker {
         Ok((body.into(), took))
     }
 
-    fn url(&self, target: &Target, case: &Case, expr: &str) -> Result<reqwest::Url, Error> {
+    fn url(&self, target: &Target, case: &Case, expr: &str, stats: bool) -> Result<reqwest::Url, Error> {
         let end_ms = self.end_ms - i64::from(self.asked % SHIFTS) * SHIFT_MS;
         let path = if case.range_ms.is_some() { "query_range" } else { "query" };
         let base = target.url.as_str().trim_end_matches('/');
@@ -276,6 +309,9 @@ impl Asker {
         let s = |ms: i64| format!("{:.3}", ms as f64 / 1000.0);
         let mut pairs = url.query_pairs_mut();
         pairs.append_pair("query", expr).append_pair("nocache", "1");
+        if stats {
+            pairs.append_pair("stats", "1");
+        }
         match case.range_ms {
             Some((length_ms, step_ms)) => {
                 pairs.append_pair("start", &s(end_ms - length_ms));
@@ -286,6 +322,12 @@ impl Asker {
         drop(pairs);
         Ok(url)
     }
+}
+
+/// Milliseconds that the engine took, as an answer tells in seconds.
+fn engine_ms(body: &[u8]) -> Option<f64> {
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    answer.pointer("/data/stats/timings/evalTotalTime")?.as_f64().map(|s| s * 1000.0)
 }
 
 /// Counts what an answer holds.
@@ -314,6 +356,13 @@ mod tests {
     }
 
     #[test]
+    fn engines_that_tell_are_heard() {
+        let told = br#"{"data":{"result":[],"stats":{"timings":{"evalTotalTime":0.0025}}}}"#;
+        assert_eq!(engine_ms(told), Some(2.5));
+        assert_eq!(engine_ms(br#"{"data":{"result":[]}}"#), None);
+    }
+
+    #[test]
     fn a_tenth_of_the_series_belongs_to_the_queried_metric() {
         let cases = cases(100_000);
         assert_eq!((cases[0].series, cases[1].series), (10_000, 100_000));
@@ -333,9 +382,9 @@ mod tests {
         };
         let mut asker = Asker::new(&settings).unwrap();
         let case = &cases(250)[2];
-        let first = asker.url(&target, case, &case.expr).unwrap();
+        let first = asker.url(&target, case, &case.expr, false).unwrap();
         asker.asked += 1;
-        assert_ne!(first, asker.url(&target, case, &case.expr).unwrap());
+        assert_ne!(first, asker.url(&target, case, &case.expr, false).unwrap());
         assert!(first.as_str().starts_with("http://localhost:9/prom/api/v1/query?query="), "{first}");
     }
 }
