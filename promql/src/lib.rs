@@ -17,7 +17,7 @@ pub mod value;
 
 pub use annotations::{Annotations, Level};
 pub use error::Error;
-pub use eval::{Inline, Lender, Limits, Telling, Workers};
+pub use eval::{Held, Inline, Lender, Limits, Telling, Workers};
 pub use explain::Step;
 pub use folded::Folded;
 pub use functions::histogram::{Bucket, buckets};

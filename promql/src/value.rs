@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tsdb::model::{FloatHistogram, Labels};
 
 use crate::annotations::Annotations;
+use crate::eval::Held;
+use crate::eval::row::histogram_bytes;
 use crate::explain::Step;
 
 /// A query's outcome.
@@ -22,6 +24,8 @@ pub struct Output {
     pub per_step: Vec<u64>,
     /// The plan with what each step took, where that was asked for.
     pub explained: Option<Step>,
+    /// Pays for the result: to be kept as long as any of it is.
+    pub held: Held,
 }
 
 /// What a query took.
@@ -86,4 +90,44 @@ pub struct Series {
     pub floats: Vec<Point<f64>>,
     /// Native histograms, by time.
     pub histograms: Vec<Point<Arc<FloatHistogram>>>,
+}
+
+impl Value {
+    /// Bytes on the heap. Histograms that several points share count where they are next to each other as one.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Scalar(_) => 0,
+            Self::String(text) => text.value.capacity(),
+            Self::Vector(samples) => {
+                let of = |sample: &Sample| {
+                    let value = match &sample.value {
+                        SampleValue::Float(_) => 0,
+                        SampleValue::Histogram(histogram) => histogram_bytes(histogram),
+                    };
+                    sample.labels.as_bytes().len() + value
+                };
+                samples.capacity() * size_of::<Sample>() + samples.iter().map(of).sum::<usize>()
+            }
+            Self::Matrix(series) => {
+                let of = |one: &Series| one.size_bytes() + one.labels.as_bytes().len();
+                series.capacity() * size_of::<Series>() + series.iter().map(of).sum::<usize>()
+            }
+        }
+    }
+}
+
+impl Series {
+    /// Bytes of its points.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.floats.capacity() * size_of::<Point<f64>>()
+            + self.histograms.capacity() * size_of::<Point<Arc<FloatHistogram>>>()
+            + histograms_bytes(self.histograms.iter().map(|point| &point.value))
+    }
+}
+
+/// Bytes of histograms; several uses of one in a row count once.
+pub(crate) fn histograms_bytes<'a>(all: impl Iterator<Item = &'a Arc<FloatHistogram>>) -> usize {
+    let mut last: Option<&Arc<FloatHistogram>> = None;
+    let is_new = |h: &&'a Arc<FloatHistogram>| !last.replace(h).is_some_and(|last| Arc::ptr_eq(last, h));
+    all.filter(is_new).map(|h| histogram_bytes(h)).sum()
 }

@@ -174,6 +174,8 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
                 if question.told == Told::default() { need } else { &Need { best: None, ..need.clone() } };
             inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select_needed(select, need))?);
         }
+        let purse = own.purse(&question.tenant);
+        purse.pay_for(&inputs)?;
         let mut sources = Vec::new();
         if question.told.explained {
             let name = own.cluster.name(own.cluster.me());

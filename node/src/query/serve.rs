@@ -202,6 +202,8 @@ impl Asked<'_> {
         };
         let is_wanted = |i: usize, labels: &Labels| roles.sends(labels) && !is_except(i, labels);
         let inputs = own::series(self.app, &select, &is_wanted, self.catalog, self.cancelled)?;
+        let purse = self.app.purse(&ask.tenant);
+        purse.pay_for(&inputs)?;
         let limits = self.app.limits(&ask.tenant, self.cancelled);
         Ok(plan.fold(inputs, &limits, &PoolWorkers(&*self.app.env.pool))?)
     }

@@ -20,7 +20,10 @@ use crate::folded::{Folded, FoldedNode};
 use crate::functions::window::{FloatRun, HistogramRun, KernelScratch, Windows};
 use crate::parse::Span;
 use crate::plan::{Aggregate, Plan, QueryRange, Shared};
-use crate::value::Stats;
+use crate::value::{Stats, histograms_bytes};
+
+/// Buffers between two tasks aren't kept where they are larger.
+const SCRATCH_KEPT_BYTES: usize = 1 << 20;
 
 /// One evaluation.
 pub(crate) struct Context<'a> {
@@ -122,6 +125,10 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn give_back(&self, scratch: Scratch) {
+        // Nobody pays for what waits here.
+        if scratch.size_bytes() > SCRATCH_KEPT_BYTES {
+            return;
+        }
         self.scratches.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
 
@@ -184,7 +191,7 @@ impl<'a> Context<'a> {
     /// Rows together with what they cost.
     pub(crate) fn rows(&self, rows: Vec<Row>) -> Result<Rows<'_>> {
         let charge = self.budget.charge(rows.iter().map(row_bytes).sum(), "rows")?;
-        Ok(Rows { rows, _charge: charge })
+        Ok(Rows { rows, charge })
     }
 }
 
@@ -197,7 +204,7 @@ pub(crate) fn row_bytes(row: &Row) -> usize {
 #[derive(Debug)]
 pub(crate) struct Rows<'a> {
     pub(crate) rows: Vec<Row>,
-    _charge: Charge<'a>,
+    charge: Charge<'a>,
 }
 
 impl<'a> Rows<'a> {
@@ -206,9 +213,14 @@ impl<'a> Rows<'a> {
         self.rows
     }
 
+    /// The rows, and what they cost.
+    pub(crate) fn into_parts(self) -> (Vec<Row>, Charge<'a>) {
+        (self.rows, self.charge)
+    }
+
     /// Charged already.
     pub(crate) fn paid(rows: Vec<Row>, charge: Charge<'a>) -> Self {
-        Self { rows, _charge: charge }
+        Self { rows, charge }
     }
 }
 
@@ -264,5 +276,7 @@ impl Scratch {
             + (self.float_timestamps.capacity() + self.float_values.capacity()) * 8
             + (self.float_starts.capacity() + self.histogram_starts.capacity()) * 8
             + (self.histogram_timestamps.capacity() + self.histogram_values.capacity()) * 8
+            + self.spare.capacity() * 8
+            + histograms_bytes(c.histograms.iter().flatten().chain(&self.histogram_values))
     }
 }

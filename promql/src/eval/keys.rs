@@ -63,6 +63,9 @@ impl KeySpec {
     }
 }
 
+/// What an entry of an index takes beside its bytes.
+const ENTRY_BYTES: usize = 48;
+
 /// Numbers keys in the order of their first appearance.
 #[derive(Debug)]
 pub(crate) struct KeyIndex<'a> {
@@ -80,6 +83,11 @@ impl<'a> KeyIndex<'a> {
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Bytes of the newest key and of the labels made for it, where each key has its group.
+    pub(crate) fn newest_bytes(&self) -> usize {
+        2 * (self.keys.last().map_or(0, |key| key.len()) + ENTRY_BYTES)
     }
 
     /// The number of the key of `labels`, if it is known.

@@ -61,6 +61,14 @@ pub(crate) struct LeafSource {
 }
 
 impl LeafSource {
+    /// Steps of its rows.
+    pub(crate) fn steps(&self) -> usize {
+        match &self.op {
+            LeafOp::Instant { grid, .. } | LeafOp::Smoothed { grid, .. } => grid.count,
+            LeafOp::Window(op) => op.windows.grid.count,
+        }
+    }
+
     /// The series' row, or `None` when it has no sample at any step.
     pub(crate) fn row(
         &self,

@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 
 /// Memory that several queries share.
 pub trait Lender: fmt::Debug + Send + Sync {
-    /// Takes more bytes for this query.
+    /// Takes more bytes for this query; `what` it needs them for ("rows", "groups").
     ///
     /// # Errors
-    /// Which limit doesn't allow it, in words for whoever asked.
-    fn borrow(&self, bytes: usize) -> Result<(), String>;
+    /// What was too large and which limit doesn't allow it, in words for whoever asked.
+    fn borrow(&self, bytes: usize, what: &str) -> Result<(), String>;
 
     /// Gives bytes back.
     fn give_back(&self, bytes: usize);
@@ -67,12 +67,12 @@ impl Budget {
     }
 
     /// Borrows until `used` bytes are covered.
-    fn borrow(&self, used: usize) -> Result<()> {
+    fn borrow(&self, used: usize, what: &str) -> Result<()> {
         let Some(lender) = &self.lender else { return Ok(()) };
         let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
         if used > *borrowed {
             let more = (used - *borrowed).next_multiple_of(BORROWED_STEP_BYTES);
-            lender.borrow(more).map_err(Error::Limit)?;
+            lender.borrow(more, what).map_err(Error::Limit)?;
             *borrowed += more;
         }
         Ok(())
@@ -83,6 +83,17 @@ impl Budget {
         let mut charge = Charge { budget: self, bytes: 0, what };
         charge.grow(bytes)?;
         Ok(charge)
+    }
+
+    /// Takes `bytes` for as long as the result lives; all else that was borrowed goes back.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held> {
+        let mut charge = self.charge(0, "the result")?;
+        charge.grow(bytes)?;
+        let Some(lender) = &self.lender else { return Ok(Held::default()) };
+        let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.min(*borrowed);
+        *borrowed -= bytes;
+        Ok(Held(Some(Arc::new(Loan { lender: lender.clone(), bytes }))))
     }
 
     /// The most that was ever taken at one time.
@@ -107,18 +118,18 @@ impl Charge<'_> {
         let is_peak = self.budget.peak.fetch_max(used, Ordering::Relaxed) < used;
         if used > self.budget.limit {
             return Err(Error::Limit(format!(
-                "the query needs more memory than its limit of {} bytes: it holds {} bytes, {} of them in {}; \
-                 select fewer series, a shorter range or a longer step",
+                "the query needs more memory than its limit of {} bytes (query.max_memory): it holds {} bytes, {} of \
+                 them in {}; select fewer series, a shorter range or a longer step",
                 self.budget.limit, used, self.bytes, self.what
             )));
         }
         // What was borrowed once stays until the end, so only a new peak needs more.
-        if is_peak { self.budget.borrow(used) } else { Ok(()) }
+        if is_peak { self.budget.borrow(used, self.what) } else { Ok(()) }
     }
 
     /// Gives back what isn't held any more.
     pub(crate) fn shrink(&mut self, bytes: usize) {
-        debug_assert!(bytes <= self.bytes, "what is given back was taken");
+        let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -144,6 +155,22 @@ impl Drop for Budget {
     }
 }
 
+/// What a result takes of the memory that queries share; given back when its last clone is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Held(#[allow(dead_code, reason = "it is there to be dropped")] Option<Arc<Loan>>);
+
+#[derive(Debug)]
+struct Loan {
+    lender: Arc<dyn Lender>,
+    bytes: usize,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.lender.give_back(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,9 +179,10 @@ mod tests {
     struct Purse(AtomicUsize);
 
     impl Lender for Purse {
-        fn borrow(&self, bytes: usize) -> Result<(), String> {
+        fn borrow(&self, bytes: usize, what: &str) -> Result<(), String> {
             let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
-            left.map(|left| self.0.store(left, Ordering::Relaxed)).ok_or_else(|| "all are poor".to_owned())
+            left.map(|left| self.0.store(left, Ordering::Relaxed))
+                .ok_or_else(|| format!("too poor for {what}"))
         }
 
         fn give_back(&self, bytes: usize) {
@@ -172,8 +200,25 @@ mod tests {
         drop(budget.charge(20, "rows").unwrap());
         assert_eq!(left(), PURSE_BYTES - BORROWED_STEP_BYTES);
         let refused = budget.charge(PURSE_BYTES + 1, "rows").unwrap_err().to_string();
-        assert_eq!(refused, "all are poor");
+        assert_eq!(refused, "too poor for rows");
         drop(budget);
+        assert_eq!(left(), PURSE_BYTES);
+    }
+
+    #[test]
+    fn a_result_is_paid_for_until_it_is_dropped() {
+        const PURSE_BYTES: usize = 3 * BORROWED_STEP_BYTES;
+        let purse = Arc::new(Purse(AtomicUsize::new(PURSE_BYTES)));
+        let left = || purse.0.load(Ordering::Relaxed);
+        let budget = Budget::new(&Limits { lender: Some(purse.clone()), ..Limits::bytes(usize::MAX) });
+        drop(budget.charge(2 * BORROWED_STEP_BYTES, "rows").unwrap());
+        let held = budget.hold(1000).unwrap();
+        drop(budget);
+        assert_eq!(left(), PURSE_BYTES - 1000);
+        let other = held.clone();
+        drop(held);
+        assert_eq!(left(), PURSE_BYTES - 1000);
+        drop(other);
         assert_eq!(left(), PURSE_BYTES);
     }
 

@@ -43,7 +43,7 @@ use context::{Context, Rows};
 use histograms::Question;
 pub(crate) use keys::{KeyIndex, KeySpec};
 use leaf::{LeafOp, LeafSource, Wanted, WindowOp};
-pub use limits::{Lender, Limits};
+pub use limits::{Held, Lender, Limits};
 pub use notes::Notes;
 use pipeline::{Pipeline, Source};
 use row::{Row, is_absent};
@@ -124,6 +124,7 @@ impl Plan {
         let mut context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
         let elsewhere = context.put_folded(self, folded);
         let value = Evaluator::new(&context).root(self.root())?;
+        let held = context.budget.hold(value.size_bytes())?;
         let mut stats = context.stats();
         stats.series += elsewhere.series;
         stats.samples += elsewhere.samples;
@@ -133,6 +134,7 @@ impl Plan {
             stats,
             per_step: context.take_per_step(),
             explained: context.trace.as_ref().map(|trace| explain::explained(self, trace)),
+            held,
         })
     }
 
@@ -201,7 +203,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         let bytes = grid.count.saturating_mul(size_of::<f64>());
         if bytes > self.context.limits.bytes_max {
             return Err(Error::Limit(format!(
-                "{} steps don't fit into the query's limit of {} bytes: use a longer step or a shorter range",
+                "{} steps don't fit into the query's limit of {} bytes (query.max_memory): use a longer step or a shorter range",
                 grid.count, self.context.limits.bytes_max
             )));
         }

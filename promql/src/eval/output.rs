@@ -54,7 +54,7 @@ impl Evaluator<'_, '_> {
         for row in rows.rows {
             self.context.limits.check()?;
             let one = points(&row, grid);
-            charge.grow(one.floats.capacity() * size_of::<Point<f64>>())?;
+            charge.grow(one.size_bytes())?;
             series.push(one);
         }
         labels::sort_by_labels(&mut series, |one| &one.labels);
@@ -72,7 +72,15 @@ impl Evaluator<'_, '_> {
                     drop_name(row);
                 }
                 same::unite(&mut rows)?;
-                rows.rows.into_iter().map(|row| points(&row, &inner)).collect()
+                let mut charge = self.context.budget.charge(0, "the result")?;
+                let mut all = Vec::with_capacity(rows.rows.len());
+                for row in rows.rows {
+                    self.context.limits.check()?;
+                    let one = points(&row, &inner);
+                    charge.grow(one.size_bytes())?;
+                    all.push(one);
+                }
+                all
             }
         };
         labels::sort_by_labels(&mut series, |one| &one.labels);
@@ -110,7 +118,7 @@ impl Evaluator<'_, '_> {
                     _ => one.floats.push(Point { timestamp_ms, value: *value }),
                 }
             }
-            charge.grow((one.floats.capacity() + one.histograms.capacity()) * size_of::<Point<f64>>())?;
+            charge.grow(one.size_bytes())?;
             if !(one.floats.is_empty() && one.histograms.is_empty()) {
                 all.push(one);
             }

@@ -100,14 +100,17 @@ impl<'c> Pipeline<'c> {
             Source::Series { series, leaf } => {
                 let size = task_size(series.len());
                 let parts: Vec<&[Series]> = series.chunks(size).collect();
+                // What a task's row in flight takes is paid for before it is made: a subquery may have many steps.
+                let row_bytes_max =
+                    leaf.steps() * size_of::<f64>() + stages.iter().map(Stage::work_bytes).sum::<usize>();
                 let work = |part: usize, scratch: &mut Scratch| {
                     let mut partial = new()?;
-                    let mut charge = context.budget.charge(0, "decoded samples")?;
+                    let mut charge = context.budget.charge(row_bytes_max, "decoded samples")?;
                     for series in parts[part] {
                         context.limits.check()?;
                         context.lap(scratch, None);
                         let Some(row) = leaf.row(context, series, scratch)? else { continue };
-                        charge.grow_to(scratch.size_bytes())?;
+                        charge.grow_to(row_bytes_max + scratch.size_bytes())?;
                         if let Some(row) = apply(stages, context, row, scratch)? {
                             fold(&mut partial, row, scratch)?;
                             context.lap(scratch, consumer.as_ref());
@@ -126,7 +129,7 @@ impl<'c> Pipeline<'c> {
                     }
                     Ok(())
                 };
-                over_rows(context, rows.into_rows(), new, work, merge)
+                over_rows(context, rows, new, work, merge)
             }
         }
     }
@@ -135,11 +138,13 @@ impl<'c> Pipeline<'c> {
 /// Hands rows with their numbers to tasks that work side by side, and the tasks' results on in order.
 pub(crate) fn over_rows<T: Send>(
     context: &Context<'_>,
-    rows: Vec<Row>,
+    rows: Rows<'_>,
     new: impl Fn() -> Result<T> + Sync,
     work: impl Fn(&mut T, usize, Row, &mut Scratch) -> Result<()> + Sync,
     mut merge: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
+    let (rows, charge) = rows.into_parts();
+    let charge = Mutex::new(charge);
     let size = task_size(rows.len());
     let mut rest = rows.into_iter();
     let next = || Some(rest.by_ref().take(size).collect::<Vec<_>>()).filter(|part| !part.is_empty());
@@ -148,6 +153,9 @@ pub(crate) fn over_rows<T: Send>(
     let of_part = |part: usize, scratch: &mut Scratch| {
         let mut partial = new()?;
         let rows = std::mem::take(&mut *parts[part].lock().unwrap_or_else(PoisonError::into_inner));
+        // From here on whoever takes the rows pays for them.
+        let bytes = rows.iter().map(row_bytes).sum();
+        charge.lock().unwrap_or_else(PoisonError::into_inner).shrink(bytes);
         for (i, row) in rows.into_iter().enumerate() {
             context.limits.check()?;
             work(&mut partial, part * size + i, row, scratch)?;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tsdb::model::{FloatHistogram, Labels, STALE_NAN_BITS};
 
+use crate::value::histograms_bytes;
+
 /// Stands at steps without a sample. Stale markers are gone before anything is computed, and arithmetic makes quiet
 /// NaNs only, so these bits mean nothing else.
 pub const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
@@ -112,7 +114,7 @@ impl Row {
         size_of::<Self>()
             + self.values.capacity() * size_of::<f64>()
             + self.histograms.capacity() * size_of::<Option<Arc<FloatHistogram>>>()
-            + self.histograms.iter().flatten().map(|h| histogram_bytes(h)).sum::<usize>()
+            + histograms_bytes(self.histograms.iter().flatten())
     }
 }
 

@@ -83,6 +83,16 @@ impl Stage {
 }
 
 impl Stage {
+    /// Bytes that it takes for a row in flight beside that row, at most.
+    pub(crate) fn work_bytes(&self) -> usize {
+        match self {
+            // Times and values of the inner steps, and the outer row.
+            Self::Window { op, inner } => inner.count * 16 + op.windows.grid.count * 8,
+            Self::Repeat { steps } => steps * 8,
+            Self::Map(_) | Self::Scalar { .. } | Self::Measured(_) => 0,
+        }
+    }
+
     /// Where it tells what has come so far.
     pub(crate) fn measure(&self) -> Option<&Arc<Measure>> {
         match self {

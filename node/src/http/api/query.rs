@@ -169,7 +169,7 @@ impl Question {
         push_texts(&mut tail, "infos", &infos);
         tail.push(b'}');
         let head = b"{\"status\":\"success\",\"data\":";
-        let body = ResultBody::new(head, output.value, tail).into_body();
+        let body = ResultBody::new(head, output.value, output.held, tail).into_body();
         let response = ([(CONTENT_TYPE, "application/json")], body).into_response();
         Ok(covered(response, &coverage))
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use hyper::body::Frame;
+use promql::Held;
 use promql::value::{Point, Sample, SampleValue, Series, Value};
 use tsdb::model::FloatHistogram;
 
@@ -22,6 +23,8 @@ pub struct ResultBody {
     piece: Vec<u8>,
     rest: Rest,
     tail: Vec<u8>,
+    /// Pays for what isn't written yet.
+    _held: Held,
 }
 
 /// What isn't written yet.
@@ -37,8 +40,8 @@ enum Rest {
 }
 
 impl ResultBody {
-    /// A body of `head`, the result, and `tail`.
-    pub fn new(head: &[u8], value: Value, tail: Vec<u8>) -> Self {
+    /// A body of `head`, the result, for which `held` pays, and `tail`.
+    pub fn new(head: &[u8], value: Value, held: Held, tail: Vec<u8>) -> Self {
         let mut piece = Vec::with_capacity(1024);
         piece.extend_from_slice(head);
         let kind: &[u8] = match &value {
@@ -67,7 +70,7 @@ impl ResultBody {
             Value::Vector(samples) => Rest::Vector(samples.into_iter()),
             Value::Matrix(series) => Rest::Matrix(series.into_iter(), None),
         };
-        Self { piece, rest, tail }
+        Self { piece, rest, tail, _held: held }
     }
 
     /// As a body: in one piece with its length where it is short, else streamed. Does the work of the first piece.
@@ -252,7 +255,7 @@ mod tests {
     use super::*;
 
     async fn written(value: Value) -> String {
-        let body = ResultBody::new(b"", value, b"}".to_vec()).into_body();
+        let body = ResultBody::new(b"", value, Held::default(), b"}".to_vec()).into_body();
         String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 

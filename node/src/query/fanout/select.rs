@@ -83,6 +83,7 @@ impl Asker<'_> {
             own::select(&app, &ask, &|_| true, &catalog, digest_key, cancelled)
         };
         let own = self.turn.on_cores(self.app, work).await.map_err(Failure::Question)?;
+        self.purse.pay_for(&own.series).map_err(Failure::Question)?;
         Ok((self.reach.opening(&view), own))
     }
 

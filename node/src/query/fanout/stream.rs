@@ -10,8 +10,9 @@ use prost::Message;
 use proto::peer::read::{FoldFrame, NamesFrame, Sealed, SelectFrame};
 use ring::StoreId;
 use tonic::{Status, Streaming};
-use tsdb::select::Series;
+use tsdb::select::{Chunk, Series};
 
+use super::super::Error;
 use super::super::names::{Found, Question};
 use super::super::own::Own;
 use super::super::reach::Reach;
@@ -26,10 +27,10 @@ use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel};
 /// it is gone.
 const OPENING_WAIT: Duration = Duration::from_secs(3);
 
-/// Bytes that a series, a chunk, a mark or a text takes beside what it holds.
+/// Bytes that a mark or a text takes beside what it holds.
 const ENTRY_BYTES: usize = 48;
 
-/// What a question has taken of the memory that all share; given back when dropped.
+/// What a question has taken of the memory that all share for what it selects; given back when dropped.
 #[derive(Debug)]
 pub(in super::super) struct Purse {
     lender: Arc<dyn Lender>,
@@ -43,16 +44,31 @@ impl Purse {
         Self { lender, bytes_max, taken: AtomicUsize::new(0) }
     }
 
+    /// Pays for series that this node has found itself. Their chunks are parts of memory maps, but for the newest.
+    ///
+    /// # Errors
+    /// When that is too much.
+    pub(in super::super) fn pay_for(&self, found: &[Vec<Series>]) -> Result<(), Error> {
+        let newest = |series: &Series| series.chunks.last().map_or(0, |chunk| chunk.data.len());
+        let of = |series: &Series| entry_bytes(series) + newest(series);
+        self.pay(found.iter().flatten().map(of).sum())
+    }
+
     fn take(&self, bytes: usize) -> Result<(), Failure> {
-        let limit = |text| Failure::Question(promql::Error::Limit(text).into());
-        self.lender.borrow(bytes).map_err(limit)?;
+        self.pay(bytes).map_err(Failure::Question)
+    }
+
+    fn pay(&self, bytes: usize) -> Result<(), Error> {
+        let limit = promql::Error::Limit;
+        self.lender.borrow(bytes, "the selected series").map_err(limit)?;
         let taken = self.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if taken > self.bytes_max {
             return Err(limit(format!(
-                "what other nodes sent for the query takes more than its limit of {} bytes (query.max_memory); select \
-                 fewer series or a shorter range",
+                "the selected series take {taken} bytes, more than the query's limit of {} bytes (query.max_memory); \
+                 select fewer series or a shorter range",
                 self.bytes_max
-            )));
+            ))
+            .into());
         }
         Ok(())
     }
@@ -219,6 +235,10 @@ fn append(all: &mut Vec<Series>, series: Series) -> Result<(), Failure> {
 }
 
 fn series_bytes(series: &Series) -> usize {
-    let chunks = series.chunks.iter().map(|chunk| chunk.data.len() + ENTRY_BYTES).sum::<usize>();
-    chunks + series.labels.as_bytes().len() + ENTRY_BYTES
+    entry_bytes(series) + series.chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>()
+}
+
+/// Without what chunks hold.
+fn entry_bytes(series: &Series) -> usize {
+    size_of::<Series>() + series.labels.as_bytes().len() + series.chunks.capacity() * size_of::<Chunk>()
 }

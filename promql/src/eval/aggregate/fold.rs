@@ -102,7 +102,7 @@ impl<'a> Groups<'a> {
     fn add(&mut self, row: Row, scratch: &mut Scratch, ignored: &AtomicBool) -> Result<()> {
         let group = self.index.number(&row.labels);
         if group == self.groups.len() {
-            self.charge.grow(Fold::size_bytes(self.op, self.steps))?;
+            self.charge.grow(Fold::size_bytes(self.op, self.steps) + self.index.newest_bytes())?;
             let (labels, first) = (self.spec.labels(&row.labels), row.labels.clone());
             self.groups.push(Group { labels, first, drop_name: false });
             self.folds.push(Fold::new(self.op, self.steps));
@@ -127,7 +127,7 @@ impl<'a> Groups<'a> {
             // The key of a group's own labels is the group's.
             let number = self.index.number(&group.labels);
             if number == self.groups.len() {
-                self.charge.grow(fold.held_bytes(self.steps))?;
+                self.charge.grow(fold.held_bytes(self.steps) + self.index.newest_bytes())?;
                 self.groups.push(group);
                 self.folds.push(fold);
             } else {
@@ -187,7 +187,10 @@ impl<'a> Groups<'a> {
         let mut notes = self.notes;
         let mut rows = Vec::with_capacity(self.groups.len());
         let mut mixed = false;
+        let mut charge = context.budget.charge(0, "rows")?;
         for (group, fold) in self.groups.into_iter().zip(self.folds) {
+            // Its groups aren't given back before all have become rows.
+            charge.grow(self.steps * size_of::<f64>())?;
             let mut row = Row::absent(group.labels, self.steps);
             row.drop_name = group.drop_name;
             fold.finish(node.op, param, &mut row, &mut mixed, &mut notes);
@@ -200,7 +203,7 @@ impl<'a> Groups<'a> {
             context.annotate(Level::Warning, text, node.span);
         }
         context.tell(notes, "", node.span);
-        drop(self.charge);
+        drop((self.charge, charge));
         context.rows(rows)
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn select<'c>(
             context.limits.check()?;
             for row in rows {
                 has_histogram |= row.histograms.iter().any(Option::is_some);
-                selection.judge(index.number(&row.labels), row)?;
+                let group = index.number(&row.labels);
+                selection.judge(group, index.newest_bytes(), row)?;
             }
             Ok(())
         },
@@ -60,7 +61,7 @@ pub(super) fn select<'c>(
         let text = format!("ignored histogram in {} aggregation", node.op.name());
         context.annotate(Level::Info, &text, node.span);
     }
-    Ok(selection.picked())
+    selection.picked()
 }
 
 /// `k` as a number of samples.
@@ -95,8 +96,9 @@ struct Kept {
 }
 
 impl<'c> Selection<'_, 'c> {
-    /// Takes of a row what is picked as things stand, and lets go what that displaces.
-    fn judge(&mut self, group: usize, row: Row) -> Result<()> {
+    /// Takes of a row what is picked as things stand, and lets go what that displaces. A new group's key takes
+    /// `keys_bytes`.
+    fn judge(&mut self, group: usize, keys_bytes: usize, row: Row) -> Result<()> {
         if group == self.groups.len() {
             let (mut heaps, mut counts) = (Vec::new(), Vec::new());
             match self.op {
@@ -104,8 +106,8 @@ impl<'c> Selection<'_, 'c> {
                 AggregateOp::LimitRatio => {}
                 _ => heaps.resize(self.steps, Vec::new()),
             }
-            self.charge
-                .grow(heaps.len() * size_of::<Vec<(f64, u32)>>() + counts.len() * size_of::<usize>())?;
+            let steps_bytes = heaps.len() * size_of::<Vec<(f64, u32)>>() + counts.len() * size_of::<usize>();
+            self.charge.grow(steps_bytes + keys_bytes)?;
             self.groups.push(Group { heaps, counts, order: Vec::new() });
         }
         match self.op {
@@ -185,7 +187,7 @@ impl<'c> Selection<'_, 'c> {
     }
 
     /// What was picked: at a single step group by group, as they rank; else in the order in which series came.
-    fn picked(mut self) -> Rows<'c> {
+    fn picked(mut self) -> Result<Rows<'c>> {
         let top = self.op == AggregateOp::Topk;
         let mut order: Vec<u32> = Vec::new();
         let mut made: Vec<Option<Row>> = Vec::new();
@@ -205,12 +207,15 @@ impl<'c> Selection<'_, 'c> {
                     for (_, number) in std::mem::take(heap) {
                         let slot = &mut self.kept[number as usize];
                         let kept = slot.as_mut().expect("a row stays while a heap has it");
-                        made[number as usize]
-                            .get_or_insert_with(|| bare(&kept.row))
-                            .take_from(&kept.row, step);
+                        let made = &mut made[number as usize];
+                        if made.is_none() {
+                            // Both are there until the last of its picks has been taken.
+                            self.charge.grow(row_bytes(&kept.row))?;
+                        }
+                        made.get_or_insert_with(|| bare(&kept.row)).take_from(&kept.row, step);
                         kept.picks -= 1;
                         if kept.picks == 0 {
-                            // Its place is the made row's, which is no larger.
+                            self.charge.shrink(row_bytes(&kept.row));
                             *slot = None;
                         }
                         order.push(number);
@@ -220,9 +225,9 @@ impl<'c> Selection<'_, 'c> {
         }
         if self.steps == 1 {
             let ranked = order.into_iter().filter_map(|number| made[number as usize].take()).collect();
-            return Rows::paid(ranked, self.charge);
+            return Ok(Rows::paid(ranked, self.charge));
         }
-        Rows::paid(made.into_iter().flatten().collect(), self.charge)
+        Ok(Rows::paid(made.into_iter().flatten().collect(), self.charge))
     }
 }
 

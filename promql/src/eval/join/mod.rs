@@ -68,7 +68,7 @@ pub(crate) fn join<'c>(
     let mut out = Joined::new(context)?;
     over_rows(
         context,
-        many.into_rows(),
+        many,
         || Joined::new(context),
         |joined, i, row, _| match keys[i] {
             Some(key) => join.pair_all(row, key, joined),

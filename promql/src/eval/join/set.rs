@@ -41,7 +41,7 @@ pub(crate) fn combine<'c>(
     }
     over_rows(
         context,
-        judged.into_rows(),
+        judged,
         || Joined::new(context),
         |kept, i, mut row, _| {
             match keys[i] {
