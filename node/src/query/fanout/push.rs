@@ -162,7 +162,6 @@ impl Asker<'_> {
             return fetch("there are many groups");
         }
 
-        self.purse.pay_for(&own)?;
         let digests = |store, asked: Vec<StoreId>| {
             let ask = DigestsAsk { select: SelectAsk { asked, ..ask.clone() }, listed: None };
             let (view, own) = (view.clone(), own.clone());

@@ -51,24 +51,23 @@ impl Purse {
     pub(in super::super) fn pay_for(&self, found: &[Vec<Series>]) -> Result<(), Error> {
         let newest = |series: &Series| series.chunks.last().map_or(0, |chunk| chunk.data.len());
         let of = |series: &Series| entry_bytes(series) + newest(series);
-        self.pay(found.iter().flatten().map(of).sum())
+        self.pay(found.iter().flatten().map(of).sum(), "the selected series")
     }
 
     fn take(&self, bytes: usize) -> Result<(), Failure> {
-        self.pay(bytes).map_err(Failure::Question)
+        self.pay(bytes, "what other nodes sent").map_err(Failure::Question)
     }
 
-    fn pay(&self, bytes: usize) -> Result<(), Error> {
-        let limit = promql::Error::Limit;
-        self.lender.borrow(bytes, "the selected series").map_err(limit)?;
+    fn pay(&self, bytes: usize, what: &str) -> Result<(), Error> {
+        let limit = |text| Error::from(promql::Error::Limit(text));
+        self.lender.borrow(bytes, what).map_err(limit)?;
         let taken = self.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if taken > self.bytes_max {
             return Err(limit(format!(
-                "the selected series take {taken} bytes, more than the query's limit of {} bytes (query.max_memory); \
-                 select fewer series or a shorter range",
+                "the query needs more memory than its limit of {} bytes (query.max_memory): it holds {taken} bytes \
+                 before it is evaluated, {bytes} of them in {what}; select fewer series or a shorter range",
                 self.bytes_max
-            ))
-            .into());
+            )));
         }
         Ok(())
     }
