@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bucket;
+mod budget;
 mod cluster;
 mod crash;
 mod dependencies;

@@ -1,0 +1,254 @@
+//! Queries that need far more memory than there is: they end with an error that says what was too large, small ones
+//! beside them go on, and the node stays within its budget.
+//!
+//! With `CARILLON_BUDGET_FIGURES` set, what small queries cost alone and beside large ones, and how far resident memory
+//! grew, is printed.
+
+use std::path::Path;
+use std::time::Instant;
+
+use tests::{Answer, Http, NodeProcess, now_ms, wire};
+
+/// Series of the metric `big`, each with a value of its own.
+const SERIES: usize = 12_000;
+/// Series of one request.
+const BATCH: usize = 2_000;
+/// Samples of each series.
+const SAMPLES: i64 = 30;
+const SAMPLE_STEP_MS: i64 = 60_000;
+/// Steps of large queries: a row takes 88 KB, and a row of each series a gigabyte.
+const STEPS: i64 = 10_999;
+const STEP_MS: i64 = 150;
+/// What queries may take together: a tenth of that.
+const BUDGET: &str = "96MiB";
+const BUDGET_BYTES: usize = 96 << 20;
+/// What may be resident beside the budget, of it.
+const SLACK: f64 = 0.2;
+/// Small queries, each of another series.
+const SMALL: usize = 20;
+/// How often small ones are asked while figures are taken, and how often the large ones.
+const FIGURES_ROUNDS: (usize, usize) = (50, 3);
+
+/// Queries that need some ten times the budget, and what they need it for.
+const LARGE: [(&str, &str); 9] = [
+    ("big", "rows"),
+    ("avg_over_time(big[5m])", "rows"),
+    ("max_over_time(big[1m:5s])", "rows"),
+    ("count_values('v', big)", "rows"),
+    ("sum by (instance) (big)", "groups"),
+    ("quantile(0.5, big)", "groups"),
+    ("big + on (instance) group_left () big", "rows"),
+    ("label_replace(big, 'x', '$1', 'instance', '(.*)') or big", "rows"),
+    // At each step others are nearest to what is asked for, so that each is picked at some.
+    ("topk(20, -abs(big - (time() - START) * 7))", "picked samples"),
+];
+
+/// When the first sample was.
+async fn load(http: &Http) -> i64 {
+    let begin_ms = now_ms() - SAMPLES * SAMPLE_STEP_MS;
+    for first in (0..SERIES).step_by(BATCH) {
+        let instances: Vec<_> = (first..first + BATCH).map(instance).collect();
+        let labels: Vec<_> = instances
+            .iter()
+            .map(|i| [("__name__", "big"), ("instance", i.as_str()), ("job", "node"), ("zone", "west")])
+            .collect();
+        for sample in 0..SAMPLES {
+            let time_ms = begin_ms + sample * SAMPLE_STEP_MS;
+            let numbered = labels.iter().enumerate();
+            let samples: Vec<wire::Sample<'_>> =
+                numbered.map(|(i, labels)| (&labels[..], (first + i) as f64, time_ms)).collect();
+            let answer = http.write(wire::body(&samples)).await;
+            assert!(answer.status < 300, "{}", answer.body);
+        }
+    }
+    begin_ms
+}
+
+fn instance(number: usize) -> String {
+    format!("host-{number}.example.com:9100")
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{:.3}", ms as f64 / 1000.0)
+}
+
+async fn range(http: &Http, query: &str, begin_ms: i64, steps: i64) -> Answer {
+    let query = query.replace("START", &seconds(begin_ms));
+    let (start, end) = (seconds(begin_ms), seconds(begin_ms + steps * STEP_MS));
+    let parameters = [("query", &*query), ("start", &start), ("end", &end), ("step", "0.15")];
+    http.form("/api/v1/query_range", &parameters).await
+}
+
+/// Asks what needs too much, and expects to be told so.
+async fn ask_large(http: &Http, (query, what): (&str, &str), begin_ms: i64) {
+    let answer = range(http, query, begin_ms, STEPS).await;
+    is_too_large(query, &answer, &[what, "query.max_total_memory"]);
+}
+
+fn is_too_large(query: &str, answer: &Answer, words: &[&str]) {
+    assert_eq!(answer.status, 422, "{query}: {}", &answer.body[..answer.body.len().min(1000)]);
+    let body = answer.json();
+    assert_eq!((&body["status"], &body["errorType"]), (&"error".into(), &"execution".into()), "{query}");
+    let error = body["error"].as_str().unwrap();
+    for word in words {
+        assert!(error.contains(word), "{query}: {word:?} is missing in {error}");
+    }
+}
+
+/// Asks for one series and for a sum over it, and expects both.
+async fn ask_small(http: &Http, number: usize, begin_ms: i64) {
+    let selector = format!("big{{instance=\"{}\"}}", instance(number));
+    for query in [format!("sum({selector})"), selector] {
+        let answer = range(http, &query, begin_ms, 20).await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+        let points = &answer.json()["data"]["result"][0]["values"];
+        let values: Vec<_> =
+            points.as_array().unwrap().iter().map(|point| point[1].as_str().unwrap()).collect();
+        assert_eq!(values, vec![number.to_string(); 21], "{query}");
+    }
+}
+
+/// A line of the process's status, in bytes: `VmRSS` or the most that it was, `VmHWM`.
+fn memory_bytes(pid: u32, line: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+    let kib: usize = value.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap();
+    kib << 10
+}
+
+/// Forgets what the most was; gives what it is.
+fn reset_peak(pid: u32) -> usize {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    memory_bytes(pid, "VmRSS")
+}
+
+fn small_queries(http: &Http, begin_ms: i64, rounds: usize) -> Vec<tokio::task::JoinHandle<()>> {
+    let of = |i: usize| {
+        let http = http.clone();
+        tokio::spawn(async move {
+            for _ in 0..rounds {
+                ask_small(&http, i * SERIES / SMALL, begin_ms).await;
+            }
+        })
+    };
+    (0..SMALL).map(of).collect()
+}
+
+fn large_queries(http: &Http, begin_ms: i64, rounds: usize) -> Vec<tokio::task::JoinHandle<()>> {
+    let of = |large: (&'static str, &'static str)| {
+        let http = http.clone();
+        tokio::spawn(async move {
+            for _ in 0..rounds {
+                // Which of them all is refused for what is chance.
+                ask_large(&http, (large.0, ""), begin_ms).await;
+            }
+        })
+    };
+    LARGE.into_iter().map(of).collect()
+}
+
+async fn all(tasks: Vec<tokio::task::JoinHandle<()>>) {
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_needs_ten_times_the_nodes_budget_ends_and_small_queries_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(dir.path(), &["--query-max-total-memory", BUDGET]);
+    let http = node.http();
+    let begin_ms = load(&http).await;
+    all(small_queries(&http, begin_ms, 1)).await;
+
+    let before = reset_peak(node.pid());
+    // One after another, so that each meets the limit itself.
+    for large in LARGE {
+        reset_peak(node.pid());
+        ask_large(&http, large, begin_ms).await;
+        told_growth(large.0, before, memory_bytes(node.pid(), "VmHWM"));
+    }
+    // All at once, with small ones beside them.
+    reset_peak(node.pid());
+    let tasks = [large_queries(&http, begin_ms, 3), small_queries(&http, begin_ms, 10)];
+    all(tasks.into_iter().flatten().collect()).await;
+    told_growth("all at once", before, memory_bytes(node.pid(), "VmHWM"));
+    if figures_wanted() {
+        figures(&node, begin_ms).await;
+    }
+}
+
+fn told_growth(what: &str, before: usize, peak: usize) {
+    let grown = peak.saturating_sub(before);
+    if figures_wanted() {
+        println!(
+            "{what}: resident {} MiB before, {} MiB more at most, budget {BUDGET}",
+            before >> 20,
+            grown >> 20
+        );
+    }
+    let most = (BUDGET_BYTES as f64 * (1.0 + SLACK)) as usize;
+    assert!(grown <= most, "{what}: {grown} bytes more were resident, {most} may be");
+}
+
+#[tokio::test]
+async fn a_query_over_its_own_limit_is_told_which_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(dir.path(), &["--query-max-memory", "256KiB"]);
+    let http = node.http();
+    let begin_ms = load(&http).await;
+    let time = seconds(begin_ms + (SAMPLES - 1) * SAMPLE_STEP_MS);
+    for (query, what) in [
+        ("big", "the selected series"),
+        ("big[20m]", "the selected series"),
+        ("count(big) by (instance)", "the selected series"),
+        ("sum(max_over_time(big{instance=~'host-1..example.com:9100'}[20m:1ms]))", "steps"),
+        ("sum by (instance) (max_over_time(big{instance=~'host-1..example.com:9100'}[20m:40ms]))", "decoded"),
+        ("big{instance=~'host-1..example.com:9100'}[20m:100ms]", "rows"),
+    ] {
+        let answer = http.form("/api/v1/query", &[("query", query), ("time", &time)]).await;
+        is_too_large(query, &answer, &[what, "query.max_memory"]);
+    }
+    ask_small(&http, 7, begin_ms).await;
+}
+
+fn figures_wanted() -> bool {
+    std::env::var_os("CARILLON_BUDGET_FIGURES").is_some()
+}
+
+/// CPU seconds that the process has used.
+fn cpu_seconds(pid: u32) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap();
+    let behind_name = stat.rsplit_once(')').unwrap().1;
+    let ticks = behind_name.split_whitespace().skip(11).take(2);
+    ticks.map(|field| field.parse::<f64>().unwrap()).sum::<f64>() / TICKS_PER_SECOND
+}
+
+/// CPU of small queries: alone, and what they add to the same large ones, which all are refused.
+async fn figures(node: &NodeProcess, begin_ms: i64) {
+    let http = node.http();
+    let (small_rounds, large_rounds) = FIGURES_ROUNDS;
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut used = Vec::new();
+        for (small, large) in [(small_rounds, 0), (0, large_rounds), (small_rounds, large_rounds)] {
+            let (cpu, began) = (cpu_seconds(node.pid()), Instant::now());
+            let tasks = [large_queries(&http, begin_ms, large), small_queries(&http, begin_ms, small)];
+            all(tasks.into_iter().flatten().collect()).await;
+            used.push(cpu_seconds(node.pid()) - cpu);
+            println!(
+                "{small} small, {large} large: {:.2} s CPU in {:?}",
+                used[used.len() - 1],
+                began.elapsed()
+            );
+        }
+        let queries = (2 * SMALL * small_rounds) as f64;
+        alone.push(used[0] / queries * 1e6);
+        beside.push((used[2] - used[1]) / queries * 1e6);
+    }
+    for (what, mut each) in [("alone", alone), ("beside large ones", beside)] {
+        each.sort_by(f64::total_cmp);
+        println!("a small query {what}: {:.0} µs CPU (median of {each:.0?})", each[each.len() / 2]);
+    }
+}
