@@ -1,8 +1,8 @@
 //! Digests of what a store selects, by which several stores find that they have the same samples.
 //!
 //! A *bucket* is the series of one set of owners in one of 256 equal ranges of tokens. Of all series of a bucket there is
-//! one digest, made of the chunks' bytes: replicas encode the same samples into the same bytes, nearly always. Only what
-//! reaches beyond the question's end is decoded. Where a bucket's digests differ, each of its series is digested by its
+//! one digest, made of the chunks' bytes: replicas encode the same samples into the same bytes, nearly always. Only the
+//! last chunk of each series is decoded, into which samples behind the question's end go while it is asked. Where a bucket's digests differ, each of its series is digested by its
 //! samples.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,21 +126,19 @@ pub(super) fn of_series(
     selects.iter().zip(found).zip(listed).map(one).collect()
 }
 
-/// Equal where labels, and all samples up to the end, are the same and encoded alike.
+/// Equal where labels, and all samples up to the end, are the same, and all chunks but the last are encoded alike. The last
+/// one is decoded, whether or not it reaches beyond the end: what is written meanwhile has come to one owner and not yet to
+/// another, and makes no difference.
 fn fingerprint(series: &Series, end_ms: i64, digest_key: u128, columns: &mut Columns) -> Result<u128, Error> {
     let mut hasher = Xxh3::with_seed((digest_key >> 64) as u64);
     add(&mut hasher, series.labels.as_bytes());
-    let mut chunks = series.chunks.as_slice();
-    if let Some((last, before)) = chunks.split_last()
-        && last.max_ms > end_ms
-    {
+    if let Some((last, before)) = series.chunks.split_last() {
+        before.iter().for_each(|chunk| add_chunk(&mut hasher, chunk));
         let labels = series.labels.clone();
         let last = Series { labels, chunks: vec![last.clone()], deleted_ms: Vec::new(), newest: None };
         let digest = last.digest(DigestKey::new(digest_key), i64::MIN..=end_ms, columns)?;
         add(&mut hasher, &digest.to_bytes());
-        chunks = before;
     }
-    chunks.iter().for_each(|chunk| add_chunk(&mut hasher, chunk));
     for deleted in &series.deleted_ms {
         add(&mut hasher, &deleted.start().to_le_bytes());
         add(&mut hasher, &deleted.end().to_le_bytes());
@@ -211,5 +209,7 @@ mod tests {
         // Both have samples behind the end, and not as many.
         assert_eq!(marks(all(60), 45), marks(all(50), 45));
         assert_ne!(marks(all(60), 55), marks(all(50), 55));
+        // Only one of them has.
+        assert_eq!(marks(all(60), 49), whole);
     }
 }
