@@ -24,6 +24,7 @@ pub mod names;
 mod own;
 mod reach;
 mod serve;
+mod sketch;
 mod turns;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use error::Error;
 use memory::{Account, Memory};
 pub use reach::Reach;
 pub use serve::Reads;
+pub use sketch::Sketch;
 use turns::{Switch, Turns};
 
 use crate::config::Config;

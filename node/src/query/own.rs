@@ -16,6 +16,7 @@ use tsdb::select::{Chunk, Series};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::names::Found;
+use super::sketch::Sketch;
 use super::{Error, blocks, turns};
 use crate::bucket::catalog::Catalog;
 use crate::grpc::read::{Mark, NamesAsk, SelectAsk};
@@ -28,6 +29,19 @@ pub(super) struct Own {
     pub series: Vec<Vec<Series>>,
     /// Of series whose chunks somebody else sends.
     pub marks: Vec<Vec<Mark>>,
+    /// Of marks, by the number of their set of owners; empty where none are asked for.
+    pub sketches: Vec<BTreeMap<u32, Sketch>>,
+}
+
+impl Own {
+    /// Nothing of so many selections.
+    pub(super) fn of(selections: usize) -> Self {
+        Self {
+            series: vec![Vec::new(); selections],
+            marks: vec![Vec::new(); selections],
+            sketches: Vec::new(),
+        }
+    }
 }
 
 /// Which of several stores sends a series' chunks.
@@ -85,8 +99,7 @@ pub(super) fn select(
     digest_key: u128,
     cancelled: &AtomicBool,
 ) -> Result<Own, Error> {
-    let mut own =
-        Own { series: vec![Vec::new(); ask.selects.len()], marks: vec![Vec::new(); ask.selects.len()] };
+    let mut own = Own::of(ask.selects.len());
     let Some(tenant) = app.storage.existing(&ask.tenant) else { return Ok(own) };
     let is_left_out = blocks::is_left_out(catalog, ask.catalog_version);
     let mut columns = Columns::default();

@@ -4,7 +4,6 @@
 //! when there is a turn, and sent in frames of bounded size, a few of them on the way at a time; when the asker goes away,
 //! the work ends.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +17,7 @@ use tonic::{Request, Response, Status};
 use tsdb::model::{Labels, TenantId};
 use tsdb::select::Series;
 
-use super::digests::{self, Buckets};
+use super::digests;
 use super::names::Found;
 use super::own::{self, Own, Roles};
 use super::reach::Reach;
@@ -100,14 +99,12 @@ impl Read for Reads {
     }
 
     async fn digests(&self, request: Request<pb::DigestsRequest>) -> Result<Response<Answer>, Status> {
-        let DigestsAsk { select: ask, listed } =
-            DigestsAsk::from_message(request.into_inner()).map_err(invalid)?;
-        let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
+        let ask = DigestsAsk::from_message(request.into_inner()).map_err(invalid)?;
+        let (tenant, version) = (ask.select.tenant.clone(), ask.select.catalog_version);
         let work = move |asked: &Asked<'_>| {
-            let Asked { app, catalog, cancelled, .. } = asked;
-            let found = own::series(app, &ask, &|_, _| true, catalog, cancelled)?;
-            let marks = asked.digests(&ask, listed.as_deref(), &found)?;
-            Ok(Own { marks, series: Vec::new() })
+            let Asked { app, view, catalog, cancelled, .. } = asked;
+            let found = own::series(app, &ask.select, &|_, _| true, catalog, cancelled)?;
+            digests::own(view, asked.me(), &ask, &found, cancelled)
         };
         let sending = |frames, own| async move { send_series(&frames, own).await };
         Ok(self.answer(tenant, version, select_opened, work, sending))
@@ -165,23 +162,6 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn me(&self) -> StoreId {
         self.reach.ring.me()
-    }
-
-    fn digests(
-        &self,
-        ask: &SelectAsk,
-        listed: Option<&[BTreeSet<u32>]>,
-        found: &[Vec<Series>],
-    ) -> Result<Vec<Vec<Mark>>, Error> {
-        let buckets = Buckets::new(self.view.current(), &ask.tenant);
-        let key = self.view.document().digest_key;
-        match listed {
-            None => digests::of_buckets(&buckets, &ask.selects, found, key, self.cancelled),
-            Some(listed) => {
-                let me = self.view.index(self.me());
-                digests::of_series(&buckets, listed, &ask.selects, found, (key, me), self.cancelled)
-            }
-        }
     }
 
     /// Folds the series of which this store would send the chunks.
@@ -282,10 +262,22 @@ async fn send(frames: &Frames, part: SelectPart) -> bool {
     frames.send(Ok(seal(&part.into_message()))).await.is_ok()
 }
 
-/// Sends series and marks, and that nothing follows.
+/// Sends sketches, marks and series, and that nothing follows.
 async fn send_series(frames: &Frames, own: Own) {
     let mut part = SelectPart::default();
     let mut bytes = 0;
+    for (i, sketches) in own.sketches.into_iter().enumerate() {
+        for (owners, sketch) in sketches {
+            bytes += sketch.bytes();
+            part.sketches.push((i, owners, sketch));
+            if bytes >= FRAME_BYTES {
+                bytes = 0;
+                if !send(frames, std::mem::take(&mut part)).await {
+                    return;
+                }
+            }
+        }
+    }
     for (i, marks) in own.marks.into_iter().enumerate() {
         for some in marks.chunks(FRAME_BYTES / size_of::<Mark>()) {
             bytes += size_of_val(some);

@@ -86,6 +86,9 @@ pub struct DigestsRequest {
     /// Else: a mark for each series in these buckets.
     #[prost(message, repeated, tag = "2")]
     pub listed: ::prost::alloc::vec::Vec<Listed>,
+    /// With a list: sketches instead of marks, of what the sender is an owner of.
+    #[prost(bool, tag = "3")]
+    pub sketched: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listed {
@@ -238,6 +241,19 @@ pub struct SelectFrame {
     pub marks: ::prost::alloc::vec::Vec<Marks>,
     #[prost(bool, tag = "4")]
     pub is_last: bool,
+    #[prost(message, repeated, tag = "5")]
+    pub sketches: ::prost::alloc::vec::Vec<Sketch>,
+}
+/// Of the marks of all listed buckets of one set of owners; node/src/query/sketch.rs says what it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sketch {
+    #[prost(uint32, tag = "1")]
+    pub selection: u32,
+    /// The set's number: that of its buckets, divided by how many there are of each set.
+    #[prost(uint32, tag = "2")]
+    pub owners: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub cells: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Series {

@@ -30,6 +30,7 @@ impl DigestsAsk {
         pb::DigestsRequest {
             select: Some(self.select.to_message()),
             listed: self.listed.iter().flatten().enumerate().map(list).collect(),
+            sketched: self.is_sketched,
         }
     }
 
@@ -46,7 +47,7 @@ impl DigestsAsk {
             let into = into.ok_or_else(|| Malformed::new("there is no such selection"))?;
             into.extend(list.buckets);
         }
-        Ok(Self { select, listed })
+        Ok(Self { select, listed, is_sketched: request.sketched })
     }
 }
 
@@ -312,8 +313,9 @@ mod tests {
             catalog_version: None,
             wanted: None,
         };
-        for listed in [None, Some(vec![BTreeSet::from([3, 700]), BTreeSet::new()])] {
-            let ask = DigestsAsk { select: select.clone(), listed };
+        let some = Some(vec![BTreeSet::from([3, 700]), BTreeSet::new()]);
+        for (listed, is_sketched) in [(None, false), (some.clone(), false), (some, true)] {
+            let ask = DigestsAsk { select: select.clone(), listed, is_sketched };
             assert_eq!(DigestsAsk::from_message(ask.to_message()).unwrap(), ask);
         }
         assert!(DigestsAsk::from_message(pb::DigestsRequest::default()).is_err());

@@ -22,6 +22,7 @@ use tsdb::digest::Digest;
 use tsdb::model::{MatchOp, Matcher, TenantId};
 use tsdb::select::{Select, Series};
 
+use crate::query::Sketch;
 use crate::query::names::{Found, Question};
 
 pub use fold::group_bytes;
@@ -68,6 +69,8 @@ pub struct DigestsAsk {
     pub select: SelectAsk,
     /// By selection, the buckets of which a digest of each series is wanted; without it, one of each bucket is.
     pub listed: Option<Vec<BTreeSet<u32>>>,
+    /// Whether sketches of those are wanted from owners, instead of marks.
+    pub is_sketched: bool,
 }
 
 /// A question for what a query's foldable aggregations come to ([`promql::Plan::fold`]).
@@ -131,6 +134,8 @@ pub struct SelectPart {
     pub series: Vec<(usize, Series)>,
     /// In any order.
     pub marks: Vec<(usize, Vec<Mark>)>,
+    /// Of marks, with the number of their set of owners.
+    pub sketches: Vec<(usize, u32, Sketch)>,
     /// Nothing follows.
     pub is_last: bool,
 }

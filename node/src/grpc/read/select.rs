@@ -13,6 +13,7 @@ use super::{
     Malformed, Mark, Opening, SELECTIONS_MAX, SelectAsk, SelectPart, matchers_from, matchers_to, stores_from,
     stores_to, tenant_from,
 };
+use crate::query::Sketch;
 
 /// Bytes of a series in a list of marks, or of those that are wanted.
 const ENTRY_BYTES: usize = 24;
@@ -101,11 +102,17 @@ impl SelectPart {
             selection: selection as u32,
             series: marks.iter().flat_map(|mark| entry_to(mark.hash, mark.fingerprint)).collect(),
         };
+        let sketch = |(selection, owners, sketch): (usize, u32, Sketch)| pb::Sketch {
+            selection: selection as u32,
+            owners,
+            cells: sketch.to_bytes().into(),
+        };
         pb::SelectFrame {
             opening: self.opening.as_ref().map(Opening::to_message),
             series: self.series.into_iter().map(series).collect(),
             marks: self.marks.into_iter().map(marks).collect(),
             is_last: self.is_last,
+            sketches: self.sketches.into_iter().map(sketch).collect(),
         }
     }
 
@@ -129,10 +136,16 @@ impl SelectPart {
             let marks_of = entries.map(|(hash, fingerprint)| Mark { hash, fingerprint }).collect();
             Ok((known(marks.selection)?, marks_of))
         };
+        let sketch = |sketch: pb::Sketch| {
+            let cells = Sketch::from_bytes(&sketch.cells);
+            let cells = cells.ok_or_else(|| Malformed::new("a sketch isn't made of whole rows"))?;
+            Ok((known(sketch.selection)?, sketch.owners, cells))
+        };
         Ok(Self {
             opening: frame.opening.map(Opening::from_message),
             series: frame.series.into_iter().map(series).collect::<Result<_, _>>()?,
             marks: frame.marks.into_iter().map(marks).collect::<Result<_, Malformed>>()?,
+            sketches: frame.sketches.into_iter().map(sketch).collect::<Result<_, Malformed>>()?,
             is_last: frame.is_last,
         })
     }
@@ -228,6 +241,8 @@ mod tests {
         let labels = Labels::from_sorted([("a", "b")]);
         let mut series = Series::from_samples(labels, &[Sample::float(1, 2.0), Sample::float(2, 3.0)]);
         series.deleted_ms.push(5..=7);
+        let mut sketch = Sketch::sized(1, 256);
+        sketch.add(Mark { hash: 1, fingerprint: 2 });
         let part = SelectPart {
             opening: Some(Opening { epoch: 4, disclaimed: vec![2], stale_catalog: Some(8) }),
             series: vec![(1, series.clone())],
@@ -235,14 +250,18 @@ mod tests {
                 0,
                 vec![Mark { hash: 1, fingerprint: 2 }, Mark { hash: 3, fingerprint: u128::MAX }],
             )],
+            sketches: vec![(1, 7, sketch)],
             is_last: true,
         };
         let back = SelectPart::from_message(part.clone().into_message(), 2).unwrap();
         assert_eq!((&back.opening, &back.marks, back.is_last), (&part.opening, &part.marks, true));
+        assert_eq!(back.sketches, part.sketches);
         assert_eq!(back.series[0].0, 1);
         assert_eq!((&back.series[0].1.labels, &back.series[0].1.chunks), (&series.labels, &series.chunks));
         assert_eq!(back.series[0].1.deleted_ms, series.deleted_ms);
-        let broken: [fn(&mut pb::SelectFrame); 5] = [
+        let broken: [fn(&mut pb::SelectFrame); 7] = [
+            |f| f.sketches[0].selection = 2,
+            |f| f.sketches[0].cells = Bytes::from_static(b"short"),
             |f| f.series[0].selection = 2,
             |f| f.series[0].labels = Bytes::from_static(b"\x05abc"),
             |f| f.series[0].chunks[0].encoding = 99,

@@ -1,5 +1,6 @@
 //! Reading one node's answer, frame by frame, into memory that is paid for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -143,7 +144,7 @@ async fn series(
     selections: usize,
     purse: &Purse,
 ) -> Result<(Opening, Own), Failure> {
-    let mut own = Own { series: vec![Vec::new(); selections], marks: vec![Vec::new(); selections] };
+    let mut own = Own { sketches: vec![BTreeMap::new(); selections], ..Own::of(selections) };
     let mut opening = None;
     loop {
         let frame: SelectFrame = next(&mut frames).await?;
@@ -158,6 +159,10 @@ async fn series(
         for (i, marks) in part.marks {
             purse.take(marks.len() * ENTRY_BYTES)?;
             own.marks[i].extend(marks);
+        }
+        for (i, owners, sketch) in part.sketches {
+            purse.take(sketch.bytes() + ENTRY_BYTES)?;
+            own.sketches[i].insert(owners, sketch);
         }
         if part.is_last {
             return Ok((opening.expect("the first frame has it"), own));

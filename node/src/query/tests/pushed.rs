@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::incomplete::beset;
 use super::*;
-use crate::grpc::read::Read;
+use crate::grpc::read::{Opening, Read, SelectPart, seal};
 use crate::http::tests::NOW_MS;
 
 const RANGE_S: i64 = 120;
@@ -114,10 +114,43 @@ async fn what_somebody_has_who_is_no_owner_counts() {
 
 type Answer = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::Sealed, Status>> + Send>>;
 
-/// Answers as a node does, but for what it can't.
+/// What a node does otherwise than it should.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    KnowsNoDigests,
+    FailsToFold,
+    HangsAtLists,
+    HangsAtFolds,
+}
+
+/// Answers as a node does, but for its fault, and tells which digests it was asked for.
 struct Weak {
     reads: Reads,
-    digests: bool,
+    fault: Fault,
+    asked: Arc<Mutex<Vec<Round>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Round {
+    Buckets,
+    Sketches,
+    Lists,
+}
+
+/// Puts one in the place of node 2; what it is asked for.
+async fn weaken(cluster: &Cluster, fault: Fault) -> Arc<Mutex<Vec<Round>>> {
+    let asked = Arc::<Mutex<Vec<Round>>>::default();
+    let reads = Reads::new(cluster.members[1].node.app.clone());
+    beset(cluster, Weak { reads, fault, asked: asked.clone() }).await;
+    asked
+}
+
+fn hanging() -> Response<Answer> {
+    let opening = Some(Opening { epoch: 1, ..Opening::default() });
+    let opening = seal(&SelectPart { opening, ..SelectPart::default() }.into_message());
+    let first = tokio_stream::iter([Ok(opening)]);
+    Response::new(Box::pin(futures_util::StreamExt::chain(first, tokio_stream::pending())))
 }
 
 #[tonic::async_trait]
@@ -136,22 +169,37 @@ impl Read for Weak {
     }
 
     async fn digests(&self, request: Request<pb::DigestsRequest>) -> Result<Response<Answer>, Status> {
-        if self.digests {
-            return self.reads.digests(request).await;
+        let message = request.get_ref();
+        self.asked.lock().push(match (message.listed.is_empty(), message.sketched) {
+            (true, _) => Round::Buckets,
+            (false, true) => Round::Sketches,
+            (false, false) => Round::Lists,
+        });
+        match self.fault {
+            Fault::KnowsNoDigests => Err(Status::unimplemented("an older version")),
+            Fault::HangsAtLists if !message.listed.is_empty() => Ok(hanging()),
+            _ => self.reads.digests(request).await,
         }
-        Err(Status::unimplemented("an older version"))
     }
 
-    async fn fold(&self, _: Request<pb::FoldRequest>) -> Result<Response<Answer>, Status> {
-        Err(Status::unavailable("it has just gone"))
+    async fn fold(&self, request: Request<pb::FoldRequest>) -> Result<Response<Answer>, Status> {
+        match self.fault {
+            Fault::FailsToFold => Err(Status::unavailable("it has just gone")),
+            Fault::HangsAtFolds => Ok(hanging()),
+            _ => self.reads.fold(request).await,
+        }
     }
 }
 
 #[tokio::test]
 async fn who_fails_on_the_way_is_asked_for_series() {
-    for (digests, expected) in [(true, "an owner failed on the way"), (false, "an owner is silent")] {
+    for (fault, expected) in [
+        (Fault::FailsToFold, "an owner failed on the way"),
+        (Fault::HangsAtFolds, "an owner took too long"),
+        (Fault::KnowsNoDigests, "an owner is silent"),
+    ] {
         let cluster = filled(4, 1, 30).await;
-        beset(&cluster, Weak { reads: Reads::new(cluster.members[1].node.app.clone()), digests }).await;
+        weaken(&cluster, fault).await;
         for query in QUERIES {
             let (fetched, _) = answered(&cluster, 1, query, "&push_down=false").await;
             let (pushed, why) = answered(&cluster, 1, query, "&push_down=true").await;
@@ -159,6 +207,72 @@ async fn who_fails_on_the_way_is_asked_for_series() {
             assert_eq!(pushed, fetched, "{query}");
         }
     }
+}
+
+#[tokio::test]
+async fn who_hangs_when_series_are_compared_is_asked_for_them() {
+    let cluster = filled(3, 3, 30).await;
+    cluster.write("m3", 1.0, NOW_MS, &[2]);
+    let asked = weaken(&cluster, Fault::HangsAtLists).await;
+    let (fetched, _) = answered(&cluster, 1, QUERIES[0], "&push_down=false").await;
+    let (pushed, why) = answered(&cluster, 1, QUERIES[0], "&push_down=true").await;
+    assert_eq!((why.as_str(), pushed), ("an owner took too long", fetched));
+    assert_eq!(*asked.lock(), [Round::Buckets, Round::Lists]);
+}
+
+/// So many that sketches are shorter than lists.
+const MANY: i32 = 6_000;
+
+async fn many(stores: u128) -> Cluster {
+    let cluster = Cluster::of(stores, 3).await;
+    let view = View::new(cluster.document.clone()).unwrap();
+    for i in 0..MANY {
+        let labels = Labels::from_sorted([("__name__", format!("m{i}").as_str()), ("job", "a")]);
+        let token = series_token("default", labels.iter());
+        for member in &cluster.members {
+            if view.owns(view.index(member.known.me).unwrap(), token) {
+                member.append(&labels, Sample::float(NOW_MS - 60_000, f64::from(i)));
+            }
+        }
+    }
+    cluster
+}
+
+const SUMS: [&str; 2] = ["sum({job=\"a\"})", "count(last_over_time({job=\"a\"}[1m]))"];
+
+#[tokio::test]
+async fn few_of_many_series_that_differ_are_told_by_sketches() {
+    for stores in [3, 5] {
+        let cluster = many(stores).await;
+        // Missed by one, on its way to two, two values for one time, and what one alone has.
+        for (i, missed_by) in [(5, vec![1]), (6, vec![2, 3]), (7, vec![1, 4]), (MANY, vec![2, 3, 4])] {
+            cluster.write(&format!("m{i}"), 0.5, NOW_MS - 10_000, &missed_by);
+        }
+        cluster.write("m9", 1e6, NOW_MS - 10_000, &[1, 2]);
+        cluster.write("m9", 2e6, NOW_MS - 10_000, &[3, 4, 5]);
+        let asked = weaken(&cluster, Fault::None).await;
+        compare(&cluster, &SUMS).await;
+        // Its own questions aside.
+        let others = (stores as usize - 1) * SUMS.len();
+        assert_eq!(*asked.lock(), [Round::Buckets, Round::Sketches].repeat(others));
+    }
+}
+
+#[tokio::test]
+async fn series_are_listed_where_more_differ_than_sketches_hold() {
+    let cluster = many(3).await;
+    // Of one range of tokens all.
+    let differ = |i: &i32| {
+        let labels = Labels::from_sorted([("__name__", format!("m{i}").as_str()), ("job", "a")]);
+        series_token("default", labels.iter()) >> 58 == 0
+    };
+    for i in (0..MANY).filter(differ) {
+        cluster.write(&format!("m{i}"), 0.5, NOW_MS - 10_000, &[1]);
+    }
+    let asked = weaken(&cluster, Fault::None).await;
+    compare(&cluster, &SUMS).await;
+    let rounds = [Round::Buckets, Round::Sketches, Round::Lists];
+    assert_eq!(*asked.lock(), rounds.repeat(2 * SUMS.len()));
 }
 
 /// Why node 1 doesn't have a sum made by owners.

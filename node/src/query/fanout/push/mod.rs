@@ -1,31 +1,37 @@
 //! Aggregations by those who keep the series: chunks stay where they are.
 //!
 //! 1. All owners are asked for digests of what they select ([`super::super::digests`]): of each bucket one.
-//! 2. Of buckets whose digests aren't all the same, the owners give a digest of each series.
+//! 2. Of buckets whose digests aren't all the same, the owners look again and give sketches of what their series' digests
+//!    are ([`super::super::sketch`]). From those the asker reads in which series they differ. Where it can't, since more
+//!    do than was to be expected, and where lists would be shorter, they give a digest of each series.
 //! 3. Each series of which all owners have the same samples is folded by the one that would else have sent its chunks, the
 //!    asker itself wherever it is an owner. Of the others the chunks are fetched, once for each digest, and folded here.
 //!
 //! Samples that arrive between the rounds are in the answer or not, as with any question; those that had been acknowledged
 //! before it are with an owner whose digest was compared. Whatever isn't as usual is left to [`super::select`]: this way is
-//! cheaper, and never the only one.
+//! cheaper, and never the only one. So is an owner that is silent for too long in a later round.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod unlike;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
 use promql::{Folded, Plan, QueryRange};
 use ring::{StoreId, StoreIndex, View};
-use tsdb::digest::Digest;
-use tsdb::model::TenantId;
+use tokio::time::Instant;
 use tsdb::select::Series;
 
-use super::super::digests::{self, Buckets};
+use super::super::digests;
 use super::super::own::{self, Own, Roles};
 use super::super::{Error, blocks};
 use super::{Asker, Failure, Fetched, STRAGGLER_WAIT, gather, stream};
-use crate::grpc::read::{DigestsAsk, FoldAsk, Mark, SelectAsk};
+use crate::bucket::catalog::Catalog;
+use crate::grpc::read::{DigestsAsk, FoldAsk, SelectAsk};
+use unlike::{Answers, Unlike};
 
 /// With fewer series of its own, the asker fetches those of others: it takes one round less.
 const SERIES_MIN: usize = 256;
@@ -33,6 +39,12 @@ const SERIES_MIN: usize = 256;
 const SAVED_TIMES: usize = 4;
 /// Where owners differ in more than one in so many of the asker's series, there is nothing to win.
 const UNLIKE_PART: usize = 2;
+/// How many times as long as the first round a later one may take, beside [`STRAGGLER_WAIT`]: owners have just shown how
+/// fast they are.
+const LATER_TIMES: u32 = 4;
+/// So many steps of a fold may take as long as the first round once more. Most take much less: of series whose digests cost
+/// a decoded chunk, steps cost a window each.
+const STEPS_OF_ROUND: usize = 4;
 
 /// A query as its owners are asked to fold it.
 pub(in super::super) struct Folding<'a> {
@@ -90,17 +102,30 @@ fn of_owner<T>(answer: Result<T, Failure>) -> Pushing<T> {
     }
 }
 
-/// Marks by store, each by selection.
-type Marks = BTreeMap<StoreId, Vec<Vec<Mark>>>;
-
-/// Series in which owners differ.
-#[derive(Default)]
-struct Unlike {
-    /// By selection, hashes of labels.
-    series: Vec<BTreeSet<u64>>,
-    /// From whom their chunks are fetched.
-    wanted: BTreeMap<StoreId, Vec<BTreeMap<u64, Option<Digest>>>>,
+/// What is compared, and how.
+struct Comparing<'a> {
+    view: &'a Arc<View>,
+    catalog: &'a Arc<Catalog>,
+    ask: &'a SelectAsk,
+    /// How long the first round took.
+    took: Duration,
 }
+
+impl Comparing<'_> {
+    /// What owners answer within the time that their work may take, beside that of so many steps; who is slower is dealt
+    /// with by who fetches.
+    async fn within<T>(&self, steps: usize, answers: impl Future<Output = T>) -> Pushing<T> {
+        let times = LATER_TIMES.saturating_add(u32::try_from(steps / STEPS_OF_ROUND).unwrap_or(u32::MAX));
+        let patience = STRAGGLER_WAIT.saturating_add(self.took.saturating_mul(times));
+        match tokio::time::timeout(patience, answers).await {
+            Ok(answers) => Ok(answers),
+            Err(_) => fetch("an owner took too long"),
+        }
+    }
+}
+
+/// The asker's own series, by selection.
+type Owned = Arc<Vec<Vec<Series>>>;
 
 impl Asker<'_> {
     /// Has owners fold what they have; in vain where this way isn't good, which isn't an error: then series are fetched.
@@ -147,122 +172,143 @@ impl Asker<'_> {
             wanted: None,
         };
 
-        let (app, plan, own_ask) = (self.app.clone(), folding.plan.clone(), ask.clone());
-        let own = self.turn.on_cores(self.app, move |cancelled| {
-            let own = own::series(&app, &own_ask, &|_, _| true, &catalog, cancelled)?;
-            let bytes = plan.fold_bytes(&own);
-            Ok((Arc::new(own), bytes))
-        });
-        let (own, (state_bytes, stored_bytes)) = own.await?;
+        let own = self.own_series(&ask, &catalog).await?;
         let count = own.iter().map(Vec::len).sum::<usize>();
-        if !folding.is_forced && count < SERIES_MIN {
-            return fetch("there are few series");
-        }
-        if !folding.is_forced && state_bytes.saturating_mul(SAVED_TIMES) > stored_bytes {
-            return fetch("there are many groups");
+        if !folding.is_forced {
+            if count < SERIES_MIN {
+                return fetch("there are few series");
+            }
+            let (plan, own) = (folding.plan.clone(), own.clone());
+            let (state_bytes, stored_bytes) =
+                self.turn.on_cores(self.app, move |_| Ok(plan.fold_bytes(&own))).await?;
+            if state_bytes.saturating_mul(SAVED_TIMES) > stored_bytes {
+                return fetch("there are many groups");
+            }
         }
 
+        let began = Instant::now();
         let digests = |store, asked: Vec<StoreId>| {
-            let ask = DigestsAsk { select: SelectAsk { asked, ..ask.clone() }, listed: None };
+            let ask =
+                DigestsAsk { select: SelectAsk { asked, ..ask.clone() }, listed: None, is_sketched: false };
             let (view, own) = (view.clone(), own.clone());
             async move {
                 if store != me {
                     return stream::digests(self.reach, store, &ask, self.purse).await;
                 }
                 let opening = self.reach.opening(&view);
-                Ok((opening, self.own_digests(view, own, ask).await.map_err(Failure::Question)?))
+                Ok((opening, self.own_digests(&view, own, ask).await.map_err(Failure::Question)?))
             }
             .boxed()
         };
         // All are needed: without the last one everything that the others did was in vain.
-        let mut gathered = gather(&owners, |took| took.max(STRAGGLER_WAIT), digests).await?;
+        let gathered = gather(&owners, |took| took.max(STRAGGLER_WAIT), digests).await?;
         if gathered.answers.len() != owners.likely.len() {
             return fetch("an owner is silent");
         }
-        for (opening, _) in gathered.answers.values() {
-            check(opening, &view)?;
+        let coverage = gathered.coverage(&owners);
+        let mut answers = Answers::new();
+        for (store, (opening, own)) in gathered.answers {
+            check(&opening, &view)?;
+            answers.insert(store, own);
         }
-        let take = |own: &mut Own| std::mem::take(&mut own.marks);
-        let marks: Marks = gathered.answers.iter_mut().map(|(store, (_, own))| (*store, take(own))).collect();
-        let unlike = self.unlike(&view, &ask, &own, marks, count).await?;
+        let comparing = Comparing { view: &view, catalog: &catalog, ask: &ask, took: began.elapsed() };
+        let (unlike, own) = self.unlike(&comparing, own, answers).await?;
 
-        let (inputs, parts, fetched) = self.parts(folding, &view, index, ask, own, unlike).await?;
+        let (inputs, parts, fetched) = self.parts(folding, &comparing, index, own, unlike).await?;
         let mut sources: Vec<_> = inputs.into_iter().map(|series| vec![series]).collect();
         let mut names = vec![self.app.cluster.name(me)];
         for (store, by_select) in fetched {
             names.push(self.app.cluster.name(store));
             sources.iter_mut().zip(by_select).for_each(|(sources, series)| sources.push(series));
         }
-        let coverage = gathered.coverage(&owners);
         Ok(Pushed { fetched: Fetched { sources, names, coverage }, parts })
     }
 
-    async fn own_digests(
-        &self,
-        view: Arc<View>,
-        own: Arc<Vec<Vec<Series>>>,
-        ask: DigestsAsk,
-    ) -> Result<Own, Error> {
-        let me = view.index(self.reach.ring.me());
-        let work = move |cancelled: &Arc<AtomicBool>| {
-            let DigestsAsk { select: SelectAsk { tenant, selects, .. }, listed } = &ask;
-            let buckets = Buckets::new(view.current(), tenant);
-            let key = view.document().digest_key;
-            let marks = match listed {
-                None => digests::of_buckets(&buckets, selects, &own, key, cancelled),
-                Some(listed) => digests::of_series(&buckets, listed, selects, &own, (key, me), cancelled),
-            };
-            Ok(Own { marks: marks?, series: Vec::new() })
-        };
+    async fn own_series(&self, ask: &SelectAsk, catalog: &Arc<Catalog>) -> Result<Owned, Error> {
+        let (app, ask, catalog) = (self.app.clone(), ask.clone(), catalog.clone());
+        let work =
+            move |cancelled: &Arc<AtomicBool>| own::series(&app, &ask, &|_, _| true, &catalog, cancelled);
+        Ok(Arc::new(self.turn.on_cores(self.app, work).await?))
+    }
+
+    async fn own_digests(&self, view: &Arc<View>, own: Owned, ask: DigestsAsk) -> Result<Own, Error> {
+        let (view, me) = (view.clone(), self.reach.ring.me());
+        let work = move |cancelled: &Arc<AtomicBool>| digests::own(&view, me, &ask, &own, cancelled);
         self.turn.on_cores(self.app, work).await
     }
 
-    /// The series in which owners differ, by the digests of all buckets.
+    /// The series in which owners differ, by the digests of all buckets; and the asker's own as they were compared.
     async fn unlike(
         &self,
-        view: &Arc<View>,
-        ask: &SelectAsk,
-        own: &Arc<Vec<Vec<Series>>>,
-        marks: Marks,
-        count: usize,
-    ) -> Pushing<Unlike> {
+        comparing: &Comparing<'_>,
+        mut own: Owned,
+        answers: Answers,
+    ) -> Pushing<(Unlike, Owned)> {
+        let Comparing { view, ask, .. } = *comparing;
+        let (me, count) = (self.reach.ring.me(), own.iter().map(Vec::len).sum::<usize>());
+        let own_buckets = answers[&me].marks.iter().map(Vec::len).sum::<usize>();
         let (of, tenant) = (view.clone(), self.tenant.clone());
-        let work = move |_: &_| Ok(unequal_buckets(&of, &tenant, &marks));
-        let Some(listed) = self.turn.on_cores(self.app, work).await? else {
+        let work = move |_: &_| {
+            let listed = unlike::unequal_buckets(&of, &tenant, &answers);
+            let each = count / own_buckets.max(1);
+            Ok(listed.map(|listed| (unlike::is_shorter_sketched(&of, &tenant, &listed, each), listed)))
+        };
+        let Some((is_sketched, mut listed)) = self.turn.on_cores(self.app, work).await? else {
             return fetch("an owner's answer is malformed");
         };
-        let none = vec![BTreeSet::new(); ask.selects.len()];
-        if listed.iter().all(BTreeSet::is_empty) {
-            return Ok(Unlike { series: none, ..Unlike::default() });
-        }
-        let me = self.reach.ring.me();
-        let ask = DigestsAsk { select: ask.clone(), listed: Some(listed) };
-        let answers = ask.select.asked.iter().map(|store| {
-            let ask = ask.clone();
-            async move {
-                if *store == me {
-                    let own = self.own_digests(view.clone(), own.clone(), ask).await;
-                    return (
-                        *store,
-                        own.map(|own| (self.reach.opening(view), own)).map_err(Failure::Question),
-                    );
-                }
-                (*store, stream::digests(self.reach, *store, &ask, self.purse).await)
+        let mut unlike = Unlike::of(ask.selects.len());
+        for is_sketched in [true, false].into_iter().skip(usize::from(!is_sketched)) {
+            if listed.iter().all(BTreeSet::is_empty) {
+                break;
             }
-        });
-        let mut marks = Marks::new();
-        for (store, answer) in join_all(answers).await {
-            let (opening, own) = of_owner(answer)?;
-            check(&opening, view)?;
-            marks.insert(store, own.marks);
+            let answers;
+            (answers, own) = self.listed(comparing, &listed, is_sketched).await?;
+            let (of, tenant) = (view.clone(), self.tenant.clone());
+            let work = move |_: &_| {
+                if is_sketched {
+                    listed = unlike.read_sketches(&of, &tenant, &answers, me, &listed);
+                } else {
+                    unlike.read_marks(&answers, me, of.current().rf() as usize);
+                    listed.clear();
+                }
+                Ok((unlike, listed))
+            };
+            (unlike, listed) = self.turn.on_cores(self.app, work).await?;
         }
-        let copies = view.current().rf() as usize;
-        let work = move |_: &_| Ok(unlike_series(&marks, me, copies));
-        let unlike = self.turn.on_cores(self.app, work).await?;
         if unlike.series.iter().map(BTreeSet::len).sum::<usize>() > count / UNLIKE_PART {
             return fetch("the owners' samples differ too much");
         }
-        Ok(unlike)
+        Ok((unlike, own))
+    }
+
+    /// Digests of the series in listed buckets, from all; and the asker's own series, which it looks for again: what came
+    /// to the others since the question began has come here, too, nearly always.
+    async fn listed(
+        &self,
+        comparing: &Comparing<'_>,
+        listed: &[BTreeSet<u32>],
+        is_sketched: bool,
+    ) -> Pushing<(Answers, Owned)> {
+        let Comparing { view, catalog, ask, .. } = *comparing;
+        let me = self.reach.ring.me();
+        let ask = DigestsAsk { select: ask.clone(), listed: Some(listed.to_vec()), is_sketched };
+        let theirs = ask.select.asked.iter().filter(|store| **store != me).map(|store| {
+            let ask = &ask;
+            async move { (*store, stream::digests(self.reach, *store, ask, self.purse).await) }
+        });
+        let ours = async {
+            let own = self.own_series(&ask.select, catalog).await?;
+            Ok::<_, Error>((self.own_digests(view, own.clone(), ask.clone()).await?, own))
+        };
+        let (theirs, ours) = join(comparing.within(0, join_all(theirs)), ours).await;
+        let (of_own, own) = ours?;
+        let mut answers = Answers::from([(me, of_own)]);
+        for (store, answer) in theirs? {
+            let (opening, own) = of_owner(answer)?;
+            check(&opening, view)?;
+            answers.insert(store, own);
+        }
+        Ok((answers, own))
     }
 
     /// What is left to be folded here of the asker's own, what others have folded, and what was fetched of them.
@@ -270,12 +316,12 @@ impl Asker<'_> {
     async fn parts(
         &self,
         folding: &Folding<'_>,
-        view: &Arc<View>,
+        comparing: &Comparing<'_>,
         me: StoreIndex,
-        ask: SelectAsk,
-        own: Arc<Vec<Vec<Series>>>,
+        own: Owned,
         unlike: Unlike,
     ) -> Pushing<(Vec<Vec<Series>>, Vec<Part>, Vec<(StoreId, Vec<Vec<Series>>)>)> {
+        let Comparing { view, ask, .. } = *comparing;
         let Unlike { series: except, wanted } = unlike;
         let elsewhere = view.current().ranges().filter(|range| !range.owners.contains(&me));
         let folders: BTreeSet<_> = elsewhere.map(|range| view.store(range.owners[0])).collect();
@@ -296,7 +342,8 @@ impl Asker<'_> {
             let ask = SelectAsk { wanted: Some(wanted), ..ask.clone() };
             async move { (store, stream::select(self.reach, store, &ask, self.purse).await) }
         });
-        let (folds, fetches) = join(join_all(folds), join_all(fetches)).await;
+        let answers = join(join_all(folds), join_all(fetches));
+        let (folds, fetches) = comparing.within(folding.range.grid().count, answers).await?;
         let (mut parts, mut fetched) = (Vec::new(), Vec::new());
         for (store, answer) in folds {
             let (opening, folded, bytes) = of_owner(answer)?;
@@ -311,9 +358,9 @@ impl Asker<'_> {
             check(&opening, view)?;
             fetched.push((store, own.series));
         }
-        let (view, tenant, store) = (view.clone(), self.tenant.clone(), self.reach.ring.me());
+        let (view, ask, store) = (view.clone(), ask.clone(), self.reach.ring.me());
         let work = move |_: &_| {
-            let roles = Roles::new(&view, &tenant, store, store, &ask.asked);
+            let roles = Roles::new(&view, &ask.tenant, store, store, &ask.asked);
             let mut own = Arc::unwrap_or_clone(own);
             for (own, except) in own.iter_mut().zip(&except) {
                 own.retain(|series| {
@@ -339,61 +386,4 @@ fn check(opening: &crate::grpc::read::Opening, view: &View) -> Pushing<()> {
         return fetch("an owner doesn't vouch for what it has");
     }
     Ok(())
-}
-
-/// By selection, the buckets that aren't the same at all of their owners, or of which somebody else has something. `None`
-/// where there is no such bucket.
-fn unequal_buckets(view: &View, tenant: &TenantId, marks: &Marks) -> Option<Vec<BTreeSet<u32>>> {
-    let buckets = Buckets::new(view.current(), tenant);
-    let selects = marks.values().map(Vec::len).max().unwrap_or(0);
-    let mut unequal = Vec::with_capacity(selects);
-    for select in 0..selects {
-        let mut told: BTreeMap<u32, BTreeMap<StoreIndex, u128>> = BTreeMap::new();
-        for (store, marks) in marks {
-            let index = view.index(*store)?;
-            for mark in &marks[select] {
-                let bucket = u32::try_from(mark.hash).ok()?;
-                told.entry(bucket).or_default().insert(index, mark.fingerprint);
-            }
-        }
-        let mut of_select = BTreeSet::new();
-        for (bucket, told) in told {
-            let owners = buckets.owners(bucket)?;
-            let first = told.values().next();
-            if !told.keys().eq(owners) || told.values().any(|digest| Some(digest) != first) {
-                of_select.insert(bucket);
-            }
-        }
-        unequal.push(of_select);
-    }
-    Some(unequal)
-}
-
-/// The series that aren't the same at all `copies` owners, and from whom each version is fetched that isn't here.
-fn unlike_series(marks: &Marks, me: StoreId, copies: usize) -> Unlike {
-    let selects = marks.values().map(Vec::len).max().unwrap_or(0);
-    let mut unlike = Unlike { series: vec![BTreeSet::new(); selects], wanted: BTreeMap::new() };
-    for select in 0..selects {
-        let mut told: BTreeMap<u64, Vec<(StoreId, u128)>> = BTreeMap::new();
-        for (store, marks) in marks {
-            for mark in &marks[select] {
-                told.entry(mark.hash).or_default().push((*store, mark.fingerprint));
-            }
-        }
-        for (hash, told) in told {
-            if told.len() == copies && told.iter().all(|(_, digest)| *digest == told[0].1) {
-                continue;
-            }
-            unlike.series[select].insert(hash);
-            let mine = told.iter().find(|(store, _)| *store == me).map(|(_, digest)| *digest);
-            let mut known: BTreeSet<_> = mine.into_iter().collect();
-            for (store, digest) in told {
-                if known.insert(digest) {
-                    let wanted = unlike.wanted.entry(store).or_insert_with(|| vec![BTreeMap::new(); selects]);
-                    wanted[select].insert(hash, None);
-                }
-            }
-        }
-    }
-    unlike
 }
