@@ -232,7 +232,7 @@ fn is_mixed_up(answer: &Value) -> bool {
         Number::Shown(shown) => {
             !is_close(shown.buckets.iter().map(|bucket| bucket.2).sum::<f64>(), shown.count)
         }
-        Number::Float(_) => false,
+        Number::Float(_) | Number::Histogram(_) => false,
     };
     match answer {
         Value::Vector(vector) => vector.iter().any(|(_, number)| mixed(number)),
