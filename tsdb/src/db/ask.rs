@@ -1,10 +1,12 @@
 //! Questions to one tenant: from the head first, then from the blocks there are by then.
 //!
 //! A cut makes its block visible before it empties the head. Whoever asks the head first may therefore meet a sample
-//! twice, which decoding sets right, but never misses one.
+//! twice, which decoding sets right, but never misses one that was there before; [`Tenant::view`] sees to what comes
+//! meanwhile.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
@@ -27,6 +29,9 @@ const SERIES_PER_LOCK: usize = 256;
 /// Leaves out none.
 pub(super) const EVERY_BLOCK: fn(Ulid) -> bool = |_| false;
 
+/// Most looks of a question at the head, each after a block has come or gone during the one before.
+pub(super) const LOOKS_MAX: usize = 8;
+
 /// How far ahead of its visit a series is fetched.
 const PREFETCH_SERIES: usize = 6;
 
@@ -48,11 +53,37 @@ impl Tenant {
         if select.matchers.iter().all(Matcher::matches_empty) {
             return Err(no_matcher());
         }
-        let mut sources = vec![self.select_head(select, &mut |_| true)?];
-        for block in self.blocks_in(&select.range_ms, skip) {
+        let (in_head, blocks) =
+            self.view(&select.range_ms, skip, || self.select_head(select, &mut |_| true))?;
+        let mut sources = vec![in_head];
+        for block in blocks {
             sources.push(block.select(select)?);
         }
         merge_series(sources)
+    }
+
+    /// What `look` finds in the head, and the blocks of a range that belong to it.
+    ///
+    /// A block that appears after the head was looked at may hold samples that came in between, while older ones of
+    /// their series, as new, are in the head still: an answer of both would have a gap. So the head is looked at once
+    /// more where blocks came or went meanwhile. After [`LOOKS_MAX`] looks such gaps are put up with: what was there
+    /// before the question is in its answer anyway.
+    pub(super) fn view<T>(
+        &self,
+        range_ms: &RangeInclusive<i64>,
+        skip: &dyn Fn(Ulid) -> bool,
+        mut look: impl FnMut() -> Result<T>,
+    ) -> Result<(T, Vec<Block>)> {
+        let mut looks = 0;
+        loop {
+            let before = self.blocks.load_full();
+            let found = look()?;
+            let blocks = self.blocks_in(range_ms, skip);
+            looks += 1;
+            if looks == LOOKS_MAX || Arc::ptr_eq(&before, &self.blocks.load()) {
+                return Ok((found, blocks));
+            }
+        }
     }
 
     /// The head's part of an answer, of the series of which `wanted` accepts the labels. Without matchers, of all.

@@ -124,8 +124,10 @@ impl Tenant {
         for index in 0..count {
             let shard = (count > 1).then_some(Shard { index, count });
             let select = Select { matchers: Vec::new(), range_ms: times_ms.clone(), shard };
-            let mut sources = vec![self.select_head(&select, wanted)?];
-            for block in self.blocks_in(times_ms, &EVERY_BLOCK) {
+            let (in_head, blocks) =
+                self.view(times_ms, &EVERY_BLOCK, || self.select_head(&select, wanted))?;
+            let mut sources = vec![in_head];
+            for block in blocks {
                 sources.push(block.select_wanted(&select, wanted)?);
             }
             merge_series(sources)?.into_iter().try_for_each(&mut *take)?;

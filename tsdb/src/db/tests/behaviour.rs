@@ -2,8 +2,11 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use ulid::Ulid;
 
 use super::*;
+use crate::db::ask::{EVERY_BLOCK, LOOKS_MAX};
+use crate::head::rule::RANGE_MS;
 use crate::model::stale_nan;
 use crate::select::{Best, Need};
 
@@ -388,6 +391,42 @@ fn writers_readers_and_cuts_at_once_lose_nothing_and_show_nothing_twice() {
     let found = select(&tenant, ALL_TIMES);
     assert_eq!(found.len(), 60);
     assert!(found.iter().all(|(_, samples)| samples.len() == minutes as usize));
+}
+
+#[test]
+fn a_cut_between_a_look_at_the_head_and_the_blocks_shows_no_gap() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &[float(0, BASE_MS, 0.0)]).unwrap();
+    let matchers = vec![Matcher::equal("__name__", "m")];
+    let select = Select { matchers, range_ms: ALL_TIMES, shard: None };
+    let mut looks = 0;
+    let (in_head, blocks) = tenant
+        .view(&ALL_TIMES, &EVERY_BLOCK, || {
+            let found = tenant.select_head(&select, &mut |_| true);
+            looks += 1;
+            if looks == 1 {
+                // The block has the later sample only.
+                let more = [float(0, BASE_MS + 60_000, 1.0), float(0, BASE_MS + RANGE_MS, 2.0)];
+                append(&tenant, &more).unwrap();
+                tenant.cut(BASE_MS + RANGE_MS, Ulid::from_parts(1, 1)).unwrap();
+            }
+            found
+        })
+        .unwrap();
+    assert_eq!((looks, blocks.len()), (2, 1));
+    assert_eq!(in_head[0].samples().unwrap().len(), 2);
+
+    // Where blocks come faster than the head is looked at, a question ends all the same.
+    let mut looks = 0;
+    tenant
+        .view(&ALL_TIMES, &EVERY_BLOCK, || {
+            looks += 1;
+            tenant.show_block(&blocks[0]);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(looks, LOOKS_MAX);
 }
 
 #[test]
