@@ -290,9 +290,10 @@ fn evaluate(
 ) -> Result<(Output, Timings), Error> {
     let began = Instant::now();
     let workers = PoolWorkers(&*app.env.pool);
+    let now_ms = app.env.clock.now_ms();
     for (input, select) in inputs.iter_mut().zip(selects) {
         turns::check(cancelled)?;
-        *input = question.replicas.merge(std::mem::take(input), &select.range_ms, &workers)?;
+        *input = question.replicas.merge(std::mem::take(input), &select.range_ms, now_ms, &workers)?;
     }
     let limits = app.limits(&question.tenant, cancelled);
     let clock = || began.elapsed();

@@ -83,8 +83,9 @@ impl Replicas {
         range_ms.start().saturating_sub(2 * SETTLE_MS)..=range_ms.end().saturating_add(SETTLE_MS)
     }
 
-    /// Merges series that differ in replica labels alone; `range_ms` is the range that was fetched. By labels, one series
-    /// for each set of the other labels.
+    /// Merges series that differ in replica labels alone; `range_ms` is the range that was fetched, `now_ms` the wall
+    /// clock: replicas that are silent in the range up to [`SETTLE_MS`] before it aren't just late. By labels, one series for
+    /// each set of the other labels.
     ///
     /// # Errors
     /// [`tsdb::Error::Corrupt`] when a chunk that has to be decoded is damaged.
@@ -92,11 +93,16 @@ impl Replicas {
         &self,
         series: Vec<Series>,
         range_ms: &RangeInclusive<i64>,
+        now_ms: i64,
         workers: &dyn Workers,
     ) -> Result<Vec<Series>> {
         if self.is_empty() {
             return Ok(series);
         }
+        let fetched = Fetched {
+            range_ms: range_ms.clone(),
+            complete_ms: now_ms.saturating_sub(SETTLE_MS).min(*range_ms.end()),
+        };
         let mut stripped: Vec<_> = series.into_iter().map(|s| (self.strip(&s.labels), s)).collect();
         stripped
             .sort_by(|(a, whole_a), (b, whole_b)| a.cmp(b).then_with(|| whole_a.labels.cmp(&whole_b.labels)));
@@ -113,13 +119,20 @@ impl Replicas {
             }
         }
         let tasks: Vec<_> = tasks.into_iter().map(Mutex::new).collect();
-        workers.run(tasks.len(), &|i| tasks[i].lock().run(range_ms));
+        workers.run(tasks.len(), &|i| tasks[i].lock().run(&fetched));
         let mut merged = Vec::new();
         for task in tasks {
             merged.extend(task.into_inner().merged?);
         }
         Ok(merged)
     }
+}
+
+/// What there is to choose from.
+struct Fetched {
+    range_ms: RangeInclusive<i64>,
+    /// Up to here, nothing more is expected.
+    complete_ms: i64,
 }
 
 /// Some groups, and what comes of them.
@@ -135,10 +148,10 @@ impl Default for Task {
 }
 
 impl Task {
-    fn run(&mut self, range_ms: &RangeInclusive<i64>) {
+    fn run(&mut self, fetched: &Fetched) {
         let mut columns = Columns::default();
         let groups = std::mem::take(&mut self.groups);
-        self.merged = groups.into_iter().map(|group| group.merge(range_ms, &mut columns)).collect();
+        self.merged = groups.into_iter().map(|group| group.merge(fetched, &mut columns)).collect();
     }
 }
 
@@ -151,15 +164,15 @@ struct Group {
 }
 
 impl Group {
-    fn merge(mut self, range_ms: &RangeInclusive<i64>, columns: &mut Columns) -> Result<Series> {
+    fn merge(mut self, fetched: &Fetched, columns: &mut Columns) -> Result<Series> {
         for member in &mut self.members {
-            member.chunks.retain(|chunk| chunk.overlaps(range_ms));
+            member.chunks.retain(|chunk| chunk.overlaps(&fetched.range_ms));
         }
         self.members.retain(|member| !member.chunks.is_empty());
         let mut merged =
             Series { labels: self.labels, chunks: Vec::new(), deleted_ms: Vec::new(), newest: None };
         for mut cluster in clusters(self.members) {
-            if cluster.len() == 1 || is_steady(&cluster, range_ms, columns)? {
+            if cluster.len() == 1 || is_steady(&cluster, fetched, columns)? {
                 let only = cluster.swap_remove(0);
                 let (start_ms, end_ms) = extent(&only);
                 merged.deleted_ms.extend(only.deleted_ms.iter().filter_map(|deleted| {
@@ -169,11 +182,8 @@ impl Group {
                 }));
                 merged.chunks.extend(only.chunks);
             } else {
-                merged.chunks.extend(choose_and_join(
-                    &cluster,
-                    range_ms,
-                    counter::is_counter(&merged.labels),
-                )?);
+                let counter = counter::is_counter(&merged.labels);
+                merged.chunks.extend(choose_and_join(&cluster, fetched, counter)?);
             }
         }
         merged.chunks.sort_by_key(|chunk| (chunk.min_ms, chunk.max_ms));
@@ -211,7 +221,8 @@ fn clusters(members: Vec<Series>) -> Vec<Vec<Series>> {
 
 /// Whether the first member has no gap, from the time that any member has samples until the time that any has: the
 /// common case, in which it is chosen all along. Decides as the long way would, and needs one member's samples.
-fn is_steady(cluster: &[Series], range_ms: &RangeInclusive<i64>, columns: &mut Columns) -> Result<bool> {
+fn is_steady(cluster: &[Series], fetched: &Fetched, columns: &mut Columns) -> Result<bool> {
+    let Fetched { range_ms, complete_ms } = fetched;
     cluster[0].decode(range_ms.clone(), columns)?;
     let times = &columns.timestamps;
     let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(false) };
@@ -226,21 +237,22 @@ fn is_steady(cluster: &[Series], range_ms: &RangeInclusive<i64>, columns: &mut C
         .map(extent)
         .fold((*first, *last), |(start, end), (s, e)| (start.min(s), end.max(e)));
     let begins_with_all = *first <= start_ms.max(*range_ms.start()).saturating_add(patience_ms);
-    let ends_with_all = end_ms.min(*range_ms.end()) <= last.saturating_add(patience_ms);
+    let late_ms = if last.saturating_add(patience_ms) < *complete_ms { 0 } else { patience_ms };
+    let ends_with_all = end_ms.min(*range_ms.end()) <= last.saturating_add(late_ms);
     Ok(longest <= patience_ms && begins_with_all && ends_with_all)
 }
 
 /// The long way: decodes all members, chooses, and encodes where one follows another.
-fn choose_and_join(cluster: &[Series], range_ms: &RangeInclusive<i64>, counter: bool) -> Result<Vec<Chunk>> {
+fn choose_and_join(cluster: &[Series], fetched: &Fetched, counter: bool) -> Result<Vec<Chunk>> {
     let mut replicas = Vec::with_capacity(cluster.len());
     for series in cluster {
         let mut samples = series.samples()?;
-        samples.retain(|sample| range_ms.contains(&sample.timestamp_ms));
+        samples.retain(|sample| fetched.range_ms.contains(&sample.timestamp_ms));
         replicas.push(samples);
     }
     let newest_ms = replicas.iter().filter_map(|samples| Some(samples.last()?.timestamp_ms)).max();
-    let newest_ms = newest_ms.unwrap_or(i64::MIN);
-    let runs: Vec<_> = replicas.iter().map(|samples| runs::runs(samples, newest_ms)).collect();
+    let seen_ms = newest_ms.unwrap_or(i64::MIN).max(fetched.complete_ms);
+    let runs: Vec<_> = replicas.iter().map(|samples| runs::runs(samples, seen_ms)).collect();
     let spells = choose::choose(&runs);
     let pieces = join::join(&replicas, &runs, &spells, counter);
     Ok(pieces

@@ -31,9 +31,9 @@ pub(super) fn patience_ms(interval_ms: i64) -> i64 {
     interval_ms.saturating_mul(5) / 2
 }
 
-/// Divides a replica's samples, ascending in time, into runs. `newest_ms` is the time of the newest sample of all
-/// replicas: it tells whether silence at the end has lasted long enough to be a gap.
-pub(super) fn runs(samples: &[Sample], newest_ms: i64) -> Vec<Run> {
+/// Divides a replica's samples, ascending in time, into runs. `seen_ms` is how far all replicas' samples are known, at
+/// least the time of the newest of all: it tells whether silence at the end has lasted long enough to be a gap.
+pub(super) fn runs(samples: &[Sample], seen_ms: i64) -> Vec<Run> {
     let steps: Vec<i64> =
         samples.windows(2).map(|pair| pair[1].timestamp_ms - pair[0].timestamp_ms).collect();
     // Where the longest step isn't a gap measured against the shortest, none is, and no median is needed.
@@ -52,8 +52,7 @@ pub(super) fn runs(samples: &[Sample], newest_ms: i64) -> Vec<Run> {
         if begin < end {
             let interval_ms = interval_ms(&steps, (begin + end) / 2);
             let last_ms = samples[end - 1].timestamp_ms;
-            let goes_on =
-                is_last && !is_stale && newest_ms <= last_ms.saturating_add(patience_ms(interval_ms));
+            let goes_on = is_last && !is_stale && seen_ms <= last_ms.saturating_add(patience_ms(interval_ms));
             runs.push(Run {
                 samples: begin..end,
                 begin_ms: samples[begin].timestamp_ms,

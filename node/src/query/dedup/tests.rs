@@ -19,7 +19,7 @@ fn series(name: &str, replica: &str, samples: &[Sample]) -> Series {
 
 fn merged_series(name: &str, replicas: &[Replica<'_>], range_ms: RangeInclusive<i64>) -> Vec<Series> {
     let all = replicas.iter().map(|(replica, samples)| series(name, replica, samples)).collect();
-    Replicas::new(["replica".to_owned()]).merge(all, &range_ms, &Inline).unwrap()
+    Replicas::new(["replica".to_owned()]).merge(all, &range_ms, i64::MIN, &Inline).unwrap()
 }
 
 /// The one series that comes of replicas of `name`.
@@ -197,6 +197,21 @@ fn at_the_recent_edge_the_other_fills_in_after_two_lost_scrapes() {
 }
 
 #[test]
+fn long_ago_a_series_ends_where_its_last_replica_says_so() {
+    // Only one of them could tell that the target was gone.
+    let told = joined([scraped(0, 900, |t| t), vec![stale(900)]]);
+    let replicas = || vec![series("m", "a", &scraped(0, 900, |t| t)), series("m", "b", &told)];
+    let end = |now_s: i64| {
+        let own = Replicas::new(["replica".to_owned()]);
+        let merged = own.merge(replicas(), &(0..=1_200_000), now_s * 1000, &Inline).unwrap();
+        merged[0].samples().unwrap().last().unwrap().timestamp_ms
+    };
+    assert_eq!(end(901), 885_000);
+    assert_eq!(end(1_200), 885_000);
+    assert_eq!(end(1_300), 900_000);
+}
+
+#[test]
 fn other_intervals_are_measured_not_assumed() {
     let slow = |from: i64, to: i64, skip: RangeInclusive<i64>| -> Vec<Sample> {
         let times = (from..to).step_by(300).filter(|t| !skip.contains(t));
@@ -269,7 +284,8 @@ fn a_deletion_hides_samples_of_its_own_series_alone() {
     a.deleted_ms.push(0..=i64::MAX);
     let b = scraped(2000, 2900, |t| t);
     let all = vec![a, series("m", "b", &b)];
-    let result = Replicas::new(["replica".to_owned()]).merge(all, &(0..=i64::MAX), &Inline).unwrap();
+    let result =
+        Replicas::new(["replica".to_owned()]).merge(all, &(0..=i64::MAX), i64::MIN, &Inline).unwrap();
     assert_eq!(result[0].samples().unwrap(), b);
 }
 
@@ -277,7 +293,8 @@ fn a_deletion_hides_samples_of_its_own_series_alone() {
 fn series_without_replica_labels_come_out_as_they_went_in() {
     let labels = |x: &str| Labels::from_pairs([("__name__", "m"), ("x", x)]).unwrap();
     let all: Vec<_> = ["1", "2", "3"].map(|x| Series::from_samples(labels(x), &scraped(0, 60, |t| t))).into();
-    let result = Replicas::new(["replica".to_owned()]).merge(all.clone(), &(0..=i64::MAX), &Inline).unwrap();
+    let result =
+        Replicas::new(["replica".to_owned()]).merge(all.clone(), &(0..=i64::MAX), i64::MIN, &Inline).unwrap();
     let names = |series: &[Series]| series.iter().map(|s| s.labels.to_string()).collect::<Vec<_>>();
     assert_eq!(names(&result), names(&all));
 }
@@ -339,7 +356,7 @@ proptest! {
         let of = |order: [usize; 3]| {
             let mut all: Vec<_> = order.map(|i| series("m_total", replicas[i].0, &replicas[i].1)).into();
             all.iter_mut().for_each(|s| s.chunks.reverse());
-            let result = Replicas::new(["replica".to_owned()]).merge(all, &(0..=i64::MAX), &Inline).unwrap();
+            let result = Replicas::new(["replica".to_owned()]).merge(all, &(0..=i64::MAX), i64::MIN, &Inline).unwrap();
             result.iter().map(|s| bits(&s.samples().unwrap())).collect::<Vec<_>>()
         };
         prop_assert_eq!(of([0, 1, 2]), of([2, 0, 1]));
@@ -353,7 +370,7 @@ proptest! {
         let replicas = Replicas::new(["replica".to_owned()]);
         let of = |range_ms: &RangeInclusive<i64>| {
             let all = vec![series("m", "a", &a), series("m", "b", &b)];
-            replicas.merge(all, range_ms, &Inline).unwrap()
+            replicas.merge(all, range_ms, i64::MAX, &Inline).unwrap()
         };
         let asked = start * 1000..=(start + length) * 1000;
         let within = |series: Vec<Series>| {
