@@ -257,36 +257,53 @@ async fn done<T: Send + 'static>(
     }
 }
 
-/// Whether it went.
-async fn send(frames: &Frames, part: SelectPart) -> bool {
-    frames.send(Ok(seal(&part.into_message()))).await.is_ok()
+/// An answer's frames: what is put into them goes out whenever enough has come together.
+struct Framed<'a, P> {
+    frames: &'a Frames,
+    seal: fn(P) -> pb::Sealed,
+    part: P,
+    /// Bytes of `part`, about.
+    bytes: usize,
+}
+
+impl<'a, P: Default> Framed<'a, P> {
+    fn new(frames: &'a Frames, seal: fn(P) -> pb::Sealed) -> Self {
+        Self { frames, seal, part: P::default(), bytes: 0 }
+    }
+
+    /// Takes something of so many bytes; tells whether the asker is still there.
+    async fn put(&mut self, bytes: usize, put: impl FnOnce(&mut P)) -> bool {
+        put(&mut self.part);
+        self.bytes += bytes;
+        if self.bytes < FRAME_BYTES {
+            return true;
+        }
+        self.bytes = 0;
+        let part = std::mem::take(&mut self.part);
+        self.frames.send(Ok((self.seal)(part))).await.is_ok()
+    }
+
+    /// Sends the rest, with what belongs to the end.
+    async fn end(mut self, put: impl FnOnce(&mut P)) {
+        put(&mut self.part);
+        drop(self.frames.send(Ok((self.seal)(self.part))).await);
+    }
 }
 
 /// Sends sketches, marks and series, and that nothing follows.
 async fn send_series(frames: &Frames, own: Own) {
-    let mut part = SelectPart::default();
-    let mut bytes = 0;
+    let mut framed = Framed::new(frames, |part: SelectPart| seal(&part.into_message()));
     for (i, sketches) in own.sketches.into_iter().enumerate() {
         for (owners, sketch) in sketches {
-            bytes += sketch.bytes();
-            part.sketches.push((i, owners, sketch));
-            if bytes >= FRAME_BYTES {
-                bytes = 0;
-                if !send(frames, std::mem::take(&mut part)).await {
-                    return;
-                }
+            if !framed.put(sketch.bytes(), |part| part.sketches.push((i, owners, sketch))).await {
+                return;
             }
         }
     }
     for (i, marks) in own.marks.into_iter().enumerate() {
         for some in marks.chunks(FRAME_BYTES / size_of::<Mark>()) {
-            bytes += size_of_val(some);
-            part.marks.push((i, some.to_vec()));
-            if bytes >= FRAME_BYTES {
-                bytes = 0;
-                if !send(frames, std::mem::take(&mut part)).await {
-                    return;
-                }
+            if !framed.put(size_of_val(some), |part| part.marks.push((i, some.to_vec()))).await {
+                return;
             }
         }
     }
@@ -297,47 +314,35 @@ async fn send_series(frames: &Frames, own: Own) {
             while rest.peek().is_some() {
                 let mut piece = Series { chunks: Vec::new(), ..series.clone() };
                 series.deleted_ms.clear();
-                bytes += piece.labels.as_bytes().len();
+                let mut bytes = piece.labels.as_bytes().len();
                 // At least one, however long the labels are: otherwise it would never end.
                 for chunk in rest.by_ref() {
                     bytes += chunk.data.len() + size_of::<tsdb::select::Chunk>();
                     piece.chunks.push(chunk);
-                    if bytes >= FRAME_BYTES {
+                    if framed.bytes + bytes >= FRAME_BYTES {
                         break;
                     }
                 }
-                part.series.push((i, piece));
-                if bytes >= FRAME_BYTES {
-                    bytes = 0;
-                    if !send(frames, std::mem::take(&mut part)).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-    part.is_last = true;
-    send(frames, part).await;
-}
-
-/// Sends what aggregations came to, and that nothing follows.
-async fn send_folded(frames: &Frames, mut folded: Folded) {
-    let mut part = FoldPart::default();
-    let mut bytes = 0;
-    for i in 0..folded.nodes.len() {
-        for group in std::mem::take(&mut folded.nodes[i].groups) {
-            bytes += group_bytes(&group);
-            part.groups.push((i, group));
-            if bytes >= FRAME_BYTES {
-                bytes = 0;
-                if frames.send(Ok(seal(&std::mem::take(&mut part).into_message()))).await.is_err() {
+                if !framed.put(bytes, |part| part.series.push((i, piece))).await {
                     return;
                 }
             }
         }
     }
-    part.rest = Some(folded);
-    drop(frames.send(Ok(seal(&part.into_message()))).await);
+    framed.end(|part| part.is_last = true).await;
+}
+
+/// Sends what aggregations came to, and that nothing follows.
+async fn send_folded(frames: &Frames, mut folded: Folded) {
+    let mut framed = Framed::new(frames, |part: FoldPart| seal(&part.into_message()));
+    for i in 0..folded.nodes.len() {
+        for group in std::mem::take(&mut folded.nodes[i].groups) {
+            if !framed.put(group_bytes(&group), |part| part.groups.push((i, group))).await {
+                return;
+            }
+        }
+    }
+    framed.end(|part| part.rest = Some(folded)).await;
 }
 
 /// Sends anything else, and that nothing follows.
