@@ -25,7 +25,7 @@ use ring::{StoreId, StoreIndex, View};
 use tokio::time::Instant;
 use tsdb::select::Series;
 
-use super::super::digests;
+use super::super::digests::{self, Buckets};
 use super::super::own::{self, Own, Roles};
 use super::super::{Error, blocks};
 use super::{Asker, Failure, Fetched, STRAGGLER_WAIT, gather, stream};
@@ -249,9 +249,10 @@ impl Asker<'_> {
         let own_buckets = answers[&me].marks.iter().map(Vec::len).sum::<usize>();
         let (of, tenant) = (view.clone(), self.tenant.clone());
         let work = move |_: &_| {
-            let listed = unlike::unequal_buckets(&of, &tenant, &answers);
+            let buckets = Buckets::new(of.current(), &tenant);
+            let listed = unlike::unequal_buckets(&of, &buckets, &answers);
             let each = count / own_buckets.max(1);
-            Ok(listed.map(|listed| (unlike::is_shorter_sketched(&of, &tenant, &listed, each), listed)))
+            Ok(listed.map(|listed| (unlike::is_shorter_sketched(&buckets, &listed, each), listed)))
         };
         let Some((is_sketched, mut listed)) = self.turn.on_cores(self.app, work).await? else {
             return fetch("an owner's answer is malformed");
@@ -266,7 +267,8 @@ impl Asker<'_> {
             let (of, tenant) = (view.clone(), self.tenant.clone());
             let work = move |_: &_| {
                 if is_sketched {
-                    listed = unlike.read_sketches(&of, &tenant, &answers, me, &listed);
+                    let buckets = Buckets::new(of.current(), &tenant);
+                    listed = unlike.read_sketches(&of, &buckets, &answers, me, &listed);
                 } else {
                     unlike.read_marks(&answers, me, of.current().rf() as usize);
                     listed.clear();

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ring::{StoreId, StoreIndex, View};
 use tsdb::digest::Digest;
-use tsdb::model::TenantId;
 
 use super::super::super::digests::{Buckets, RANGES, by_set};
 use super::super::super::own::Own;
@@ -27,10 +26,9 @@ pub(super) struct Unlike {
 /// where there is no such bucket.
 pub(super) fn unequal_buckets(
     view: &View,
-    tenant: &TenantId,
+    buckets: &Buckets<'_>,
     answers: &Answers,
 ) -> Option<Vec<BTreeSet<u32>>> {
-    let buckets = Buckets::new(view.current(), tenant);
     let selects = answers.values().map(|own| own.marks.len()).max().unwrap_or(0);
     let mut unequal = Vec::with_capacity(selects);
     for select in 0..selects {
@@ -56,13 +54,7 @@ pub(super) fn unequal_buckets(
 }
 
 /// Whether sketches of listed buckets take fewer bytes than marks of their series, where a bucket has about `each`.
-pub(super) fn is_shorter_sketched(
-    view: &View,
-    tenant: &TenantId,
-    listed: &[BTreeSet<u32>],
-    each: usize,
-) -> bool {
-    let buckets = Buckets::new(view.current(), tenant);
+pub(super) fn is_shorter_sketched(buckets: &Buckets<'_>, listed: &[BTreeSet<u32>], each: usize) -> bool {
     let sketched = |(set, listed)| buckets.sketch(set, listed).bytes();
     let sketches = listed.iter().flat_map(by_set).map(sketched).sum::<usize>();
     sketches < listed.iter().map(BTreeSet::len).sum::<usize>() * each * size_of::<Mark>()
@@ -95,12 +87,11 @@ impl Unlike {
     pub(super) fn read_sketches(
         &mut self,
         view: &View,
-        tenant: &TenantId,
+        buckets: &Buckets<'_>,
         answers: &Answers,
         me: StoreId,
         listed: &[BTreeSet<u32>],
     ) -> Vec<BTreeSet<u32>> {
-        let buckets = Buckets::new(view.current(), tenant);
         let mut unread = vec![BTreeSet::new(); listed.len()];
         for (select, listed) in listed.iter().enumerate() {
             // Somebody has series there without being an owner.
@@ -172,7 +163,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use ring::{ClusterId, Document};
-    use tsdb::model::{Labels, Sample};
+    use tsdb::model::{Labels, Sample, TenantId};
     use tsdb::select::{Select, Series};
 
     use super::super::super::super::digests;
@@ -226,13 +217,14 @@ mod tests {
 
     /// By marks and by sketches; and the buckets that those left.
     fn both(of: impl Fn(u128, u64) -> Option<f64> + Copy) -> (Unlike, Unlike, usize) {
-        let view = view();
+        let (view, tenant) = (view(), tenant());
+        let buckets = Buckets::new(view.current(), &tenant);
         let told = |listed, is_sketched| told(&view, 4000, listed, is_sketched, of);
-        let listed = unequal_buckets(&view, &tenant(), &told(None, false)).unwrap();
+        let listed = unequal_buckets(&view, &buckets, &told(None, false)).unwrap();
         let (mut by_marks, mut by_sketches) = (Unlike::of(1), Unlike::of(1));
         by_marks.read_marks(&told(Some(&listed), false), StoreId(2), 3);
         let answers = told(Some(&listed), true);
-        let unread = by_sketches.read_sketches(&view, &tenant(), &answers, StoreId(2), &listed);
+        let unread = by_sketches.read_sketches(&view, &buckets, &answers, StoreId(2), &listed);
         assert!(unread[0].is_subset(&listed[0]));
         (by_marks, by_sketches, unread[0].len())
     }
@@ -272,13 +264,14 @@ mod tests {
         assert!(unread > 0);
         assert!(by_sketches.series[0].len() < by_marks.series[0].len());
         // One gives none, as an older version does.
-        let view = view();
+        let (view, tenant) = (view(), tenant());
+        let buckets = Buckets::new(view.current(), &tenant);
         let of = |store, i| Some(if i == 3 { store as f64 } else { 1.0 });
-        let listed = unequal_buckets(&view, &tenant(), &told(&view, 100, None, false, of)).unwrap();
+        let listed = unequal_buckets(&view, &buckets, &told(&view, 100, None, false, of)).unwrap();
         let mut answers = told(&view, 100, Some(&listed), true, of);
         answers.values_mut().for_each(|own| own.sketches.clear());
         let mut unlike = Unlike::of(1);
-        assert_eq!(unlike.read_sketches(&view, &tenant(), &answers, StoreId(2), &listed), listed);
+        assert_eq!(unlike.read_sketches(&view, &buckets, &answers, StoreId(2), &listed), listed);
         assert!(unlike.series[0].is_empty());
     }
 }
