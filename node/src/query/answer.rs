@@ -166,13 +166,16 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
         let mut inputs = Vec::with_capacity(selects.len());
         for (select, need) in selects.iter().zip(plan.needs()) {
             turns::check(cancelled)?;
+            let mut need = need.clone();
             // Replicas are told by their labels, and chosen by all of their samples.
-            let all = Need::default();
-            let need = if question.replicas.is_empty() { need } else { &all };
+            if !question.replicas.is_empty() {
+                need = Need::default();
+            }
             // Whoever wants to know which samples were looked at hears of those that weren't picked too.
-            let need =
-                if question.told == Told::default() { need } else { &Need { best: None, ..need.clone() } };
-            inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select_needed(select, need))?);
+            if question.told != Told::default() {
+                need.best = None;
+            }
+            inputs.push(tenant.as_ref().map_or_else(|| Ok(Vec::new()), |t| t.select_needed(select, &need))?);
         }
         let purse = own.purse(&question.tenant);
         purse.pay_for(&inputs)?;

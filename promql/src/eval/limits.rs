@@ -87,8 +87,7 @@ impl Budget {
 
     /// Takes `bytes` for as long as the result lives; all else that was borrowed goes back.
     pub(crate) fn hold(&self, bytes: usize) -> Result<Held> {
-        let mut charge = self.charge(0, "the result")?;
-        charge.grow(bytes)?;
+        let _charge = self.charge(bytes, "the result")?;
         let Some(lender) = &self.lender else { return Ok(Held::default()) };
         let mut borrowed = self.borrowed.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = bytes.min(*borrowed);

@@ -19,7 +19,7 @@ use crate::parse::ast::{AggregateOp, Edges};
 pub(super) fn needs(root: &Root, places: &[usize], single: bool) -> Vec<Need> {
     let mut walk = Walk { found: vec![Vec::new(); places.len()] };
     if let Root::Vector(vector) = root {
-        walk.vector(vector, &Looks { labels: None, single, best: None });
+        walk.vector(vector, &Looks::all(single));
     }
     let only = |(mut found, places): (Vec<Need>, &usize)| match found.pop() {
         Some(need) if *places == 1 && found.is_empty() => need,
@@ -39,6 +39,13 @@ struct Looks<'a> {
     best: Option<Best>,
 }
 
+impl Looks<'_> {
+    /// At all of what there is at each step.
+    fn all(single: bool) -> Self {
+        Self { labels: None, single, best: None }
+    }
+}
+
 struct Walk {
     found: Vec<Vec<Need>>,
 }
@@ -54,7 +61,7 @@ impl Walk {
             VectorNode::Window(window) => match &window.source {
                 RangeSource::Select(leaf) => self.leaf(leaf, looks, false, true),
                 RangeSource::Subquery(subquery) => {
-                    self.vector(&subquery.input, &Looks { labels: None, single: false, best: None });
+                    self.vector(&subquery.input, &Looks::all(false));
                 }
             },
             VectorNode::Map { input, .. } => self.vector(input, looks),
@@ -68,7 +75,7 @@ impl Walk {
             | VectorNode::Sort { input, .. }
             | VectorNode::HistogramQuantile { input, .. }
             | VectorNode::HistogramFraction { input, .. } => {
-                self.vector(input, &Looks { labels: None, single: looks.single, best: None });
+                self.vector(input, &Looks::all(looks.single));
             }
             VectorNode::Binary(node) => self.both([&node.left, &node.right], looks.single),
             VectorNode::Set(node) => self.both([&node.left, &node.right], looks.single),
@@ -83,7 +90,7 @@ impl Walk {
     }
 
     fn both(&mut self, inputs: [&VectorNode; 2], single: bool) {
-        inputs.into_iter().for_each(|input| self.vector(input, &Looks { labels: None, single, best: None }));
+        inputs.into_iter().for_each(|input| self.vector(input, &Looks::all(single)));
     }
 
     /// `names` says whether annotations may name the metric.
