@@ -17,8 +17,9 @@
 //!   must agree.
 //! - Sine and powers may differ in the last bit, and `ceil` and `floor` make a whole number's difference of it: then the
 //!   answers must be the same without these.
-//! - Of some 20,000 questions 3.5.3 answers one otherwise than it does when it is asked again, on the same data: or shows
-//!   other buckets of a histogram than its count: whoever answers as it does another time is right. More than [`CONTRADICTIONS_MAX`] would be something else.
+//! - Of some 20,000 questions 3.5.3 answers one otherwise when it is asked again, on the same data, or shows buckets of a
+//!   histogram that don't come to its count: whoever answers as it does another time is right. More than
+//!   [`CONTRADICTIONS_MAX`] would be something else.
 //! - Of a zero bucket with less than nothing in it, the HTTP API of Prometheus says nothing.
 
 #![allow(dead_code, reason = "what other users of the runner need")]
