@@ -5,7 +5,7 @@ mod data;
 mod expr;
 mod random;
 
-pub use compare::{difference, is_close};
+pub use compare::{EDGE_RARITY, difference, evened, is_close};
 pub use data::{Kinds, data};
 pub use expr::{Dialect, expression};
 pub use random::Random;
