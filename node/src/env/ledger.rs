@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tsdb::disk::Disk;
@@ -71,14 +72,38 @@ impl SledLedger {
     }
 }
 
+/// How often a ledger is tried to be opened that is locked, and how long it is waited in between: sled's threads may
+/// hold the lock of a ledger for a moment longer than whoever has just closed it.
+const LOCKED_TRIES: u32 = 200;
+const LOCKED_WAIT: Duration = Duration::from_millis(10);
+
 /// Cache of the ledger: it holds a few kilobytes.
 const SLED_CACHE_BYTES: u64 = 1 << 20;
 
 fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new().path(dir).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
-    // Nothing of ours is shared with what may unwind here, so nothing can be left half-changed.
-    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
-    opened.unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
+    let open = || {
+        // Nothing of ours is shared with what may unwind here, so nothing can be left half-changed.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+        opened.unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
+    };
+    for _ in 1..LOCKED_TRIES {
+        match open() {
+            Err(e) if is_locked(&e) => pause(),
+            opened => return opened,
+        }
+    }
+    open()
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the seam: sled's threads are real ones")]
+fn pause() {
+    std::thread::sleep(LOCKED_WAIT);
+}
+
+/// Whether somebody has the ledger open. sled says so in words alone.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(e) if e.to_string().starts_with("could not acquire lock"))
 }
 
 /// Whether sled's files are broken, and not the disk that they lie on or another process in the way: a broken
@@ -297,6 +322,18 @@ mod tests {
     fn sled_conforms() {
         let dir = tempfile::tempdir().unwrap();
         conforms(&|| Box::new(SledLedger::open(&dir.path().join("ledger")).unwrap()));
+    }
+
+    #[test]
+    fn a_ledger_that_is_open_is_waited_for_and_then_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = SledLedger::open(dir.path()).unwrap();
+        let Err(refused) = SledLedger::open(dir.path()) else { panic!("it is open") };
+        assert!(refused.to_string().contains("could not acquire lock"), "{refused}");
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(open));
+            SledLedger::open(dir.path()).unwrap();
+        });
     }
 
     #[test]
