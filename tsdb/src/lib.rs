@@ -18,6 +18,7 @@
 //! | [`select`] | matchers + range → series, and decoding series into columns |
 //! | [`varint`] | numbers in as few bytes as they need |
 //! | [`wal`] | the write-ahead log of all tenants |
+//! | [`weight`] | what reading series would take |
 //! | [`workers`] | the seam to whoever has threads |
 
 pub mod block;
@@ -34,6 +35,7 @@ pub mod model;
 pub mod select;
 pub mod varint;
 pub mod wal;
+pub mod weight;
 pub mod workers;
 
 pub use error::{Error, Result};

@@ -164,6 +164,11 @@ impl ChunkFiles {
         Ok(Self { dir: dir.to_owned(), files: mapped })
     }
 
+    /// Bytes of all files.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len() as u64).sum()
+    }
+
     /// The samples of a chunk that an index refers to.
     ///
     /// # Errors

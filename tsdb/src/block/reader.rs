@@ -9,13 +9,14 @@ use bytes::Bytes;
 use roaring::RoaringBitmap;
 
 use super::chunk_files::ChunkFiles;
-use super::{BlockMeta, Tombstones};
+use super::{BlockMeta, ChunkMeta, Tombstones};
 use crate::disk::Disk;
 use crate::files;
 use crate::index::postings::{PostingsSource, find};
 use crate::index::reader::{IndexReader, SeriesEntry, SymbolCache};
 use crate::model::{Labels, Matcher};
 use crate::select::{Chunk, Select, Series};
+use crate::weight::{Outline, Scale};
 use crate::{Error, Result};
 
 /// A block, open for reading. Cloning copies pointers; what an answer refers to stays mapped as long as the answer.
@@ -112,6 +113,32 @@ impl Block {
             found.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
         Ok(found)
+    }
+
+    /// Adds what the series weigh that match and of which `counts` accepts the labels. No chunk is looked at: samples and
+    /// bytes are the block's means.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn weigh(
+        &self,
+        matchers: &[Matcher],
+        counts: &dyn Fn(&Labels) -> bool,
+        scale: &mut Scale,
+    ) -> Result<()> {
+        let stats = &self.0.meta.stats;
+        let of_chunk = |all: u64| all as f64 / stats.num_chunks.max(1) as f64;
+        let (samples, bytes) = (of_chunk(stats.num_samples), of_chunk(self.0.chunks.size_bytes()));
+        let range_ms = scale.range_ms().clone();
+        self.for_each(matchers, Some(&range_ms), |_, _, labels, entry| {
+            if counts(&labels) {
+                scale.add_series(&labels);
+                for &ChunkMeta { min_ms, max_ms, .. } in &entry.chunks {
+                    scale.add_chunk(Outline { min_ms, max_ms, samples, bytes });
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Labels of the series that match and have chunks in the range (milliseconds, both ends included), sorted.

@@ -310,7 +310,11 @@ impl Tenant {
 
     /// Calls `visit` with every series of the head that matches, while its shard's lock is held. Without matchers, with
     /// all.
-    fn visit(&self, matchers: &[Matcher], visit: &mut dyn FnMut(&Shard, &MemSeries)) -> Result<()> {
+    pub(super) fn visit(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(&Shard, &MemSeries),
+    ) -> Result<()> {
         // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
         let generation = self.core.generation.load(Ordering::Acquire);
         let ids = find(&*self.postings.read(), matchers)?;

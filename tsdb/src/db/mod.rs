@@ -5,6 +5,7 @@
 //! | `tenant` | look-up, interning, appending |
 //! | `ask` | selecting, label names and values, series, exemplars, metadata |
 //! | `needed` | selecting no more than a question looks at |
+//! | `weigh` | what a selection would take |
 //! | `contents` | what there is by time, for comparing it with other nodes |
 //! | `order` | series by labels, kept for questions that want nearly all of them |
 //! | `core` | what tenants share: shards, keys, WAL |
@@ -34,6 +35,7 @@ mod settings;
 mod stats;
 mod tenant;
 mod types;
+mod weigh;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -28,6 +28,7 @@ use super::reference::SeriesRef;
 use crate::chunk::Encoding;
 use crate::disk::{Disk, DiskFile};
 use crate::select::Chunk;
+use crate::weight::Outline;
 use crate::{Error, Result, files};
 
 /// Size of a file.
@@ -131,10 +132,7 @@ impl HeadChunks {
             Error::corrupt("head chunk", offset, reason).in_file(files::head_chunks(&self.dir, number))
         };
         let in_tail = offset >= file.written.len();
-        let record =
-            if in_tail { file.tail.get(offset - file.written.len()..) } else { file.written.get(offset..) };
-        let record =
-            record.filter(|r| r.len() >= HEADER_BYTES).ok_or_else(|| wrong("it is behind the end"))?;
+        let record = file.record(offset).ok_or_else(|| wrong("it is behind the end"))?;
         let end = HEADER_BYTES + u32::from_be_bytes(*field(record, 4)) as usize;
         let body = record.get(4..end).ok_or_else(|| wrong("it ends behind the end"))?;
         if crc32c(body) != u32::from_be_bytes(*field(record, 0)) {
@@ -151,6 +149,20 @@ impl HeadChunks {
             max_ms: i64::from_be_bytes(*field(record, 24)),
             encoding,
             data,
+        })
+    }
+
+    /// What a chunk's header says of it, which isn't verified; `None` where there is none.
+    pub(crate) fn outline(&self, at: Position) -> Option<Outline> {
+        let (number, offset) = self.locate(at);
+        let record = self.files.get(&number?)?.record(offset)?;
+        // Every encoding begins with how many samples there are.
+        let samples = record.get(HEADER_BYTES..)?.first_chunk().copied().map(u16::from_be_bytes)?;
+        Some(Outline {
+            min_ms: i64::from_be_bytes(*field(record, 16)),
+            max_ms: i64::from_be_bytes(*field(record, 24)),
+            samples: samples.into(),
+            bytes: u32::from_be_bytes(*field(record, 4)).into(),
         })
     }
 
@@ -271,6 +283,15 @@ impl Default for ChunkFile {
 impl ChunkFile {
     fn length(&self) -> usize {
         self.written.len() + self.tail.len()
+    }
+
+    /// The bytes from an offset on, where there are enough for a record's header.
+    fn record(&self, offset: usize) -> Option<&[u8]> {
+        let record = match offset.checked_sub(self.written.len()) {
+            Some(in_tail) => self.tail.get(in_tail..),
+            None => self.written.get(offset..),
+        };
+        record.filter(|record| record.len() >= HEADER_BYTES)
     }
 }
 

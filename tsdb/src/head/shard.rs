@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::chunks::{FilesEnd, HeadChunks};
 use super::late::BUFFER_SAMPLES_MAX;
+use super::open::Finished;
 use super::reference::SeriesRef;
 use super::rings::{ExemplarRing, MetadataTable};
 use super::rule::CHUNK_SAMPLES_MAX;
@@ -18,6 +19,7 @@ use crate::disk::Disk;
 use crate::model::Labels;
 use crate::select::Chunk;
 use crate::wal::WalPosition;
+use crate::weight::{Outline, Scale};
 use crate::{Error, Result};
 
 /// A shard of the head.
@@ -218,6 +220,27 @@ impl Shard {
             chunks.sort_by_key(|chunk| chunk.min_ms);
         }
         damaged
+    }
+
+    /// Adds what a series' chunks weigh.
+    pub(crate) fn weigh(&self, series: &MemSeries, scale: &mut Scale) {
+        let (min_ms, max_ms) = (*scale.range_ms().start(), *scale.range_ms().end());
+        let sealed = series.sealed_in(min_ms, max_ms).iter().map(|sealed| sealed.at);
+        let aside = series.late.iter().flat_map(|late| &late.sealed).map(|sealed| sealed.at);
+        sealed.chain(aside).filter_map(|at| self.chunks.outline(at)).for_each(|chunk| scale.add_chunk(chunk));
+        if let Some(Finished { min_ms, max_ms, bytes, .. }) = series.open.finished() {
+            let samples = series.open.count().into();
+            scale.add_chunk(Outline { min_ms, max_ms, samples, bytes: bytes.len() as f64 });
+        }
+        let buffer = series.late.as_ref().map_or(&[][..], |late| &late.buffer);
+        if let (Some(first), Some(last)) = (buffer.first(), buffer.last()) {
+            scale.add_chunk(Outline {
+                min_ms: first.timestamp_ms,
+                max_ms: last.timestamp_ms,
+                samples: buffer.len() as f64,
+                bytes: size_of_val(buffer) as f64,
+            });
+        }
     }
 
     /// Opens the head-chunk files that a checkpoint knew.

@@ -7,8 +7,9 @@ use ulid::Ulid;
 use super::*;
 use crate::db::ask::{EVERY_BLOCK, LOOKS_MAX};
 use crate::head::rule::RANGE_MS;
-use crate::model::stale_nan;
+use crate::model::{MatchOp, stale_nan};
 use crate::select::{Best, Need};
+use crate::weight::Scale;
 
 const BOUNDS: Bounds = Bounds {
     in_order_min_ms: BASE_MS - 24 * HOUR_MS,
@@ -427,6 +428,57 @@ fn a_cut_between_a_look_at_the_head_and_the_blocks_shows_no_gap() {
         })
         .unwrap();
     assert_eq!(looks, LOOKS_MAX);
+}
+
+#[test]
+fn what_is_to_be_read_is_told_without_reading_it() {
+    let disk = Arc::new(MemoryDisk::new());
+    let (db, _) = open(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    for i in 0..1_000i64 {
+        let samples: Vec<_> = (0..5).map(|s| float(s, BASE_MS + i * 15_000, i as f64)).collect();
+        append(&tenant, &samples).unwrap();
+    }
+    append(&tenant, &[float(0, BASE_MS + 3 * HOUR_MS + 1, 9.0)]).unwrap();
+    let matchers = [Matcher::equal("__name__", "m")];
+    let weight = |range_ms: RangeInclusive<i64>| {
+        let mut scale = Scale::new(range_ms);
+        let counts = |labels: &Labels| labels.get("i") != Some("4");
+        tenant.weigh(&matchers, &EVERY_BLOCK, &counts, &mut scale).unwrap();
+        scale.weight()
+    };
+    let read = |range_ms: RangeInclusive<i64>| {
+        let select = Select { matchers: matchers.to_vec(), range_ms, shard: None };
+        let mut found = tenant.select(&select).unwrap();
+        found.retain(|series| series.labels.get("i") != Some("4"));
+        let chunks: Vec<_> = found.iter().flat_map(|series| &series.chunks).collect();
+        (found.len() as u64, chunks.len() as u64, chunks.iter().map(|c| c.data.len() as u64).sum::<u64>())
+    };
+    for cut in [false, true] {
+        if cut {
+            db.maintain(BASE_MS).unwrap();
+            assert_eq!(tenant.stats().blocks, 1);
+        }
+        for hours in [0..=4, 0..=1, 2..=2, 3..=3] {
+            let range_ms = BASE_MS + hours.start() * HOUR_MS..=BASE_MS + hours.end() * HOUR_MS;
+            let (series, chunks, bytes) = read(range_ms.clone());
+            let weight = weight(range_ms.clone());
+            assert_eq!((weight.series, weight.chunks), (series, chunks), "{cut} {hours:?}");
+            assert!(weight.bytes.abs_diff(bytes) <= bytes / 4, "{cut} {hours:?}: {} {bytes}", weight.bytes);
+            let samples: usize = select(&tenant, range_ms)
+                .iter()
+                .filter(|(labels, _)| labels.get("i") != Some("4"))
+                .map(|(_, samples)| samples.len())
+                .sum();
+            let most = samples / 10 + 2 * chunks as usize;
+            assert!(
+                weight.samples.abs_diff(samples as u64) <= most as u64,
+                "{hours:?}: {samples}, {weight:?}"
+            );
+        }
+    }
+    let all = [Matcher::new(MatchOp::NotEqual, "x", "y").unwrap()];
+    assert!(tenant.weigh(&all, &EVERY_BLOCK, &|_| true, &mut Scale::new(ALL_TIMES)).is_err());
 }
 
 #[test]
