@@ -77,7 +77,8 @@ impl Scale {
             1.0
         };
         self.chunks += 1;
-        self.samples += samples * share;
+        // One that it touches has a sample in it, or might have.
+        self.samples += (samples * share).max(samples.min(1.0));
         self.bytes += bytes;
     }
 }
@@ -97,7 +98,7 @@ mod tests {
         let labels = Labels::from_sorted([("a", "b")]);
         scale.add_series(&labels);
         scale.add_series(&labels);
-        // All of one, half of another, one of one time, and next to nothing of all times.
-        assert_eq!(scale.weight(), Weight { series: 1, chunks: 4, samples: 253, bytes: 200 });
+        // All of one, half of another, all of one time, and one sample of all times.
+        assert_eq!(scale.weight(), Weight { series: 1, chunks: 4, samples: 254, bytes: 200 });
     }
 }

@@ -1,4 +1,4 @@
-//! `carillon query {instant,range,explain}`, `series` and `labels`: questions to a running node.
+//! `carillon query {instant,range,explain,cost}`, `series` and `labels`: questions to a running node.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -21,7 +21,9 @@ pub enum Query {
     /// Evaluate an expression over a range of times
     Range(Range),
     /// Evaluate an expression, and show what each step of its plan took
-    Explain(Explain),
+    Explain(Planned),
+    /// Estimate what an expression would have to read, without reading it
+    Cost(Planned),
 }
 
 /// An instant query.
@@ -60,9 +62,9 @@ pub struct Range {
     connection: Connection,
 }
 
-/// A query that is explained: at one time, or over a range where `--start` is given.
+/// A query of which the plan is looked at: at one time, or over a range where `--start` is given.
 #[derive(Debug, Args)]
-pub struct Explain {
+pub struct Planned {
     /// The PromQL expression
     expr: String,
     /// When: `now`, `now-1h`, Unix seconds or RFC 3339
@@ -127,7 +129,8 @@ impl Query {
         match self {
             Self::Instant(query) => query.run(output).await,
             Self::Range(query) => query.run(output).await,
-            Self::Explain(query) => query.run(output).await,
+            Self::Explain(query) => query.explain(output).await,
+            Self::Cost(query) => query.estimate(output).await,
         }
     }
 }
@@ -174,22 +177,52 @@ fn range_parameters(
     ])
 }
 
-impl Explain {
-    async fn run(&self, output: &Output) -> Result<(), Failure> {
+impl Planned {
+    async fn ask(&self, path: &str, output: &Output) -> Result<Answer, Failure> {
         let mut parameters = match &self.start {
             Some(start) => range_parameters(start, &self.end, self.step.as_deref())?,
             None => vec![("time", when::time_parameter(&self.time, when::now_ms())?)],
         };
         parameters.push(("query", self.expr.clone()));
         parameters.extend(self.lookback_delta.clone().map(|delta| ("lookback_delta", delta)));
-        let answer = Api::new(&self.connection)?.ask("/api/v1/query_explain", &parameters).await?;
+        let answer = Api::new(&self.connection)?.ask(path, &parameters).await?;
         note_remarks(&answer, output);
+        Ok(answer)
+    }
+
+    async fn explain(&self, output: &Output) -> Result<(), Failure> {
+        let answer = self.ask("/api/v1/query_explain", output).await?;
         output.show(&answer.data, || {
             let mut rows = Rows::new(&["step", "#series", "#samples", "#bytes", "#ms", "node"]);
             tree_rows(&answer.data["plan"], 0, &mut rows);
             rows
         })
     }
+
+    async fn estimate(&self, output: &Output) -> Result<(), Failure> {
+        let answer = self.ask("/api/v1/query_cost", output).await?;
+        let memory = &answer.data["memory"];
+        output.note(&format!(
+            "{} steps; of {} bytes that a query may hold, chunks would take {}, and rows of all series up to {}",
+            answer.data["steps"], memory["limitBytes"], memory["selectedBytes"], memory["rowBytes"]
+        ));
+        output.show(&answer.data, || cost_rows(&answer.data))
+    }
+}
+
+/// A row a selection; behind several, all together.
+fn cost_rows(data: &Value) -> Rows {
+    let mut rows = Rows::new(&["selector", "#series", "#chunks", "#samples", "#bytes", "#bytes to fetch"]);
+    let mut row = |name: String, cost: &Value| {
+        let numbers = ["series", "chunks", "samples", "bytes", "bytesToFetch"].map(|k| cost[k].to_string());
+        rows.push([vec![name], numbers.to_vec()].concat());
+    };
+    let selects = data["selects"].as_array().map_or(&[][..], Vec::as_slice);
+    selects.iter().for_each(|cost| row(text(&cost["selector"]), cost));
+    if selects.len() != 1 {
+        row("all".to_owned(), data);
+    }
+    rows
 }
 
 /// A row a step, what it works on below it and further in; below a selection, who gave its series.
@@ -417,6 +450,14 @@ mod tests {
         let mut rows = Rows::new(&["step", "#series", "#samples", "#bytes", "#ms", "node"]);
         tree_rows(&plan, 0, &mut rows);
         assert_eq!(rows.len(), 3);
+    }
+
+    #[test]
+    fn a_cost_is_shown_with_a_row_for_each_selection_and_their_sum() {
+        let cost =
+            json!({"selector": "{}", "series": 1, "chunks": 2, "samples": 3, "bytes": 4, "bytesToFetch": 0});
+        let of = |selects: Vec<Value>| cost_rows(&json!({"selects": selects, "series": 2})).len();
+        assert_eq!((of(vec![]), of(vec![cost.clone()]), of(vec![cost.clone(), cost])), (1, 1, 3));
     }
 
     #[test]

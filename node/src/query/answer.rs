@@ -271,13 +271,13 @@ async fn push(
 }
 
 impl Question {
-    fn plan(&self) -> Result<Plan, Error> {
+    pub(super) fn plan(&self) -> Result<Plan, Error> {
         Ok(promql::plan(&self.expr, &self.range, &Settings::default())?)
     }
 }
 
 /// What to fetch for a plan.
-fn widened(plan: &Plan, replicas: &Replicas) -> Vec<Select> {
+pub(super) fn widened(plan: &Plan, replicas: &Replicas) -> Vec<Select> {
     let widen = |select: &Select| Select { range_ms: replicas.widen(&select.range_ms), ..select.clone() };
     plan.selects().iter().map(widen).collect()
 }

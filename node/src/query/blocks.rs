@@ -11,7 +11,7 @@ use tsdb::model::TenantId;
 use tsdb::select::{Select, Series};
 use ulid::Ulid;
 
-use super::names::{Found, Question, Scope};
+use super::names::{Cost, Found, Question, Scope};
 use crate::bucket;
 use crate::bucket::catalog::Catalog;
 use crate::node::App;
@@ -70,7 +70,7 @@ pub(super) async fn select(
     app.blocks.remote.select(tenant, catalog, local.as_deref(), selects).await
 }
 
-/// Names, values or series of listed blocks; nothing for questions that blocks don't answer.
+/// Names, values, series or the cost of listed blocks; nothing for questions that blocks don't answer.
 ///
 /// # Errors
 /// Those of the bucket.
@@ -80,7 +80,10 @@ pub(super) async fn names(
     catalog: &Catalog,
     question: &Question,
 ) -> bucket::Result<Vec<Found>> {
-    let (Question::Names(scope, _) | Question::Values(_, scope, _) | Question::Series(scope, _)) = question
+    let (Question::Names(scope, _)
+    | Question::Values(_, scope, _)
+    | Question::Series(scope, _)
+    | Question::Cost(scope)) = question
     else {
         return Ok(Vec::new());
     };
@@ -89,6 +92,10 @@ pub(super) async fn names(
     }
     let local = app.storage.existing(tenant);
     let (local, remote) = (local.as_deref(), &app.blocks.remote);
+    if let Question::Cost(Scope { selectors, range_ms }) = question {
+        let bucket = remote.weigh(catalog, local, selectors, range_ms).await?;
+        return Ok(vec![Found::Cost(Cost { bucket, ..Cost::default() })]);
+    }
     let mut found = Vec::new();
     for matchers in each(scope) {
         let range_ms = &scope.range_ms;

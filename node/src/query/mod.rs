@@ -14,6 +14,7 @@
 
 pub mod answer;
 mod blocks;
+pub mod cost;
 pub mod coverage;
 pub mod dedup;
 mod digests;

@@ -1,4 +1,4 @@
-//! What there is: labels, their values, series, metadata, exemplars.
+//! What there is: labels, their values, series, metadata, exemplars, and how much of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use tsdb::db::{Exemplar, Metadata, SeriesExemplars, Tenant};
 use tsdb::model::{Labels, Matcher, TenantId};
+use tsdb::weight::{Scale, Weight};
+use ulid::Ulid;
 
 use super::coverage::Coverage;
 use super::turns::Switch;
 use super::{Error, fanout, turns};
+use crate::bucket::remote::Weighed;
 use crate::node::App;
 
 /// Which series a question is about.
@@ -38,6 +41,8 @@ pub enum Question {
     Exemplars(Scope),
     /// How many series of the head have each label, each series counted once.
     Counts,
+    /// What reading series would take, each counted once.
+    Cost(Scope),
 }
 
 /// A label's name and value.
@@ -56,6 +61,45 @@ pub enum Found {
     Exemplars(Vec<SeriesExemplars>),
     /// Series by label.
     Counts(BTreeMap<Pair, u64>),
+    /// What reading takes.
+    Cost(Cost),
+}
+
+/// What reading series takes, of nodes and of the bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// What nodes keep.
+    pub nodes: Weight,
+    /// What the bucket's blocks hold.
+    pub bucket: Weighed,
+}
+
+impl Cost {
+    /// Of all together. A series that both nodes and blocks have counts once as far as that is known: there are at least
+    /// as many as where more are.
+    pub fn total(&self) -> Weight {
+        let (a, b) = (&self.nodes, &self.bucket.weight);
+        Weight {
+            series: a.series.max(b.series),
+            chunks: a.chunks + b.chunks,
+            samples: a.samples + b.samples,
+            bytes: a.bytes + b.bytes,
+        }
+    }
+
+    /// Adds what something else takes.
+    pub fn add(&mut self, other: &Self) {
+        let add = |sum: &mut Weight, more: &Weight| {
+            sum.series += more.series;
+            sum.chunks += more.chunks;
+            sum.samples += more.samples;
+            sum.bytes += more.bytes;
+        };
+        add(&mut self.nodes, &other.nodes);
+        add(&mut self.bucket.weight, &other.bucket.weight);
+        self.bucket.blocks_to_fetch += other.bucket.blocks_to_fetch;
+        self.bucket.bytes_to_fetch += other.bucket.bytes_to_fetch;
+    }
 }
 
 /// An answer, and who gave it.
@@ -87,7 +131,7 @@ pub(crate) async fn ask(
             let own = app.clone();
             let (tenant, question) = (tenant.clone(), question.clone());
             let found = turn.on_cores(app, move |cancelled| match own.storage.existing(&tenant) {
-                Some(tenant) => question.of(&tenant, &|_| true, cancelled),
+                Some(tenant) => question.of(&tenant, &|_| true, &|_| false, cancelled),
                 None => Ok(question.nothing()),
             });
             return Ok((found.await?, Coverage::alone()));
@@ -110,6 +154,7 @@ impl Question {
             Self::Metadata(..) => Found::Metadata(Vec::new()),
             Self::Exemplars(..) => Found::Exemplars(Vec::new()),
             Self::Counts => Found::Counts(BTreeMap::new()),
+            Self::Cost(_) => Found::Cost(Cost::default()),
         }
     }
 
@@ -160,10 +205,19 @@ impl Question {
                 }
                 Found::Counts(counts)
             }
+            Self::Cost(_) => {
+                let mut sum = Cost::default();
+                for found in all {
+                    if let Found::Cost(cost) = found {
+                        sum.add(&cost);
+                    }
+                }
+                Found::Cost(sum)
+            }
         }
     }
 
-    /// What one store knows. `counts` says which series it counts.
+    /// What one store knows. `counts` says which series it counts, `skip` which blocks not.
     ///
     /// # Errors
     /// Those of the tenant's questions; when it is cancelled.
@@ -171,6 +225,7 @@ impl Question {
         &self,
         tenant: &Tenant,
         counts: &dyn Fn(&Labels) -> bool,
+        skip: &dyn Fn(Ulid) -> bool,
         cancelled: &AtomicBool,
     ) -> Result<Found, Error> {
         Ok(match self {
@@ -212,6 +267,14 @@ impl Question {
                 })?;
                 Found::Counts(found)
             }
+            Self::Cost(scope) => {
+                let mut scale = Scale::new(scope.range_ms.clone());
+                for matchers in &scope.selectors {
+                    turns::check(cancelled)?;
+                    tenant.weigh(matchers, skip, counts, &mut scale)?;
+                }
+                Found::Cost(Cost { nodes: scale.weight(), ..Cost::default() })
+            }
         })
     }
 }
@@ -251,6 +314,7 @@ impl Found {
             Self::Counts(counts) => {
                 cut(counts.into_iter().collect(), entries, |some| Self::Counts(some.into_iter().collect()))
             }
+            Self::Cost(_) => vec![self],
         }
     }
 }

@@ -162,7 +162,8 @@ pub(super) fn series(
     ask.selects.iter().enumerate().map(one).collect()
 }
 
-/// What this store has of anything else; for the pool. `counts` says which series it counts.
+/// What this store has of anything else; for the pool. `counts` says which series it counts; where it matters, listed
+/// blocks are left out as in [`select`].
 ///
 /// # Errors
 /// Those of the engine; when it is cancelled.
@@ -170,10 +171,12 @@ pub(super) fn names(
     app: &App,
     ask: &NamesAsk,
     counts: &dyn Fn(&Labels) -> bool,
+    catalog: &Catalog,
     cancelled: &AtomicBool,
 ) -> Result<Found, Error> {
+    let is_left_out = blocks::is_left_out(catalog, ask.catalog_version);
     match app.storage.existing(&ask.tenant) {
-        Some(tenant) => ask.question.of(&tenant, counts, cancelled),
+        Some(tenant) => ask.question.of(&tenant, counts, &is_left_out, cancelled),
         None => Ok(ask.question.nothing()),
     }
 }

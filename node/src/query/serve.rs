@@ -92,7 +92,7 @@ impl Read for Reads {
         };
         let work = move |asked: &Asked<'_>| {
             let roles = Roles::new(asked.view, &ask.tenant, asked.me(), asker, &ask.asked);
-            own::names(asked.app, &ask, &|labels| roles.sends(labels), asked.cancelled)
+            own::names(asked.app, &ask, &|labels| roles.sends(labels), asked.catalog, asked.cancelled)
         };
         let sending = |frames, found| async move { send_found(&frames, found).await };
         Ok(self.answer(tenant, version, opened, work, sending))

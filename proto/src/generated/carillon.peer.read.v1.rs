@@ -331,6 +331,22 @@ pub struct NamesFrame {
     pub counts: ::prost::alloc::vec::Vec<Count>,
     #[prost(bool, tag = "7")]
     pub is_last: bool,
+    #[prost(message, optional, tag = "8")]
+    pub cost: ::core::option::Option<Weight>,
+}
+/// What reading series would take.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Weight {
+    #[prost(uint64, tag = "1")]
+    pub series: u64,
+    #[prost(uint64, tag = "2")]
+    pub chunks: u64,
+    /// Of those in the range, about.
+    #[prost(uint64, tag = "3")]
+    pub samples: u64,
+    /// Of chunks.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Metadata {
@@ -378,6 +394,7 @@ pub enum Kind {
     Metadata = 3,
     Exemplars = 4,
     Counts = 5,
+    Cost = 6,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -392,6 +409,7 @@ impl Kind {
             Self::Metadata => "METADATA",
             Self::Exemplars => "EXEMPLARS",
             Self::Counts => "COUNTS",
+            Self::Cost => "COST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -403,6 +421,7 @@ impl Kind {
             "METADATA" => Some(Self::Metadata),
             "EXEMPLARS" => Some(Self::Exemplars),
             "COUNTS" => Some(Self::Counts),
+            "COST" => Some(Self::Cost),
             _ => None,
         }
     }

@@ -26,6 +26,7 @@ use tsdb::disk::Disk;
 use tsdb::files;
 use tsdb::model::{Labels, Matcher, TenantId};
 use tsdb::select::{Select, Series, merge_series};
+use tsdb::weight::{Scale, Weight};
 use ulid::Ulid;
 
 use super::Bucket;
@@ -57,6 +58,17 @@ pub struct RemoteBlocks {
     fetches: Semaphore,
     /// Blocks that are being fetched: whoever wants one of them waits for that.
     turns: Mutex<BTreeMap<Ulid, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What listed blocks weigh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weighed {
+    /// Those at hand.
+    pub weight: Weight,
+    /// Number of the others.
+    pub blocks_to_fetch: u64,
+    /// Bytes of their files.
+    pub bytes_to_fetch: u64,
 }
 
 impl RemoteBlocks {
@@ -165,6 +177,42 @@ impl RemoteBlocks {
         self.gather(tenant, catalog, local, range_ms, move |block| block.series(&matchers, &within_ms)).await
     }
 
+    /// What reading the series would take that any of the selectors matches in the listed blocks of a range. None is
+    /// fetched for it: those that aren't at hand are counted.
+    ///
+    /// # Errors
+    /// Those of [`RemoteBlocks::select`].
+    pub async fn weigh(
+        &self,
+        catalog: &Catalog,
+        local: Option<&Tenant>,
+        selectors: &[Vec<Matcher>],
+        range_ms: &RangeInclusive<i64>,
+    ) -> Result<Weighed> {
+        let mut weighed = Weighed::default();
+        let mut scale = Scale::new(range_ms.clone());
+        for listed in catalog.blocks_in(range_ms) {
+            let Some(block) = self.at_hand(listed.ulid, local) else {
+                weighed.blocks_to_fetch += 1;
+                weighed.bytes_to_fetch += listed.size_bytes;
+                continue;
+            };
+            let selectors = selectors.to_vec();
+            let weigh = move || {
+                let each = |matchers: &Vec<Matcher>| block.weigh(matchers, &|_| true, &mut scale);
+                selectors.iter().try_for_each(each).map(|()| scale)
+            };
+            scale = self.ask(listed.ulid, weigh).await?;
+        }
+        weighed.weight = scale.weight();
+        Ok(weighed)
+    }
+
+    /// A block that needs no fetching.
+    fn at_hand(&self, ulid: Ulid, local: Option<&Tenant>) -> Option<Block> {
+        local.and_then(|tenant| tenant.block(ulid)).or_else(|| self.cache.lock().get(ulid))
+    }
+
     /// What the listed blocks of a range say to one question, each thing once.
     async fn gather<T: Ord, Told: IntoIterator<Item = T> + Send + 'static>(
         &self,
@@ -198,10 +246,7 @@ impl RemoteBlocks {
     /// A listed block, opened.
     async fn block(&self, tenant: &TenantId, listed: &Listed, local: Option<&Tenant>) -> Result<Block> {
         let ulid = listed.ulid;
-        if let Some(block) = local.and_then(|tenant| tenant.block(ulid)) {
-            return Ok(block);
-        }
-        if let Some(block) = self.cache.lock().get(ulid) {
+        if let Some(block) = self.at_hand(ulid, local) {
             return Ok(block);
         }
         let turn = {

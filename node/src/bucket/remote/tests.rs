@@ -69,6 +69,24 @@ async fn any_node_reads_what_another_shipped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn blocks_that_are_not_at_hand_are_counted_instead_of_weighed() {
+    let world = world(3, PLENTY_BYTES).await;
+    let catalog = world.catalogs.current(&tenant()).await;
+    let selectors = [vec![Matcher::equal("i", "1")]];
+    let weigh = || async { world.remote.weigh(&catalog, None, &selectors, &ALL_MS).await.unwrap() };
+    let before = weigh().await;
+    assert_eq!((before.weight, before.blocks_to_fetch), (Weight::default(), 3));
+    let listed = catalog.blocks().map(|block| block.size_bytes).sum::<u64>();
+    assert_eq!((before.bytes_to_fetch, world.on_disk()), (listed, 0));
+    world.ask(BASE_MS..=BASE_MS + HOUR_MS).await.unwrap();
+    assert_eq!(weigh().await.blocks_to_fetch, 2);
+    world.ask(ALL_MS).await.unwrap();
+    let after = weigh().await;
+    assert_eq!((after.blocks_to_fetch, after.bytes_to_fetch), (0, 0));
+    assert_eq!((after.weight.series, after.weight.samples), (1, 360));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_blocks_of_the_range_are_fetched_and_own_ones_never() {
     let world = world(3, PLENTY_BYTES).await;
     assert_eq!(world.ask(BASE_MS..=BASE_MS + HOUR_MS).await.unwrap()[0].1.len(), 120, "chunks come whole");

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use proto::peer::read as pb;
 use tsdb::db::{Exemplar, Metadata, SeriesExemplars};
 use tsdb::model::Labels;
+use tsdb::weight::Weight;
 
 use super::{
     Malformed, NamesAsk, NamesPart, Opening, SELECTIONS_MAX, matchers_from, matchers_to, stores_from,
     stores_to, tenant_from,
 };
-use crate::query::names::{Found, Pair, Question, Scope};
+use crate::query::names::{Cost, Found, Pair, Question, Scope};
 
 impl NamesAsk {
     /// As a message.
@@ -25,6 +26,7 @@ impl NamesAsk {
             }
             Question::Exemplars(scope) => (pb::Kind::Exemplars, "", Some(scope), 0),
             Question::Counts => (pb::Kind::Counts, "", None, 0),
+            Question::Cost(scope) => (pb::Kind::Cost, "", Some(scope), 0),
         };
         let selectors = scope.map_or(&[][..], |scope| &scope.selectors);
         pb::NamesRequest {
@@ -63,6 +65,7 @@ impl NamesAsk {
             }
             pb::Kind::Exemplars => Question::Exemplars(scope),
             pb::Kind::Counts => Question::Counts,
+            pb::Kind::Cost => Question::Cost(scope),
         };
         Ok(Self {
             tenant: tenant_from(&request.tenant)?,
@@ -96,6 +99,9 @@ impl NamesPart {
                 let one = |(pair, series): (Pair, u64)| pb::Count { name: pair.0, value: pair.1, series };
                 frame.counts = counts.into_iter().map(one).collect();
             }
+            Found::Cost(Cost { nodes: Weight { series, chunks, samples, bytes }, .. }) => {
+                frame.cost = Some(pb::Weight { series, chunks, samples, bytes });
+            }
         }
         frame
     }
@@ -120,6 +126,10 @@ impl NamesPart {
             }
             Question::Counts => {
                 Found::Counts(frame.counts.into_iter().map(|c| ((c.name, c.value), c.series)).collect())
+            }
+            Question::Cost(_) => {
+                let pb::Weight { series, chunks, samples, bytes } = frame.cost.unwrap_or_default();
+                Found::Cost(Cost { nodes: Weight { series, chunks, samples, bytes }, ..Cost::default() })
             }
         };
         Ok(Self { opening: frame.opening.map(Opening::from_message), found, is_last: frame.is_last })
@@ -175,6 +185,13 @@ mod tests {
             (Question::Series(scope.clone(), 1), Found::Series(vec![labels("b")])),
             (Question::Metadata(Some("f".into()), 0), Found::Metadata(vec![metadata.clone()])),
             (Question::Metadata(None, 2), Found::Metadata(vec![metadata])),
+            (
+                Question::Cost(scope.clone()),
+                Found::Cost(Cost {
+                    nodes: Weight { series: 1, chunks: 2, samples: 3, bytes: 4 },
+                    ..Cost::default()
+                }),
+            ),
             (
                 Question::Exemplars(scope),
                 Found::Exemplars(vec![SeriesExemplars { labels: labels("b"), exemplars: vec![exemplar] }]),

@@ -1,4 +1,4 @@
-//! `query`, `query_range`, `query_explain`, `format_query`, `parse_query`.
+//! `query`, `query_range`, `query_explain`, `query_cost`, `format_query`, `parse_query`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::http::json::{ResultBody, push_string};
 use crate::http::params::{Params, Tenant};
 use crate::node::App;
 use crate::query::answer::{self, Answer, Told, answer};
+use crate::query::cost;
 use crate::query::dedup::Replicas;
 
 /// Most steps of a range query.
@@ -30,6 +31,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/query", get(instant).post(instant))
         .route("/api/v1/query_range", get(range).post(range))
         .route("/api/v1/query_explain", get(explain).post(explain))
+        .route("/api/v1/query_cost", get(estimate).post(estimate))
         .route("/api/v1/format_query", get(format_query).post(format_query))
         .route("/api/v1/parse_query", get(parse_query).post(parse_query))
 }
@@ -54,16 +56,27 @@ async fn range(
     query.answer(&app, tenant, range).await
 }
 
-/// A range where there is a `start` or a `step`, else one time.
 async fn explain(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     params: Params,
 ) -> Result<Response, ApiError> {
     let query = Question::from_params(&app.config.load(), &tenant, &params)?;
-    let is_range = params.get("start").is_some() || params.get("step").is_some();
-    let range = if is_range { query.over(&params)? } else { query.at(&app, &params)? };
+    let range = query.at_or_over(&app, &params)?;
     query.explain(&app, tenant, range).await
+}
+
+async fn estimate(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let query = Question::from_params(&app.config.load(), &tenant, &params)?;
+    let range = query.at_or_over(&app, &params)?;
+    let costs = cost::cost(&app, &query.asked(tenant, range, Told::default())).await?;
+    let limit_bytes = app.config.load().query_max_memory.as_usize();
+    let data = stats::costs(&costs, limit_bytes).to_string();
+    Ok(covered(success(data.as_bytes(), &costs.warnings), &costs.coverage))
 }
 
 /// What instant and range queries have in common.
@@ -128,6 +141,12 @@ impl Question {
             return Err(ApiError::new(Kind::BadData, message));
         }
         Ok(QueryRange { start_ms, end_ms, step_ms, lookback_ms: self.lookback_ms })
+    }
+
+    /// A range where there is a `start` or a `step`, else one time.
+    fn at_or_over(&self, app: &App, params: &Params) -> Result<QueryRange, ApiError> {
+        let is_range = params.get("start").is_some() || params.get("step").is_some();
+        if is_range { self.over(params) } else { self.at(app, params) }
     }
 
     /// For the engine.

@@ -1,11 +1,15 @@
-//! What a query took: `stats` as Prometheus has them, with our own beside, and the tree of `query_explain`.
+//! What a query took, or would take: `stats` as Prometheus has them, with our own beside, the tree of `query_explain`, and
+//! `query_cost`.
 
 use std::time::Duration;
 
 use promql::{QueryRange, Step};
 use serde_json::{Value, json};
+use tsdb::select::Select;
 
 use crate::query::answer::{Answer, PushDown, Shared, Source, Timings};
+use crate::query::cost::Costs;
+use crate::query::names::Cost;
 
 /// Bytes of a sample as Prometheus counts them: a time and a float. `peakSamples` are the bytes of our peak in these.
 const SAMPLE_BYTES: usize = 16;
@@ -67,6 +71,46 @@ pub(super) fn json(wanted: Wanted, answer: &Answer, range: &QueryRange, total: D
 /// A time as Prometheus writes it: whole seconds without a fraction.
 fn seconds(time_ms: i64) -> Value {
     if time_ms % 1000 == 0 { json!(time_ms / 1000) } else { json!(time_ms as f64 / 1000.0) }
+}
+
+/// What a query would cost. `rowBytes` is what rows of all series take at once, as far as they aren't aggregated as they
+/// come.
+pub(super) fn costs(costs: &Costs, limit_bytes: usize) -> Value {
+    let of = |cost: &Cost| {
+        let total = cost.total();
+        json!({
+            "series": total.series,
+            "chunks": total.chunks,
+            "samples": total.samples,
+            "bytes": total.bytes,
+            "blocksToFetch": cost.bucket.blocks_to_fetch,
+            "bytesToFetch": cost.bucket.bytes_to_fetch,
+        })
+    };
+    let select = |(select, cost): &(Select, Cost)| {
+        let matchers: Vec<String> = select.matchers.iter().map(|matcher| format!("{matcher:?}")).collect();
+        let mut own = of(cost);
+        own["selector"] = format!("{{{}}}", matchers.join(", ")).into();
+        own["start"] = seconds(*select.range_ms.start());
+        own["end"] = seconds(*select.range_ms.end());
+        own
+    };
+    let all = costs.selects.iter().fold(Cost::default(), |mut all, (_, cost)| {
+        all.add(cost);
+        all
+    });
+    let mut data = of(&all);
+    // Those of different selections are others, whether nodes or blocks have them.
+    let series = costs.selects.iter().map(|(_, cost)| cost.total().series).sum::<u64>();
+    data["series"] = series.into();
+    data["steps"] = costs.steps.into();
+    data["memory"] = json!({
+        "selectedBytes": all.total().bytes,
+        "rowBytes": series.saturating_mul(costs.steps as u64).saturating_mul(size_of::<f64>() as u64),
+        "limitBytes": limit_bytes,
+    });
+    data["selects"] = costs.selects.iter().map(select).collect();
+    data
 }
 
 /// A step of the plan and all that it works on. All is done on `node`, but what each selection read came from several, and

@@ -119,6 +119,40 @@ async fn a_query_is_explained_step_by_step() {
 }
 
 #[tokio::test]
+async fn what_a_query_would_cost_is_told_before_it_runs() {
+    let node = filled().await;
+    let at = NOW_MS / 1000 + 60;
+    let explained = node.get(&format!("/api/v1/query_explain?query=sum(rate(m%5B30s%5D))&time={at}")).await;
+    let select = &explained.data()["plan"]["inputs"][0]["inputs"][0];
+    for answer in [
+        node.get(&format!("/api/v1/query_cost?query=sum(rate(m%5B30s%5D))&time={at}")).await,
+        node.form("/api/v1/query_cost", &format!("query=sum(rate(m%5B30s%5D))&time={at}")).await,
+    ] {
+        let data = answer.data();
+        assert_eq!((&data["steps"], &data["selects"].as_array().unwrap().len()), (&1.into(), &1));
+        let cost = &data["selects"][0];
+        for key in ["series", "bytes"] {
+            assert_eq!((&cost[key], &data[key]), (&select[key], &select[key]), "{key}");
+        }
+        let start = (at - 30) as f64 + 0.001;
+        assert_eq!((cost["start"].as_f64(), &cost["end"]), (Some(start), &at.into()));
+        assert_eq!((&cost["chunks"], &cost["blocksToFetch"]), (&2.into(), &0.into()));
+        assert!((2..=6).contains(&cost["samples"].as_u64().unwrap()), "{cost}");
+        assert!(cost["selector"].as_str().unwrap().contains("__name__"), "{cost}");
+        assert_eq!(data["memory"]["rowBytes"], 2 * 8);
+    }
+    let over = format!("/api/v1/query_cost?query=m%2Bn&start={at}&end={}&step=15", at + 30);
+    let over = node.get(&over).await;
+    let data = over.data();
+    assert_eq!((&data["steps"], &data["series"]), (&3.into(), &2.into()));
+    assert_eq!(data["selects"].as_array().unwrap().len(), 2);
+    for refused in ["query=sum(", "query=m&start=0&end=11001&step=1", "query=m&time=x"] {
+        let answer = node.get(&format!("/api/v1/query_cost?{refused}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn errors_say_which_parameter_and_have_prometheus_kinds() {
     let node = filled().await;
     let range = "/api/v1/query_range?query=m";

@@ -22,7 +22,7 @@ impl Asker<'_> {
         let ask = |plan: &Plan, store, asked| {
             let (tenant, question) = (self.tenant.clone(), question.clone());
             let ask = NamesAsk { tenant, question, asked, catalog_version: plan.catalog_version };
-            let view = plan.view.clone();
+            let (view, catalog) = (plan.view.clone(), plan.catalog.clone());
             async move {
                 if store != me {
                     return stream::names(self.reach, store, &ask, self.purse).await;
@@ -31,7 +31,7 @@ impl Asker<'_> {
                 let app = self.app.clone();
                 let found = self.turn.on_cores(self.app, move |cancelled| {
                     let roles = Roles::new(&view, &ask.tenant, me, me, &ask.asked);
-                    own::names(&app, &ask, &|labels| roles.sends(labels), cancelled)
+                    own::names(&app, &ask, &|labels| roles.sends(labels), &catalog, cancelled)
                 });
                 Ok((opening, vec![found.await.map_err(Failure::Question)?]))
             }

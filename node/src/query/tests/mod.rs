@@ -1,6 +1,7 @@
 //! Several nodes in one process, each with a store and a peer port on the loopback interface, and a ring document that
 //! the test gives them.
 
+mod cost;
 mod incomplete;
 mod pushed;
 mod together;
