@@ -41,6 +41,20 @@ struct ForReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AskedBy {
+    asked_by: &'static str,
+}
+
+/// Whose question it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryOf {
+    /// A client's.
+    Client,
+    /// Another node's, for a client of its own.
+    Peer,
+}
+
 /// The node's own metrics.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -52,11 +66,17 @@ pub struct Metrics {
     exemplars: Counter,
     query_samples: Counter,
     query_series: Counter,
+    query_cpu: Family<AskedBy, Histogram, fn() -> Histogram>,
 }
 
 /// 1 ms to 65 s.
 fn request_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 9))
+}
+
+/// 100 µs to 26 s.
+fn cpu_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 4.0, 10))
 }
 
 impl Metrics {
@@ -72,6 +92,7 @@ impl Metrics {
             exemplars: Counter::default(),
             query_samples: Counter::default(),
             query_series: Counter::default(),
+            query_cpu: Family::new_with_constructor(cpu_buckets),
         };
         {
             let mut registry = metrics.registry.lock();
@@ -99,6 +120,11 @@ impl Metrics {
             carillon.register("received_exemplars", "Exemplars taken", metrics.exemplars.clone());
             carillon.register("query_samples", "Samples decoded by queries", metrics.query_samples.clone());
             carillon.register("query_series", "Series fetched by queries", metrics.query_series.clone());
+            carillon.register(
+                "query_cpu_seconds",
+                "CPU time of questions, refused ones among them, without reading the request and writing the answer",
+                metrics.query_cpu.clone(),
+            );
             for reason in Reason::ALL {
                 drop(metrics.samples_refused.get_or_create(&ForReason { reason: reason.as_str() }));
             }
@@ -135,6 +161,15 @@ impl Metrics {
     pub fn queried(&self, stats: &Stats) {
         self.query_samples.inc_by(stats.samples);
         self.query_series.inc_by(stats.series);
+    }
+
+    /// Takes the CPU time of questions.
+    pub fn query_cpu(&self, of: QueryOf) -> Histogram {
+        let asked_by = match of {
+            QueryOf::Client => "client",
+            QueryOf::Peer => "peer",
+        };
+        self.query_cpu.get_or_create(&AskedBy { asked_by }).clone()
     }
 
     /// All of them as text.
@@ -209,6 +244,10 @@ mod tests {
     impl Process for Fixed {
         fn usage(&self) -> Usage {
             Usage { cpu_s: 1.5, resident_bytes: 7, ..Usage::default() }
+        }
+
+        fn thread_cpu(&self) -> Duration {
+            Duration::ZERO
         }
     }
 

@@ -48,7 +48,7 @@ impl Storage {
         let (pool, ledger, replay) = (env.pool.clone(), env.ledger.clone(), replay.clone());
         let opened = on_disk(&*env.pool, move || {
             let was_unsynced = ledger.get(LEDGER_UNSYNCED)?.is_some();
-            let workers = PoolWorkers(&*pool);
+            let workers = PoolWorkers::new(&*pool);
             let (db, recovery) = Db::open_watched(disk, settings, now_ms, seed, &workers, &replay)?;
             Ok::<_, Error>((db, recovery, was_unsynced))
         });

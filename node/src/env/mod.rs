@@ -5,6 +5,7 @@
 //! draws a random number.
 
 mod clock;
+mod cpu;
 mod ledger;
 mod net;
 mod pool;
@@ -20,6 +21,7 @@ use tsdb::disk::{Disk, FolderLock, OsDisk};
 use crate::bucket::{ByUrl, ObjectStores};
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cpu::CpuTime;
 pub use ledger::{DiskLedger, Ledger, SledLedger};
 pub use net::{BoxFuture, Connection, Lane, Listener, Net, TcpNet};
 pub use pool::{Inline, Job, Pool, PoolWorkers, ThreadPool, on_cores, on_disk};

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::CpuTime;
+
 /// Work for a pool.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -174,7 +176,23 @@ impl QueueState {
 }
 
 /// One evaluation's hold on the pool.
-pub struct PoolWorkers<'a>(pub &'a dyn Pool);
+pub struct PoolWorkers<'a> {
+    pool: &'a dyn Pool,
+    /// Of those who help the thread that asks, which counts its own.
+    cpu: Option<&'a Arc<CpuTime>>,
+}
+
+impl<'a> PoolWorkers<'a> {
+    /// Nobody wants to know what they take.
+    pub fn new(pool: &'a dyn Pool) -> Self {
+        Self { pool, cpu: None }
+    }
+
+    /// Those that help the thread that asks spend `cpu`; that thread does so itself.
+    pub fn spending(pool: &'a dyn Pool, cpu: &'a Arc<CpuTime>) -> Self {
+        Self { pool, cpu: Some(cpu) }
+    }
+}
 
 impl tsdb::workers::Workers for PoolWorkers<'_> {
     /// Calls `task` with 0 to `tasks - 1`, on this thread and those that are idle; returns when all have run.
@@ -182,7 +200,7 @@ impl tsdb::workers::Workers for PoolWorkers<'_> {
     /// # Panics
     /// When a task does; the others still run to their end.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        let helpers = self.0.parallelism().min(tasks).saturating_sub(1);
+        let helpers = self.pool.parallelism().min(tasks).saturating_sub(1);
         if helpers == 0 {
             return (0..tasks).for_each(task);
         }
@@ -195,10 +213,15 @@ impl tsdb::workers::Workers for PoolWorkers<'_> {
             done: Condvar::new(),
         });
         for _ in 0..helpers {
-            let shared = shared.clone();
-            self.0.compute(Box::new(move || shared.help()), true);
+            let (shared, cpu) = (shared.clone(), self.cpu.cloned());
+            let help = move || match cpu {
+                // It is counted before the last task is reported as done.
+                Some(cpu) => shared.finished(cpu.spend(|| shared.work())),
+                None => shared.finished(shared.work()),
+            };
+            self.pool.compute(Box::new(help), true);
         }
-        shared.help();
+        shared.finished(shared.work());
         let mut open = shared.open.lock();
         while *open > 0 {
             shared.done.wait(&mut open);
@@ -219,8 +242,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Takes tasks until none is left to take.
-    fn help(&self) {
+    /// Takes tasks until none is left to take; gives how many it has done.
+    fn work(&self) -> usize {
         let mut finished = 0;
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -232,6 +255,10 @@ impl Shared {
             }
             finished += 1;
         }
+        finished
+    }
+
+    fn finished(&self, finished: usize) {
         if finished > 0 {
             let mut open = self.open.lock();
             *open -= finished;
@@ -275,10 +302,11 @@ mod tests {
     use tsdb::workers::Workers as _;
 
     use super::*;
+    use crate::env::cpu;
 
     fn counts_each_task_once(pool: &dyn Pool) {
         let counts: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-        PoolWorkers(pool).run(counts.len(), &|i| {
+        PoolWorkers::new(pool).run(counts.len(), &|i| {
             counts[i].fetch_add(1, Ordering::Relaxed);
         });
         assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
@@ -313,9 +341,19 @@ mod tests {
     }
 
     #[test]
+    fn time_of_threads_that_help_is_counted_when_all_is_done() {
+        let pool = ThreadPool::new(2);
+        let (cpu, both) = (cpu::tests::ticking(), std::sync::Barrier::new(2));
+        PoolWorkers::spending(&pool, &cpu).run(2, &|_| {
+            both.wait();
+        });
+        assert!(cpu.so_far() > std::time::Duration::ZERO);
+    }
+
+    #[test]
     fn a_panic_reaches_whoever_waits_and_the_threads_live_on() {
         let pool = ThreadPool::new(2);
-        let run = || PoolWorkers(&pool).run(10, &|i| assert!(i != 7, "seven"));
+        let run = || PoolWorkers::new(&pool).run(10, &|i| assert!(i != 7, "seven"));
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
         counts_each_task_once(&pool);
     }

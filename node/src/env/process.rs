@@ -1,4 +1,6 @@
-//! What the process uses, for `/metrics` and `runtimeinfo`.
+//! What the process and its threads use.
+
+use std::time::Duration;
 
 /// Resources of the process so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,9 +21,12 @@ pub struct Usage {
 pub trait Process: Send + Sync + 'static {
     /// The usage now; zeros where the system doesn't tell.
     fn usage(&self) -> Usage;
+
+    /// User and system time of the calling thread so far; zero where the system doesn't tell.
+    fn thread_cpu(&self) -> Duration;
 }
 
-/// Linux's `/proc/self`; elsewhere zeros.
+/// Linux's `/proc/self`, elsewhere zeros; and the system's clock of the thread.
 pub struct OsProcess;
 
 /// Clock ticks a second in `/proc/self/stat`: fixed by Linux's ABI on every architecture that Rust supports.
@@ -46,6 +51,11 @@ impl Process for OsProcess {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let open_fds = std::fs::read_dir("/proc/self/fd").map_or(0, |names| names.count() as u64);
         parse(&text("/proc/self/stat"), &text("/proc/self/status"), &text("/proc/stat"), open_fds)
+    }
+
+    fn thread_cpu(&self) -> Duration {
+        use rustix::time::{ClockId, clock_gettime};
+        clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
     }
 }
 
@@ -79,6 +89,12 @@ mod tests {
         let usage = parse(stat, "VmRSS:\t    2048 kB\n", "btime 1700000000\n", 5);
         assert_eq!((usage.cpu_s, usage.resident_bytes, usage.virtual_bytes), (3.0, 2 << 20, 4096));
         assert_eq!((usage.open_fds, usage.start_s), (5, 1_700_000_010.0));
+    }
+
+    #[test]
+    fn a_thread_that_works_takes_time() {
+        let began = OsProcess::new().thread_cpu();
+        while OsProcess::new().thread_cpu() == began {}
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::fanout::{self, Fetched, Folding, Part, Pushed};
 use super::reach::Reach;
 use super::turns::Switch;
 use super::{Error, Turn, turns};
-use crate::env::PoolWorkers;
+use crate::env::{CpuTime, PoolWorkers};
 use crate::node::App;
 
 /// A query.
@@ -113,6 +113,9 @@ pub struct Timings {
     pub preparation: Duration,
     /// Merging replicas and evaluating.
     pub evaluation: Duration,
+    /// CPU time of all this on this node's cores together: not that of reading the request, of what goes over the network
+    /// and of writing the answer.
+    pub cpu: Duration,
 }
 
 /// What a node, or the bucket, gave for a selection.
@@ -142,7 +145,7 @@ pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer,
     let switch = Switch::default();
     let asked = Instant::now();
     turns::within(question.timeout, async {
-        let turn = app.queries.turn(&switch).await?;
+        let turn = app.turn(&switch).await?;
         let queue = asked.elapsed();
         let mut answer = match app.queries.elsewhere(app, &question.tenant).await {
             None => alone(app, question.clone(), &turn).await?,
@@ -150,7 +153,7 @@ pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer,
         };
         let evaluation = answer.timings.evaluation;
         let preparation = asked.elapsed().saturating_sub(queue + evaluation);
-        answer.timings = Timings { queue, preparation, evaluation };
+        answer.timings = Timings { queue, preparation, evaluation, cpu: turn.cpu.so_far() };
         Ok(answer)
     })
     .await
@@ -158,7 +161,7 @@ pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer,
 
 /// Where this node keeps everything: in one go.
 async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<Answer, Error> {
-    let own = app.clone();
+    let (own, cpu) = (app.clone(), turn.cpu.clone());
     let work = move |cancelled: &Arc<AtomicBool>| {
         let plan = question.plan()?;
         let selects = widened(&plan, &question.replicas);
@@ -184,7 +187,8 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
             let name = own.cluster.name(own.cluster.me());
             sources.extend(inputs.iter().map(|series: &Vec<Series>| vec![Source::of(&name, series)]));
         }
-        Ok((evaluate(&own, &plan, &selects, (inputs, Vec::new()), &question, cancelled)?, sources))
+        let inputs = (inputs, Vec::new());
+        Ok((evaluate(&own, &plan, &selects, inputs, &question, &cpu, cancelled)?, sources))
     };
     let ((output, timings), sources) = turn.on_cores(app, work).await?;
     let push_down = PushDown::Not("this node keeps everything");
@@ -219,7 +223,7 @@ async fn with_others(
         Err(why) => (asker.fetch(&selects).await?, Vec::new(), PushDown::Not(why)),
     };
     let warnings = app.queries.judged(&coverage, question.partial)?;
-    let own = app.clone();
+    let (own, cpu) = (app.clone(), turn.cpu.clone());
     let work = move |cancelled: &Arc<AtomicBool>| {
         let mut told = Vec::new();
         if question.told.explained {
@@ -234,7 +238,7 @@ async fn with_others(
         });
         let inputs = merged.collect::<Result<_, Error>>()?;
         let folded = parts.into_iter().map(|part| part.folded).collect();
-        let output = evaluate(&own, &plan, &selects, (inputs, folded), &question, cancelled);
+        let output = evaluate(&own, &plan, &selects, (inputs, folded), &question, &cpu, cancelled);
         // What was fetched is paid for until here.
         drop(purse);
         Ok((output?, told))
@@ -289,10 +293,11 @@ fn evaluate(
     selects: &[Select],
     (mut inputs, folded): (Vec<Vec<Series>>, Vec<Folded>),
     question: &Question,
+    cpu: &Arc<CpuTime>,
     cancelled: &Arc<AtomicBool>,
 ) -> Result<(Output, Timings), Error> {
     let began = Instant::now();
-    let workers = PoolWorkers(&*app.env.pool);
+    let workers = PoolWorkers::spending(&*app.env.pool, cpu);
     let now_ms = app.env.clock.now_ms();
     for (input, select) in inputs.iter_mut().zip(selects) {
         turns::check(cancelled)?;

@@ -49,8 +49,8 @@ pub use sketch::Sketch;
 use turns::{Switch, Turns};
 
 use crate::config::Config;
-use crate::env::on_cores;
-use crate::metrics::at_scrape;
+use crate::env::{CpuTime, on_cores};
+use crate::metrics::{QueryOf, at_scrape};
 use crate::node::App;
 
 /// What all questions share.
@@ -154,12 +154,14 @@ struct Turn {
     permit: Arc<OwnedSemaphorePermit>,
     /// Set when nobody waits any more.
     cancelled: Arc<AtomicBool>,
+    /// What its work takes of this node's cores.
+    cpu: Arc<CpuTime>,
 }
 
 impl Turn {
     /// With a permit; the work ends when `switch` is dropped.
-    fn of(permit: OwnedSemaphorePermit, switch: &Switch) -> Self {
-        Self { permit: Arc::new(permit), cancelled: switch.cancelled() }
+    fn of(permit: OwnedSemaphorePermit, switch: &Switch, cpu: Arc<CpuTime>) -> Self {
+        Self { permit: Arc::new(permit), cancelled: switch.cancelled(), cpu }
     }
 
     /// Runs a part of the work on the pool.
@@ -168,21 +170,14 @@ impl Turn {
         app: &App,
         work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (permit, cancelled) = (self.permit.clone(), self.cancelled.clone());
+        let (permit, cancelled, cpu) = (self.permit.clone(), self.cancelled.clone(), self.cpu.clone());
         on_cores(&*app.env.pool, false, move || {
             // Held by the work itself: it may outlive whoever waits for it, and still needs its core.
             let _permit = permit;
             turns::check(&cancelled)?;
-            work(&cancelled)
+            cpu.spend(|| work(&cancelled))
         })
         .await
-    }
-}
-
-impl Queries {
-    /// Waits for a turn; the work ends when `switch` is dropped.
-    async fn turn(&self, switch: &Switch) -> Result<Turn, Error> {
-        Ok(Turn::of(self.turns.take().await?, switch))
     }
 }
 
@@ -196,10 +191,26 @@ pub(crate) async fn in_turn<T: Send + 'static>(
     work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let switch = Switch::default();
-    turns::within(timeout, async { app.queries.turn(&switch).await?.on_cores(app, work).await }).await
+    turns::within(timeout, async { app.turn(&switch).await?.on_cores(app, work).await }).await
 }
 
 impl App {
+    /// Waits for a turn; the work ends when `switch` is dropped.
+    async fn turn(&self, switch: &Switch) -> Result<Turn, Error> {
+        let permit = self.queries.turns.take().await?;
+        Ok(Turn::of(permit, switch, self.cpu(QueryOf::Client)))
+    }
+
+    /// As [`App::turn`], for what another node asks.
+    async fn peer_turn(&self, switch: &Switch) -> Result<Turn, Error> {
+        let permit = self.queries.peer_turns.take().await?;
+        Ok(Turn::of(permit, switch, self.cpu(QueryOf::Peer)))
+    }
+
+    fn cpu(&self, of: QueryOf) -> Arc<CpuTime> {
+        CpuTime::new(self.env.process.clone(), self.metrics.query_cpu(of))
+    }
+
     /// A query's way to the memory that all share.
     fn account(&self, tenant: &TenantId) -> Arc<Account> {
         let config = self.config.load();

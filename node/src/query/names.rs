@@ -126,7 +126,7 @@ pub(crate) async fn ask(
 ) -> Result<Answer, Error> {
     let switch = Switch::default();
     let asked = turns::within(timeout, async {
-        let turn = app.queries.turn(&switch).await?;
+        let turn = app.turn(&switch).await?;
         let Some(reach) = app.queries.elsewhere(app, &tenant).await else {
             let own = app.clone();
             let (tenant, question) = (tenant.clone(), question.clone());

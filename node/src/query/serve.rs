@@ -22,9 +22,9 @@ use super::names::Found;
 use super::own::{self, Own, Roles};
 use super::reach::Reach;
 use super::turns::Switch;
-use super::{Error, Turn, blocks};
+use super::{Error, blocks};
 use crate::bucket::catalog::Catalog;
-use crate::env::PoolWorkers;
+use crate::env::{CpuTime, PoolWorkers};
 use crate::grpc::read::{
     DigestsAsk, FoldAsk, FoldPart, Mark, NamesAsk, NamesPart, Opening, Read, ReadServer, SelectAsk,
     SelectPart, group_bytes, seal,
@@ -157,6 +157,7 @@ struct Asked<'a> {
     view: &'a View,
     catalog: &'a Catalog,
     cancelled: &'a Arc<AtomicBool>,
+    cpu: &'a Arc<CpuTime>,
 }
 
 impl Asked<'_> {
@@ -185,7 +186,7 @@ impl Asked<'_> {
         let purse = self.app.purse(&ask.tenant);
         purse.pay_for(&inputs)?;
         let limits = self.app.limits(&ask.tenant, self.cancelled);
-        Ok(plan.fold(inputs, &limits, &PoolWorkers(&*self.app.env.pool))?)
+        Ok(plan.fold(inputs, &limits, &PoolWorkers::spending(&*self.app.env.pool, self.cpu))?)
     }
 }
 
@@ -237,11 +238,11 @@ async fn done<T: Send + 'static>(
 ) -> Option<Result<T, Status>> {
     let switch = Switch::default();
     let working = async {
-        let turn = Turn::of(app.queries.peer_turns.take().await?, &switch);
-        let own = app.clone();
+        let turn = app.peer_turn(&switch).await?;
+        let (own, cpu) = (app.clone(), turn.cpu.clone());
         let work = move |cancelled: &Arc<AtomicBool>| {
             let reach = own.queries.reach.get().expect("the answer was opened");
-            work(&Asked { app: &own, reach, view: &view, catalog: &catalog, cancelled })
+            work(&Asked { app: &own, reach, view: &view, catalog: &catalog, cancelled, cpu: &cpu })
         };
         turn.on_cores(app, work).await
     };

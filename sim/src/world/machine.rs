@@ -199,4 +199,8 @@ impl Process for NoProcess {
     fn usage(&self) -> Usage {
         Usage::default()
     }
+
+    fn thread_cpu(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }

@@ -1,7 +1,10 @@
 //! Queries that need far more memory than there is: they end with an error that says what was too large, small ones
 //! beside them go on, and the node's memory grows by no more than a small multiple of its budget.
 //!
-//! With `CARILLON_BUDGET_FIGURES` set, how far resident memory grew is printed.
+//! With `CARILLON_BUDGET_FIGURES` set, how far resident memory grew is printed, and the CPU time of small queries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::{Answer, Http, NodeProcess, now_ms, wire};
 
@@ -21,8 +24,12 @@ const BUDGET_BYTES: usize = 96 << 20;
 /// What may be resident beside the budget, of it. The aim is 0.2, which one large query after another keeps to; all of them
 /// at once have taken half of the budget beside it.
 const SLACK: f64 = 1.0;
-/// Small queries, each of another series.
+/// Small queries at once, each of another series.
 const SMALL: usize = 20;
+/// How often each of them is asked while no large one is.
+const SMALL_ROUNDS: usize = 10;
+/// How often each large one is asked with all others.
+const LARGE_ROUNDS: usize = 3;
 
 /// Queries that need some ten times the budget, and what they need it for.
 const LARGE: [(&str, &str); 9] = [
@@ -70,7 +77,8 @@ fn seconds(ms: i64) -> String {
 async fn range(http: &Http, query: &str, begin_ms: i64, steps: i64) -> Answer {
     let query = query.replace("START", &seconds(begin_ms));
     let (start, end) = (seconds(begin_ms), seconds(begin_ms + steps * STEP_MS));
-    let parameters = [("query", &*query), ("start", &start), ("end", &end), ("step", "0.15")];
+    let parameters =
+        [("query", &*query), ("start", &start), ("end", &end), ("step", "0.15"), ("stats", "all")];
     http.form("/api/v1/query_range", &parameters).await
 }
 
@@ -90,17 +98,20 @@ fn is_too_large(query: &str, answer: &Answer, words: &[&str]) {
     }
 }
 
-/// Asks for one series and for a sum over it, and expects both.
-async fn ask_small(http: &Http, number: usize, begin_ms: i64) {
+/// Asks for one series and for a sum over it, and expects both; gives the seconds of CPU time that each took.
+async fn ask_small(http: &Http, number: usize, begin_ms: i64) -> [f64; 2] {
     let selector = format!("big{{instance=\"{}\"}}", instance(number));
-    for query in [format!("sum({selector})"), selector] {
+    let mut cpu = [0.0; 2];
+    for (query, cpu) in [format!("sum({selector})"), selector].into_iter().zip(&mut cpu) {
         let answer = range(http, &query, begin_ms, 20).await;
         assert_eq!(answer.status, 200, "{query}: {}", answer.body);
-        let points = &answer.json()["data"]["result"][0]["values"];
-        let values: Vec<_> =
-            points.as_array().unwrap().iter().map(|point| point[1].as_str().unwrap()).collect();
+        let data = &answer.json()["data"];
+        let points = data["result"][0]["values"].as_array().unwrap();
+        let values: Vec<_> = points.iter().map(|point| point[1].as_str().unwrap()).collect();
         assert_eq!(values, vec![number.to_string(); 21], "{query}");
+        *cpu = data["stats"]["carillon"]["cpuSeconds"].as_f64().expect("the CPU time is told");
     }
+    cpu
 }
 
 /// A line of the process's status, in bytes: `VmRSS` or the most that it was, `VmHWM`.
@@ -117,19 +128,32 @@ fn reset_peak(pid: u32) -> usize {
     memory_bytes(pid, "VmRSS")
 }
 
-fn small_queries(http: &Http, begin_ms: i64, rounds: usize) -> Vec<tokio::task::JoinHandle<()>> {
+/// Asks all small ones at once, each again and again as long as `goes_on` says so of the round; gives their CPU times.
+async fn small_queries(
+    http: &Http,
+    begin_ms: i64,
+    goes_on: impl Fn(usize) -> bool + Clone + Send + 'static,
+) -> Vec<f64> {
     let of = |i: usize| {
-        let http = http.clone();
+        let (http, goes_on) = (http.clone(), goes_on.clone());
         tokio::spawn(async move {
-            for _ in 0..rounds {
-                ask_small(&http, i * SERIES / SMALL, begin_ms).await;
+            let (mut cpu, mut round) = (Vec::new(), 0);
+            while goes_on(round) {
+                cpu.extend(ask_small(&http, i * SERIES / SMALL, begin_ms).await);
+                round += 1;
             }
+            cpu
         })
     };
-    (0..SMALL).map(of).collect()
+    let mut all = Vec::new();
+    for task in (0..SMALL).map(of).collect::<Vec<_>>() {
+        all.extend(task.await.unwrap());
+    }
+    all
 }
 
-fn large_queries(http: &Http, begin_ms: i64, rounds: usize) -> Vec<tokio::task::JoinHandle<()>> {
+/// Asks all large ones at once.
+async fn large_queries(http: &Http, begin_ms: i64, rounds: usize) {
     let of = |large: (&'static str, &'static str)| {
         let http = http.clone();
         tokio::spawn(async move {
@@ -139,11 +163,7 @@ fn large_queries(http: &Http, begin_ms: i64, rounds: usize) -> Vec<tokio::task::
             }
         })
     };
-    LARGE.into_iter().map(of).collect()
-}
-
-async fn all(tasks: Vec<tokio::task::JoinHandle<()>>) {
-    for task in tasks {
+    for task in LARGE.map(of) {
         task.await.unwrap();
     }
 }
@@ -154,7 +174,7 @@ async fn what_needs_ten_times_the_nodes_budget_ends_and_small_queries_go_on() {
     let node = NodeProcess::start(dir.path(), &["--query-max-total-memory", BUDGET]);
     let http = node.http();
     let begin_ms = load(&http).await;
-    all(small_queries(&http, begin_ms, 1)).await;
+    small_queries(&http, begin_ms, |round| round == 0).await;
 
     let before = reset_peak(node.pid());
     // One after another, so that each meets the limit itself.
@@ -163,11 +183,28 @@ async fn what_needs_ten_times_the_nodes_budget_ends_and_small_queries_go_on() {
         ask_large(&http, large, begin_ms).await;
         told_growth(large.0, before, memory_bytes(node.pid(), "VmHWM"));
     }
+    let alone = small_queries(&http, begin_ms, |round| round < SMALL_ROUNDS).await;
     // All at once, with small ones beside them.
     reset_peak(node.pid());
-    let tasks = [large_queries(&http, begin_ms, 3), small_queries(&http, begin_ms, 10)];
-    all(tasks.into_iter().flatten().collect()).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let beside = small_queries(&http, begin_ms, move |_| !over.load(Ordering::Relaxed));
+    let large = async {
+        large_queries(&http, begin_ms, LARGE_ROUNDS).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let (beside, ()) = tokio::join!(beside, large);
     told_growth("all at once", before, memory_bytes(node.pid(), "VmHWM"));
+    told_cpu("alone", alone);
+    told_cpu("beside large ones", beside);
+}
+
+fn told_cpu(what: &str, mut seconds: Vec<f64>) {
+    seconds.sort_by(f64::total_cmp);
+    if figures_wanted() {
+        let median_us = seconds[seconds.len() / 2] * 1e6;
+        println!("{} small queries {what}: {median_us:.0} us of CPU in the median", seconds.len());
+    }
 }
 
 fn told_growth(what: &str, before: usize, peak: usize) {

@@ -33,7 +33,7 @@ impl Wanted {
 /// `stats`.
 pub(super) fn json(wanted: Wanted, answer: &Answer, range: &QueryRange, total: Duration) -> Value {
     let Answer { output, coverage, push_down, .. } = answer;
-    let Timings { queue, preparation, evaluation } = answer.timings;
+    let Timings { queue, preparation, evaluation, cpu } = answer.timings;
     let mut samples = json!({
         "totalQueryableSamples": output.per_step.iter().sum::<u64>(),
         "peakSamples": output.stats.peak_bytes.div_ceil(SAMPLE_BYTES),
@@ -59,6 +59,7 @@ pub(super) fn json(wanted: Wanted, answer: &Answer, range: &QueryRange, total: D
             "series": output.stats.series,
             "decodedSamples": output.stats.samples,
             "peakBytes": output.stats.peak_bytes,
+            "cpuSeconds": cpu.as_secs_f64(),
             "coverage": coverage.json(),
             "pushDown": match push_down {
                 PushDown::Done(_) => "done",

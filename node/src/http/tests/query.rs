@@ -77,6 +77,7 @@ async fn stats_count_samples_by_step_as_prometheus_does() {
     {
         assert!(all["stats"]["timings"][timing].is_number(), "{timing}");
     }
+    assert!(all["stats"]["carillon"]["cpuSeconds"].is_number());
     let sums = node.get(&format!("/api/v1/query_range?{range}&stats=true")).await.data();
     assert!(sums["stats"]["samples"].get("totalQueryableSamplesPerStep").is_none());
     assert_eq!(sums["stats"]["samples"]["totalQueryableSamples"], 12);
@@ -84,6 +85,9 @@ async fn stats_count_samples_by_step_as_prometheus_does() {
         let data = node.get(&format!("/api/v1/query_range?{range}{none}")).await.data();
         assert!(data.get("stats").is_none());
     }
+    let answer = node.get("/metrics").await;
+    let metrics = answer.text();
+    assert!(metrics.contains("carillon_query_cpu_seconds_count{asked_by=\"client\"} 4"), "{metrics}");
 }
 
 #[tokio::test]
