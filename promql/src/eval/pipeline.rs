@@ -5,6 +5,7 @@
 //! partial result; partials are merged in the order of series. How many tasks there are depends on the number of
 //! series alone, so results don't depend on how many threads there are.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tsdb::select::Series;
@@ -198,15 +199,23 @@ fn in_waves<T: Send>(
     for first in (0..tasks).step_by(WAVE_TASKS) {
         let wave = WAVE_TASKS.min(tasks - first);
         let done: Vec<Mutex<Option<Result<T>>>> = (0..wave).map(|_| Mutex::new(None)).collect();
+        let first_failed = AtomicUsize::new(usize::MAX);
         context.workers.run(wave, &|task| {
+            // What comes behind a failure can't matter any more: the first error is told, whatever the order of work.
+            if task > first_failed.load(Ordering::Relaxed) {
+                return;
+            }
             let mut scratch = context.scratch();
             let result = work(first + task, &mut scratch);
             context.give_back(scratch);
+            if result.is_err() {
+                first_failed.fetch_min(task, Ordering::Relaxed);
+            }
             *done[task].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         });
         for slot in done {
             let result = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-            merge(result.expect("workers ran each task")?)?;
+            merge(result.expect("workers ran each task before the first that failed")?)?;
         }
     }
     Ok(())

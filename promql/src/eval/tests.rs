@@ -1,4 +1,5 @@
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tsdb::model::{Labels, Sample, stale_nan};
 
@@ -113,6 +114,32 @@ fn a_query_over_its_budget_ends_with_what_was_too_large() {
     assert!(folded.stats.peak_bytes <= 500_000);
     let steps = QueryRange { start_ms: 0, end_ms: i64::MAX, step_ms: 1, lookback_ms: 1 };
     assert!(matches!(run("vector(1)", &steps, &data, &limits, &Inline), Err(Error::Limit(_))));
+}
+
+/// Lends nothing, and counts who asks.
+#[derive(Debug, Default)]
+struct Miser(AtomicUsize);
+
+impl Lender for Miser {
+    fn borrow(&self, _: usize, what: &str) -> std::result::Result<(), String> {
+        Err(format!("{what}, refused {}", self.0.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn give_back(&self, _: usize) {}
+}
+
+#[test]
+fn nothing_behind_a_failure_is_begun() {
+    let (data, miser) = (many(700), Arc::new(Miser::default()));
+    let range = QueryRange { start_ms: 0, end_ms: 590_000, step_ms: 1_000, lookback_ms: 300_000 };
+    let limits = Limits { lender: Some(miser.clone()), ..Limits::bytes(AMPLE) };
+    let refused = run("sum by (instance) (m)", &range, &data, &limits, &Inline).unwrap_err();
+    assert_eq!(refused.to_string(), "decoded samples, refused 0");
+    assert_eq!(miser.0.load(Ordering::Relaxed), 1);
+    // Of several failures the first by place is told, whatever the order of work.
+    let refused = run("sum by (instance) (m)", &range, &data, &limits, &Backwards).unwrap_err().to_string();
+    let last = format!("refused {}", miser.0.load(Ordering::Relaxed) - 1);
+    assert!(refused.ends_with(&last), "{refused}, not {last}");
 }
 
 #[test]
