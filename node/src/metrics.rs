@@ -249,6 +249,8 @@ mod tests {
         fn thread_cpu(&self) -> Duration {
             Duration::ZERO
         }
+
+        fn release_memory(&self) {}
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl App {
         let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol, &starting).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
-        let queries = Queries::new(&config);
+        let queries = Queries::new(&config, env.process.clone());
         metrics.collect(queries.collector());
         metrics.collect(cluster.peers().collector());
         let replicator =

@@ -119,7 +119,8 @@ options! {
         "query.lookback_delta" query_lookback: Duration = Duration::from_s(300), reload;
         /// Memory that one query may take for samples and results.
         "query.max_memory" query_max_memory: Size = Size::mib(1024), reload;
-        /// Memory that all queries in work may take together; one that needs more ends with an error.
+        /// Memory that all queries in work may take together; one that needs more ends with an error. A quarter of it is
+        /// only for queries that hold at most 2 MiB: large ones can't keep small ones from being answered.
         "query.max_total_memory" query_max_total_memory: Size = Size::mib(2048), reload;
         /// Whether experimental PromQL functions are allowed.
         "query.experimental_functions" query_experimental: bool = true, reload;
@@ -152,7 +153,8 @@ options! {
         "max_label_name_length" max_label_name_length: u64 = 1024, reload;
         /// Bytes of a label's value.
         "max_label_value_length" max_label_value_length: u64 = 8192, reload;
-        /// Memory that all queries in work may take together; one that needs more ends with an error.
+        /// Memory that all queries in work may take together; one that needs more ends with an error. A quarter of it is
+        /// only for queries that hold at most 2 MiB.
         "max_query_memory" max_query_memory: Size = Size::mib(2048), reload;
         /// Labels by which the servers of an HA pair differ, as `replica`: series that differ in nothing else are
         /// merged into one when they are asked for. `replicaLabels[]` names others, and `dedup=false` none.

@@ -62,6 +62,8 @@ pub(super) mod tests {
         fn thread_cpu(&self) -> Duration {
             Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
         }
+
+        fn release_memory(&self) {}
     }
 
     /// Whatever is done takes time.

@@ -24,6 +24,9 @@ pub trait Process: Send + Sync + 'static {
 
     /// User and system time of the calling thread so far; zero where the system doesn't tell.
     fn thread_cpu(&self) -> Duration;
+
+    /// Gives memory that is free back to the system at once, which the allocator keeps for a while otherwise.
+    fn release_memory(&self);
 }
 
 /// Linux's `/proc/self`, elsewhere zeros; and the system's clock of the thread.
@@ -56,6 +59,12 @@ impl Process for OsProcess {
     fn thread_cpu(&self) -> Duration {
         use rustix::time::{ClockId, clock_gettime};
         clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+    }
+
+    #[allow(unsafe_code, reason = "the allocator's own function has no other form")]
+    fn release_memory(&self) {
+        // SAFETY: it may be called at any time and on any thread; it only looks at what this allocator has given out.
+        unsafe { libmimalloc_sys::mi_collect(true) };
     }
 }
 
@@ -95,6 +104,14 @@ mod tests {
     fn a_thread_that_works_takes_time() {
         let began = OsProcess::new().thread_cpu();
         while OsProcess::new().thread_cpu() == began {}
+    }
+
+    #[test]
+    fn memory_in_use_stays_when_the_rest_is_released() {
+        let kept = vec![7_u8; 1 << 20];
+        drop(vec![8_u8; 1 << 20]);
+        OsProcess::new().release_memory();
+        assert!(kept.iter().all(|byte| *byte == 7));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use sketch::Sketch;
 use turns::{Switch, Turns};
 
 use crate::config::Config;
-use crate::env::{CpuTime, on_cores};
+use crate::env::{CpuTime, Process, on_cores};
 use crate::metrics::{QueryOf, at_scrape};
 use crate::node::App;
 
@@ -75,14 +75,14 @@ struct Numbers {
 }
 
 impl Queries {
-    /// As configured.
-    pub fn new(config: &Config) -> Self {
+    /// As configured; `process` gives memory back that they have used.
+    pub fn new(config: &Config, process: Arc<dyn Process>) -> Self {
         let as_usize = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let turns = || Turns::new(as_usize(config.query_max_concurrency), as_usize(config.query_max_waiting));
         Self {
             turns: turns(),
             peer_turns: turns(),
-            memory: Arc::default(),
+            memory: Arc::new(Memory::new(process)),
             reach: OnceLock::new(),
             numbers: Arc::default(),
         }

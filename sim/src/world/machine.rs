@@ -203,4 +203,6 @@ impl Process for NoProcess {
     fn thread_cpu(&self) -> std::time::Duration {
         std::time::Duration::ZERO
     }
+
+    fn release_memory(&self) {}
 }

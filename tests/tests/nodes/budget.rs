@@ -21,9 +21,8 @@ const STEP_MS: i64 = 150;
 /// What queries may take together: a tenth of that.
 const BUDGET: &str = "96MiB";
 const BUDGET_BYTES: usize = 96 << 20;
-/// What may be resident beside the budget, of it. The aim is 0.2, which one large query after another keeps to; all of them
-/// at once have taken half of the budget beside it.
-const SLACK: f64 = 1.0;
+/// What may be resident beside the budget, of it, whether large queries come one after another or all at once.
+const SLACK: f64 = 0.2;
 /// Small queries at once, each of another series.
 const SMALL: usize = 20;
 /// How often each of them is asked while no large one is.
