@@ -29,8 +29,9 @@ const SET_MAX: usize = 1 << 17;
 /// Most values that classes and options multiply to: `[a-c]x?` is six. More are quicker by the engine.
 const PRODUCT_MAX: usize = 256;
 
-/// Nesting that the engine's own parser may meet in what we print; ours is limited before.
-const PRINTED_DEPTH_MAX: u32 = 1000;
+/// Nesting that the engine's own parser may meet in what we print, where one group takes up to six levels: a repetition,
+/// the group, a choice and a concatenation with a group around each. Ours is limited before.
+const PRINTED_DEPTH_MAX: u32 = 8 * parse::DEPTH_MAX as u32;
 
 /// A pattern as a whole value has to match it, with its capturing groups: for functions that replace. A group whose name
 /// begins with a digit has its number alone.

@@ -171,6 +171,33 @@ fn limits_are_named() {
 }
 
 #[test]
+fn an_option_of_a_repetition_matches_nothing_too() {
+    for text in [
+        "(?:[a-z]+)?",
+        "(?:[a-z]+?)?",
+        "(?:[a-z]+)??",
+        "(?U)(?:[a-z]+)?",
+        "(?:(?:[a-z]{2,3}){2}){0,1}",
+        "([a-z]+)?",
+    ] {
+        assert!(pattern(text).matches("") && pattern(text).matches("aaaa"), "{text:?}");
+        assert!(!pattern(text).matches("1"), "{text:?}");
+    }
+    // Which of both it prefers shows in what is captured.
+    let taken = |text| anchored_regex(text).unwrap().captures("ab").unwrap()[1].to_string();
+    assert_eq!(taken("((?:[a-z]+)?).*"), "ab");
+    assert_eq!(taken("((?:[a-z]+)??).*"), "");
+    assert_eq!(taken("((?:[a-z]+?)?).*"), "a");
+}
+
+#[test]
+fn the_deepest_pattern_is_compiled() {
+    let depth = parse::DEPTH_MAX;
+    let deep = format!("{}{}", "(x|y[ab]".repeat(depth), "c+)?".repeat(depth));
+    assert!(pattern(&deep).matches("x") && anchored_regex(&deep).unwrap().is_match("x"));
+}
+
+#[test]
 fn a_long_list_of_literals_needs_no_engine() {
     let list: Vec<String> = (0..20_000).map(|i| format!("host-{i}:9100")).collect();
     let pattern = pattern(&list.join("|"));
@@ -221,6 +248,23 @@ proptest! {
             let engine = regex::Regex::new(&format!("^(?s:{text})$")).unwrap();
             prop_assert_eq!(pattern.matches(&value), engine.is_match(&value), "{:?} {:?}", text, value);
             prop_assert!(!pattern.matches(&value) || value.starts_with(pattern.prefix()));
+        }
+    }
+
+    #[test]
+    fn what_both_write_alike_matches_alike(
+        text in "(a|b|[ab]|[(](\\?:)?|[)]|[|]|[*+?]\\??|[{][0-3][}]|[{][0-2],[}]|[{][01],[2-3][}]){0,14}",
+        values in prop::collection::vec("[ab]{0,6}", 4),
+    ) {
+        let engine = regex::Regex::new(&format!("^(?s:{text})$"));
+        if let (Ok(pattern), Ok(captures), Ok(engine)) = (Pattern::new(&text), anchored_regex(&text), engine) {
+            for value in &values {
+                prop_assert_eq!(pattern.matches(value), engine.is_match(value), "{:?} {:?}", text, value);
+                let groups = |regex: &regex::Regex| {
+                    regex.captures(value).map(|c| c.iter().map(|g| g.map(|g| g.range())).collect::<Vec<_>>())
+                };
+                prop_assert_eq!(groups(&captures), groups(&engine), "{:?} {:?}", text, value);
+            }
         }
     }
 

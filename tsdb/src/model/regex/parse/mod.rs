@@ -9,7 +9,9 @@
 mod brackets;
 mod escapes;
 
-use regex_syntax::hir::{Capture, Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, Look, Repetition};
+use regex_syntax::hir::{
+    Capture, Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, HirKind, Look, Repetition,
+};
 
 use super::classes::fold;
 
@@ -17,7 +19,7 @@ use super::classes::fold;
 const REPEAT_MAX: u32 = 1000;
 
 /// Deepest nesting of groups. RE2 has 1000; patterns come from strangers and parsing recurses.
-const DEPTH_MAX: usize = 200;
+pub(super) const DEPTH_MAX: usize = 200;
 
 /// Why a pattern was refused, and where.
 #[derive(Debug, PartialEq, Eq)]
@@ -210,8 +212,7 @@ impl<'a> Parser<'a> {
         if weight > REPEAT_MAX {
             return Err(self.refuse_at(start, "invalid repetition count"));
         }
-        let hir = Hir::repetition(Repetition { min, max, greedy, sub: Box::new(hir) });
-        items.push(Node { hir, weight });
+        items.push(Node { hir: repetition(hir, min, max, greedy), weight });
         Ok(())
     }
 
@@ -330,6 +331,16 @@ impl<'a> Parser<'a> {
 
 fn leaf(hir: Hir) -> Node {
     Node { hir, weight: 1 }
+}
+
+/// `hir` repeated. An option of a repetition becomes a choice between it and nothing: `regex-syntax` prints a `?` right
+/// behind it, which would make it lazy.
+fn repetition(hir: Hir, min: u32, max: Option<u32>, greedy: bool) -> Hir {
+    let is_optional = (min, max) == (0, Some(1));
+    if !is_optional || !matches!(hir.kind(), HirKind::Repetition(_)) {
+        return Hir::repetition(Repetition { min, max, greedy, sub: Box::new(hir) });
+    }
+    Hir::alternation(if greedy { vec![hir, Hir::empty()] } else { vec![Hir::empty(), hir] })
 }
 
 fn concat(items: Vec<Node>) -> Node {
