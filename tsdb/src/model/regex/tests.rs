@@ -212,6 +212,13 @@ fn captures_are_numbered_and_named_as_written() {
     assert_eq!((&found[1], &found["rest"], &found[3], &found[4]), ("a", "a", "", "1"));
     assert!(regex.captures("yXaa1").is_none());
     assert!(anchored_regex("(a)**").is_err());
+    let regex = anchored_regex("(?:(x)(?P<y>y)+){0}(z)(a){0}").unwrap();
+    let found = regex.captures("z").unwrap();
+    assert_eq!(
+        (found.len(), found.get(1), found.name("y"), &found[3], found.get(4)),
+        (5, None, None, "z", None)
+    );
+    assert!(regex.captures("xyz").is_none());
 }
 
 #[test]

@@ -333,14 +333,19 @@ fn leaf(hir: Hir) -> Node {
     Node { hir, weight: 1 }
 }
 
-/// `hir` repeated. An option of a repetition becomes a choice between it and nothing: `regex-syntax` prints a `?` right
-/// behind it, which would make it lazy.
+/// `hir` repeated, in a form whose printed text means the same. A `?` right behind another repetition would make that
+/// one lazy: an option of a repetition becomes a choice. Groups that are never entered would be left out, and those behind
+/// them change their numbers: a choice that fails keeps them.
 fn repetition(hir: Hir, min: u32, max: Option<u32>, greedy: bool) -> Hir {
-    let is_optional = (min, max) == (0, Some(1));
-    if !is_optional || !matches!(hir.kind(), HirKind::Repetition(_)) {
-        return Hir::repetition(Repetition { min, max, greedy, sub: Box::new(hir) });
+    let is_repetition = matches!(hir.kind(), HirKind::Repetition(_));
+    match (min, max) {
+        (0, Some(1)) if is_repetition && greedy => Hir::alternation(vec![hir, Hir::empty()]),
+        (0, Some(1)) if is_repetition => Hir::alternation(vec![Hir::empty(), hir]),
+        (_, Some(0)) if hir.properties().explicit_captures_len() > 0 => {
+            Hir::alternation(vec![Hir::empty(), Hir::concat(vec![Hir::fail(), hir])])
+        }
+        _ => Hir::repetition(Repetition { min, max, greedy, sub: Box::new(hir) }),
     }
-    Hir::alternation(if greedy { vec![hir, Hir::empty()] } else { vec![Hir::empty(), hir] })
 }
 
 fn concat(items: Vec<Node>) -> Node {
