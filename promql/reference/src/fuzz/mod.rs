@@ -3,11 +3,13 @@
 mod compare;
 mod data;
 mod expr;
+mod pattern;
 mod random;
 
 pub use compare::{EDGE_RARITY, difference, evened, is_close};
 pub use data::{Kinds, data};
 pub use expr::{Dialect, expression};
+pub use pattern::{pattern, text};
 pub use random::Random;
 
 use promql::{Inline, Limits, QueryRange, SampleValue, Settings};

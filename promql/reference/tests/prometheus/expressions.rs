@@ -1,7 +1,4 @@
-//! The engine against a real Prometheus of 3.5 or later, in the language that it knows.
-//!
-//! `FUZZ_SEED` is the first seed (default 1), `FUZZ_PEER_COUNT` how many expressions are tried. Skipped, with a message,
-//! where `.ci/setup` hasn't put a Prometheus; never in CI, which sets `CARILLON_REQUIRE_PEERS`.
+//! Random expressions; `FUZZ_PEER_COUNT` is how many.
 //!
 //! # What differs by design
 //! - A name that is to go goes. Prometheus forgets that in comparisons of vectors (`rate(a[1m]) > b` keeps `a`), in
@@ -22,41 +19,14 @@
 //!   [`CONTRADICTIONS_MAX`] would be something else.
 //! - Of a zero bucket with less than nothing in it, the HTTP API of Prometheus says nothing.
 
-#![allow(dead_code, reason = "what other users of the runner need")]
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
-#![allow(clippy::disallowed_methods, reason = "a test starts processes and is told by its environment")]
-
-#[path = "../../examples/promqltest/api.rs"]
-mod api;
-#[path = "../../examples/promqltest/expect.rs"]
-mod expect;
-#[path = "../../examples/promqltest/histogram.rs"]
-mod histogram;
-#[path = "../../examples/promqltest/load.rs"]
-mod load;
-#[path = "../../examples/promqltest/nhcb.rs"]
-mod nhcb;
-#[path = "../../examples/promqltest/remote_write.rs"]
-mod remote_write;
-#[path = "../../examples/promqltest/run.rs"]
-mod run;
-#[path = "../../examples/promqltest/scan.rs"]
-mod scan;
-#[path = "../../examples/promqltest/script.rs"]
-mod script;
-#[path = "../../examples/promqltest/values.rs"]
-mod values;
-
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use expect::{Number, ShownHistogram, Value};
 use reference::fuzz::{Dialect, EDGE_RARITY, Kinds, Random, data, engine, evened, expression, is_close};
 use reference::{Answer, Histogram, Series, Steps, evaluate};
-use run::Target as _;
-use script::When;
-use tsdb::model::Sample;
+
+use crate::expect::{Number, ShownHistogram, Value};
+use crate::peer::{Peer, program};
+use crate::run::Target as _;
+use crate::script::When;
+use crate::{assert_none, number};
 
 const COUNT: u64 = 500;
 /// Expressions asked of one Prometheus, which holds one set of data.
@@ -67,95 +37,6 @@ const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset"
 const ASKED_AGAIN: u32 = 9;
 /// How many questions of a thousand a Prometheus may answer in two ways, and one more.
 const CONTRADICTIONS_MAX: u64 = 1;
-/// How long a Prometheus may take to start.
-const START_ATTEMPTS: u32 = 300;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
-}
-
-/// The newest Prometheus beside the system's.
-fn program() -> Option<PathBuf> {
-    let named = std::env::var_os("CARILLON_PEERS").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/carillon-peers"));
-    let dir = named.or_else(home)?;
-    let mut found: Vec<PathBuf> =
-        std::fs::read_dir(&dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.sort();
-    let found = found.into_iter().map(|path| path.join("usr/bin/prometheus")).rfind(|path| path.exists());
-    if found.is_none() {
-        let why = format!("no Prometheus in {}; .ci/setup puts one there", dir.display());
-        assert!(std::env::var_os("CARILLON_REQUIRE_PEERS").is_none(), "{why}");
-        eprintln!("SKIPPED: {why}");
-    }
-    found
-}
-
-/// A Prometheus with its own data, ended when dropped.
-struct Peer {
-    child: Child,
-    dir: PathBuf,
-    api: api::Api,
-}
-
-impl Peer {
-    fn start(program: &Path, number: u64) -> Self {
-        let dir = std::env::temp_dir().join(format!("carillon-fuzz-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("prometheus.yml"), "global: {}\n").unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(program)
-            .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--web.enable-remote-write-receiver")
-            .arg("--storage.tsdb.retention.time=100y")
-            .arg("--enable-feature=promql-delayed-name-removal,native-histograms,promql-experimental-functions")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let api = api::Api::new(&format!("http://127.0.0.1:{port}"), "fuzz".to_owned()).unwrap();
-        let mut peer = Self { child, dir, api };
-        for _ in 0..START_ATTEMPTS {
-            if peer.api.ask("vector(1)", When::Instant(0)).is_ok() {
-                return peer;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("{}", std::fs::read_to_string(peer.dir.join("log")).unwrap());
-    }
-
-    fn load(&mut self, data: &[Series]) {
-        // Of one request it takes all floats first, and then refuses the histograms before them (stale markers become
-        // what the series' last sample was): each run of one kind goes into a request of its own.
-        let is_float = |sample: &Sample| matches!(sample.value, tsdb::model::Value::Float(_));
-        let joins =
-            |a: &Sample, b: &Sample| is_float(a) == is_float(b) && !a.value.is_stale() && !b.value.is_stale();
-        for round in 0.. {
-            let run = |series: &Series| {
-                let mut runs = series.samples.chunk_by(|a, b| joins(a, b));
-                runs.nth(round).map(|run| (series.labels.clone(), run.to_vec()))
-            };
-            let series: Vec<_> = data.iter().filter_map(run).collect();
-            if series.is_empty() {
-                break;
-            }
-            self.api.load(&load::Load { series }).unwrap();
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.dir));
-    }
-}
-
 fn same(mine: &reference::Value, theirs: &Number) -> bool {
     match (mine, theirs) {
         (reference::Value::Float(mine), Number::Float(theirs)) => is_close(*mine, *theirs),
@@ -213,7 +94,7 @@ fn is_newer(query: &str) -> bool {
 
 /// Whether the engine does as the reference does.
 fn is_as_told(query: &str, series: &[Series], steps: &Steps) -> bool {
-    let expr = promql::parse_with(query, run::SYNTAX).unwrap();
+    let expr = promql::parse_with(query, crate::run::SYNTAX).unwrap();
     let (mine, theirs) = (engine(query, series, steps), evaluate(&expr, series, steps));
     match (mine, theirs) {
         (Ok(mine), Ok(theirs)) => reference::fuzz::difference(&mine, &theirs).is_none(),
@@ -346,10 +227,5 @@ fn the_engine_answers_as_prometheus_does() {
     );
     assert!(edges <= 1 + count / EDGE_RARITY, "{edges} are at an edge");
     assert!(contradictions <= 1 + CONTRADICTIONS_MAX * count / 1000, "{contradictions} answers of two kinds");
-    assert!(
-        failures.is_empty(),
-        "{} differences (engine and Prometheus):\n{}",
-        failures.len(),
-        failures[..failures.len().min(30)].join("\n")
-    );
+    assert_none(&failures);
 }
