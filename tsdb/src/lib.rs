@@ -32,6 +32,7 @@ pub mod files;
 pub mod head;
 pub mod index;
 pub mod model;
+mod prefetch;
 pub mod select;
 pub mod varint;
 pub mod wal;

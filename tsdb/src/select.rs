@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::chunk::Encoding;
 use crate::model::{Labels, Matcher};
+use crate::prefetch;
 
 pub use merge::merge_series;
 
@@ -86,4 +87,11 @@ pub struct Series {
     /// The newest sample, a float: timestamp (ms) and value. Only where no other was asked for, and then in place of
     /// chunks.
     pub newest: Option<(i64, f64)>,
+}
+
+impl Series {
+    /// Fetches the memory of its chunks, which are decoded in a moment.
+    pub fn prefetch(&self) {
+        self.chunks.iter().for_each(|chunk| prefetch::bytes(&chunk.data));
+    }
 }

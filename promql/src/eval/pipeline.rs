@@ -22,6 +22,8 @@ use crate::error::Result;
 const TASKS_WANTED: usize = 64;
 /// Fewest and most series of a task: enough to make it worth it, few enough to keep partials small.
 const TASK_SERIES: (usize, usize) = (8, 256);
+/// Series whose memory is fetched together, before the first of them is decoded: few enough to stay in the nearest cache.
+const SERIES_FETCHED: usize = 8;
 /// Tasks between two merges: bounds the partials that are alive at one time.
 const WAVE_TASKS: usize = 32;
 
@@ -107,14 +109,17 @@ impl<'c> Pipeline<'c> {
                 let work = |part: usize, scratch: &mut Scratch| {
                     let mut partial = new()?;
                     let mut charge = context.budget.charge(row_bytes_max, "decoded samples")?;
-                    for series in parts[part] {
-                        context.limits.check()?;
-                        context.lap(scratch, None);
-                        let Some(row) = leaf.row(context, series, scratch)? else { continue };
-                        charge.grow_to(row_bytes_max + scratch.size_bytes())?;
-                        if let Some(row) = apply(stages, context, row, scratch)? {
-                            fold(&mut partial, row, scratch)?;
-                            context.lap(scratch, consumer.as_ref());
+                    for few in parts[part].chunks(SERIES_FETCHED) {
+                        few.iter().for_each(Series::prefetch);
+                        for series in few {
+                            context.limits.check()?;
+                            context.lap(scratch, None);
+                            let Some(row) = leaf.row(context, series, scratch)? else { continue };
+                            charge.grow_to(row_bytes_max + scratch.size_bytes())?;
+                            if let Some(row) = apply(stages, context, row, scratch)? {
+                                fold(&mut partial, row, scratch)?;
+                                context.lap(scratch, consumer.as_ref());
+                            }
                         }
                     }
                     Ok(partial)

@@ -20,6 +20,7 @@ use crate::head::series::MemSeries;
 use crate::head::shard::{LatePart, Shard};
 use crate::index::postings::find;
 use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher};
+use crate::prefetch::{CHUNKS_AHEAD, SERIES_AHEAD};
 use crate::select::{Select, Series, merge_series};
 use crate::{Error, Result};
 
@@ -31,9 +32,6 @@ pub(super) const EVERY_BLOCK: fn(Ulid) -> bool = |_| false;
 
 /// Most looks of a question at the head, each after a block has come or gone during the one before.
 pub(super) const LOOKS_MAX: usize = 8;
-
-/// How far ahead of its visit a series is fetched.
-const PREFETCH_SERIES: usize = 6;
 
 impl Tenant {
     /// The series that match and have chunks in the range: by labels, with their chunks as they are.
@@ -98,7 +96,7 @@ impl Tenant {
         let mut series = Vec::new();
         let mut scratch = Vec::new();
         let mut damaged = None;
-        self.visit(&select.matchers, &mut |shard, found| {
+        self.visit(&select.matchers, Some(&select.range_ms), &mut |shard, found| {
             let is_here = select.shard.is_none_or(|s| found.hash % s.count == s.index);
             if !is_here || !found.may_overlap(&select.range_ms) {
                 return;
@@ -235,7 +233,7 @@ impl Tenant {
         }
         let mut all = BTreeSet::new();
         let mut scratch = Vec::new();
-        self.visit(matchers, &mut |shard, found| {
+        self.visit(matchers, None, &mut |shard, found| {
             if found.may_overlap(&range_ms) {
                 all.insert(shard.labels.labels(found.labels, &mut scratch));
             }
@@ -253,7 +251,7 @@ impl Tenant {
     pub fn head_series(&self, each: &mut dyn FnMut(&Labels)) -> Result<()> {
         let named = Matcher::new(MatchOp::NotEqual, METRIC_NAME, "")?;
         let mut scratch = Vec::new();
-        self.visit(&[named], &mut |shard, found| {
+        self.visit(&[named], None, &mut |shard, found| {
             each(&shard.labels.labels(found.labels, &mut scratch));
         })
     }
@@ -309,30 +307,35 @@ impl Tenant {
     }
 
     /// Calls `visit` with every series of the head that matches, while its shard's lock is held. Without matchers, with
-    /// all.
+    /// all. What `visit` reads of labels and of chunks in a range, if of any, is fetched ahead.
     pub(super) fn visit(
         &self,
         matchers: &[Matcher],
+        chunks_ms: Option<&RangeInclusive<i64>>,
         visit: &mut dyn FnMut(&Shard, &MemSeries),
     ) -> Result<()> {
         // Before the look-up: a slot that is emptied and taken again afterwards has a later generation.
         let generation = self.core.generation.load(Ordering::Acquire);
         let ids = find(&*self.postings.read(), matchers)?;
         let mut visits = self.visits(ids);
-        self.visit_in_order(&mut visits, visit);
-        self.visit_others(&visits.others, generation, visit);
+        self.visit_in_order(&mut visits, chunks_ms, visit);
+        self.visit_others(&visits.others, generation, chunks_ms, visit);
         Ok(())
     }
 
     /// Calls `visit` with the series whose order is known; those that are gone go to the others.
-    pub(super) fn visit_in_order(&self, visits: &mut Visits, visit: &mut dyn FnMut(&Shard, &MemSeries)) {
+    pub(super) fn visit_in_order(
+        &self,
+        visits: &mut Visits,
+        chunks_ms: Option<&RangeInclusive<i64>>,
+        visit: &mut dyn FnMut(&Shard, &MemSeries),
+    ) {
         for ids in visits.ordered.chunks(SERIES_PER_LOCK) {
             let shards: Vec<_> = self.core.shards.iter().map(|shard| shard.read()).collect();
             let shard_of = |id: u32| &*shards[id as usize & (shards.len() - 1)];
             for (i, id) in ids.iter().enumerate() {
-                if let Some(ahead) = ids.get(i + PREFETCH_SERIES) {
-                    shard_of(*ahead).prefetch_id(*ahead);
-                }
+                let ahead = |by: usize| ids.get(i + by).map(|id| (shard_of(*id), *id));
+                prefetch(ahead, chunks_ms);
                 match shard_of(*id).by_id(*id, visits.generation) {
                     Some((_, series)) if series.tenant == self.index => visit(shard_of(*id), series),
                     // Gone, or another series by now.
@@ -347,15 +350,14 @@ impl Tenant {
         &self,
         ids: &RoaringBitmap,
         generation: u32,
+        chunks_ms: Option<&RangeInclusive<i64>>,
         visit: &mut dyn FnMut(&Shard, &MemSeries),
     ) {
         for (index, ids) in self.by_shard(ids).iter().enumerate() {
             for ids in ids.chunks(SERIES_PER_LOCK) {
                 let shard = self.core.shards[index].read();
                 for (i, id) in ids.iter().enumerate() {
-                    if let Some(ahead) = ids.get(i + PREFETCH_SERIES) {
-                        shard.prefetch_id(*ahead);
-                    }
+                    prefetch(|by| ids.get(i + by).map(|id| (&*shard, *id)), chunks_ms);
                     if let Some((_, series)) = shard.by_id(*id, generation)
                         && series.tenant == self.index
                     {
@@ -418,6 +420,17 @@ pub(super) fn sorted(mut series: Vec<Series>) -> Vec<Series> {
         });
     }
     series
+}
+
+/// Fetches series ahead of their visits, whose ids `ahead` tells by how far they are.
+#[inline]
+fn prefetch<'a>(ahead: impl Fn(usize) -> Option<(&'a Shard, u32)>, chunks_ms: Option<&RangeInclusive<i64>>) {
+    if let Some((shard, id)) = ahead(SERIES_AHEAD) {
+        shard.prefetch_id(id);
+    }
+    if let (Some(range_ms), Some((shard, id))) = (chunks_ms, ahead(CHUNKS_AHEAD)) {
+        shard.prefetch_chunks(id, range_ms);
+    }
 }
 
 fn limited<T: Ord>(all: BTreeSet<T>, limit: usize) -> Vec<T> {

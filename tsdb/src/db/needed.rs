@@ -72,7 +72,8 @@ impl Tenant {
         if needs_order && !visits.others.is_empty() {
             return Ok(None);
         }
-        self.visit_in_order(&mut visits, &mut |shard, series| taker.take(shard, series));
+        let chunks_ms = (!need.newest).then_some(&select.range_ms);
+        self.visit_in_order(&mut visits, chunks_ms, &mut |shard, series| taker.take(shard, series));
         if needs_order && !visits.others.is_empty() {
             return Ok(None);
         }
@@ -80,7 +81,7 @@ impl Tenant {
             return self.select_head_needed(select, &Need { best: None, ..need.clone() });
         }
         let others: RoaringBitmap = std::mem::take(&mut visits.others);
-        self.visit_others(&others, generation, &mut |shard, series| taker.take(shard, series));
+        self.visit_others(&others, generation, chunks_ms, &mut |shard, series| taker.take(shard, series));
         // Whoever asks for all meets the damage again, and tells of it.
         let Taker { series, is_damaged, .. } = taker;
         Ok((!is_damaged).then(|| if need.labels.is_some() { series } else { sorted(series) }))

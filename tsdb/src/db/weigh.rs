@@ -25,7 +25,7 @@ impl Tenant {
             return Err(no_matcher());
         }
         let mut scratch = Vec::new();
-        self.visit(matchers, &mut |shard, found| {
+        self.visit(matchers, None, &mut |shard, found| {
             if found.may_overlap(scale.range_ms()) {
                 let labels = shard.labels.labels(found.labels, &mut scratch);
                 if counts(&labels) {

@@ -1,8 +1,7 @@
 //! Samples into a shard.
 //!
 //! A sample newer than all of its series goes into the open chunk; any other is compared with what the series has at
-//! its time, and put aside unless that is the same or preferred. Series are fetched ahead: at 100,000 of them, waiting
-//! for memory would be most of the work.
+//! its time, and put aside unless that is the same or preferred. Series are fetched ahead.
 
 use std::cmp::Ordering;
 
@@ -13,12 +12,8 @@ use super::shard::{LatePart, Shard};
 use crate::chunk::{Decoder, Writes};
 use crate::db::{Append, Bounds, Exemplar, Metadata, Outcome};
 use crate::model::{Sample, Value, prefer};
+use crate::prefetch::{CHUNKS_AHEAD, SERIES_AHEAD};
 use crate::wal::record::floats::FloatSample;
-
-/// How far ahead of its append a series is fetched.
-const PREFETCH_SERIES: usize = 8;
-/// How far ahead its open chunk's end is; less, since that takes the series itself.
-const PREFETCH_CHUNKS: usize = 4;
 
 /// What an append has to tell the WAL.
 #[derive(Default)]
@@ -96,7 +91,7 @@ impl Shard {
     ) {
         let ahead = |i: usize| order.get(i).map(|at| batch[*at as usize].series);
         for (i, at) in order.iter().enumerate() {
-            self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
+            self.prefetch(ahead(i + SERIES_AHEAD), ahead(i + CHUNKS_AHEAD));
             let append = &batch[*at as usize];
             let Append { series, sample } = append;
             outcomes[*at as usize] = if sample.start_ms != 0 && terms.writes == Writes::Classic {
@@ -113,19 +108,13 @@ impl Shard {
         let ahead = |i: usize| batch.get(i).map(|append| append.series);
         let mut orphans = 0;
         for (i, append) in batch.iter().enumerate() {
-            self.prefetch(ahead(i + PREFETCH_SERIES), ahead(i + PREFETCH_CHUNKS));
+            self.prefetch(ahead(i + SERIES_AHEAD), ahead(i + CHUNKS_AHEAD));
             if self.take(terms, append.series, &append.sample) == Outcome::UnknownSeries {
                 let later = self.slots.get(self.slot_of(append.series));
                 orphans += u64::from(later.is_none_or(|s| s.generation <= append.series.generation()));
             }
         }
         orphans
-    }
-
-    /// Fetches the series with an id ahead of its use.
-    #[inline]
-    pub(crate) fn prefetch_id(&self, id: u32) {
-        self.slots.prefetch(id >> self.bits);
     }
 
     /// Fetches a series, and the end of the open chunk of one that was fetched before.

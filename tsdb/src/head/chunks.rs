@@ -29,7 +29,7 @@ use crate::chunk::Encoding;
 use crate::disk::{Disk, DiskFile};
 use crate::select::Chunk;
 use crate::weight::Outline;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, prefetch};
 
 /// Size of a file.
 const FILE_BYTES: u64 = 4 << 20;
@@ -150,6 +150,13 @@ impl HeadChunks {
             encoding,
             data,
         })
+    }
+
+    /// Fetches the chunk at a position.
+    pub(crate) fn prefetch(&self, at: Position) {
+        let (number, offset) = self.locate(at);
+        let record = number.and_then(|number| self.files.get(&number)?.record(offset));
+        record.into_iter().for_each(prefetch::bytes);
     }
 
     /// What a chunk's header says of it, which isn't verified; `None` where there is none.

@@ -25,16 +25,3 @@ pub(crate) mod shard;
 mod symbols;
 
 pub use reference::SeriesRef;
-
-/// Fetches a cache line that will be needed in a moment.
-#[inline(always)]
-#[allow(unsafe_code, reason = "there is no safe way to say it")]
-fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint: it never faults, whatever the address, and SSE is part of x86_64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}

@@ -140,8 +140,8 @@ impl OpenChunk {
     pub(crate) fn prefetch(&self) {
         if let Some(ChunkAppender::Xor(appender)) = &self.appender {
             let bytes = appender.bytes().as_ptr_range();
-            super::prefetch(bytes.start);
-            super::prefetch(bytes.end);
+            crate::prefetch::line(bytes.start);
+            crate::prefetch::line(bytes.end);
         }
     }
 

@@ -11,6 +11,7 @@ use super::reference::SeriesRef;
 use super::rule::{RANGE_MS, range_start_ms};
 use super::symbols::LabelsAt;
 use crate::model::Sample;
+use crate::prefetch;
 
 /// A series. At 100,000 of them each byte here is 100 kB: see the layout test.
 pub(crate) struct MemSeries {
@@ -258,8 +259,7 @@ impl Slots {
     pub(crate) fn prefetch(&self, slot: u32) {
         let page = self.pages.get(slot as usize / PAGE_SLOTS);
         if let Some(series) = page.and_then(|page| page.get(slot as usize % PAGE_SLOTS)) {
-            let line = std::ptr::from_ref(series).cast::<u8>();
-            (0..size_of::<MemSeries>()).step_by(64).for_each(|at| super::prefetch(line.wrapping_add(at)));
+            prefetch::value(series);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::model::Labels;
 use crate::select::Chunk;
 use crate::wal::WalPosition;
 use crate::weight::{Outline, Scale};
-use crate::{Error, Result};
+use crate::{Error, Result, prefetch};
 
 /// A shard of the head.
 pub(crate) struct Shard {
@@ -105,6 +105,21 @@ impl Shard {
     pub(crate) fn by_id(&self, id: u32, generation: u32) -> Option<(SeriesRef, &MemSeries)> {
         let series = self.slots.get(id >> self.bits).filter(|s| s.generation <= generation)?;
         Some((self.ref_of(id >> self.bits, series), series))
+    }
+
+    /// Fetches the series with an id.
+    #[inline]
+    pub(crate) fn prefetch_id(&self, id: u32) {
+        self.slots.prefetch(id >> self.bits);
+    }
+
+    /// Fetches the labels of a series that was fetched before, and its chunks that overlap a range; not late ones.
+    pub(crate) fn prefetch_chunks(&self, id: u32, range_ms: &RangeInclusive<i64>) {
+        let Some(series) = self.slots.get(id >> self.bits) else { return };
+        prefetch::line(self.labels.run(series.labels).as_ptr().cast());
+        let sealed = series.sealed_in(*range_ms.start(), *range_ms.end());
+        sealed.iter().for_each(|sealed| self.chunks.prefetch(sealed.at));
+        series.open.finished().into_iter().for_each(|open| prefetch::bytes(open.bytes));
     }
 
     /// The tenant's series with these labels, whose hash is `hash`.
