@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::run::Signals;
+use super::signals::{PARENT_VARIABLE, Signals};
 use super::{Failure, Output};
 
 /// Ports between one node's and the next one's.
@@ -29,8 +29,6 @@ const READY_MAX: Duration = Duration::from_secs(120);
 const READY_EVERY: Duration = Duration::from_millis(100);
 /// Most time for all nodes to end in order.
 const STOP_MAX: Duration = Duration::from_secs(60);
-/// Tells a node whose process it shall not outlive.
-pub(super) const PARENT_VARIABLE: &str = "CARILLON_DEV_PARENT";
 
 /// A cluster on this machine.
 #[derive(Debug, Args)]
@@ -231,19 +229,6 @@ async fn relay(name: String, log: impl AsyncRead + Unpin) {
     let output = Output::new(None);
     while let Ok(Some(line)) = lines.next_line().await {
         output.note(&format!("{name:<8} | {line}"));
-    }
-}
-
-/// In a node that [`Dev`] started: asks the system to be ended with it.
-pub(super) fn follow_parent() {
-    let Some(parent) = std::env::var(PARENT_VARIABLE).ok().and_then(|pid| pid.parse().ok()) else { return };
-    #[cfg(target_os = "linux")]
-    {
-        let _ = rustix::process::set_parent_process_death_signal(Some(OsSignal::TERM));
-    }
-    // It may have gone before the system was asked.
-    if rustix::process::getppid() != Pid::from_raw(parent) {
-        let _ = kill_process(rustix::process::getpid(), OsSignal::TERM);
     }
 }
 

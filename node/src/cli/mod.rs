@@ -17,6 +17,7 @@ mod output;
 mod query;
 mod ring;
 mod run;
+mod signals;
 mod when;
 mod work_dir;
 

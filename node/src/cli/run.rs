@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::signals::{Signal, Signals, follow_parent};
 use super::{Failure, Output};
 use crate::config::{self, Config, Problems, Sources};
 use crate::env::SystemClock;
@@ -130,7 +130,7 @@ impl FromArgMatches for Run {
 
 impl Run {
     pub(super) async fn run(self, output: &Output) -> Result<(), Failure> {
-        super::dev::follow_parent();
+        follow_parent();
         let config = self.settings.load().map_err(|p| wrong_configuration(&p))?;
         let control = log::start(config.log_format, config.log_level, Arc::new(SystemClock));
         let data_dir = config.data_dir.0.clone();
@@ -184,45 +184,6 @@ fn announce(node: &Node, data_dir: &Path, output: &Output) -> Result<(), Failure
         env!("CARGO_PKG_VERSION"),
         data_dir.display(),
     ))
-}
-
-/// What a process is told to do.
-pub(super) enum Signal {
-    Stop,
-    Reload,
-}
-
-/// SIGINT and SIGTERM, and SIGHUP.
-pub(super) struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|e| Failure::failed(format!("can't listen for signals: {e}")));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) -> Signal {
-        tokio::select! {
-            biased;
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.hang_up.recv() => Signal::Reload,
-        }
-    }
-
-    /// Returns at the first signal to stop.
-    pub(super) async fn stop(&mut self) {
-        while let Signal::Reload = self.next().await {}
-    }
 }
 
 #[cfg(test)]
