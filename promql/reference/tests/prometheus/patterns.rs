@@ -2,7 +2,9 @@
 //!
 //! # What differs by design
 //! - A matcher matches what `label_replace` does. To some matchers without regard to case, U+017F is no `s` and U+212A no
-//!   `k` in Prometheus, whose short cuts compare otherwise than its patterns: matchers aren't tried on them.
+//!   `k` in Prometheus, whose short cuts compare otherwise than its patterns: matchers aren't tried on them. Of some
+//!   10,000 others one isn't what `label_replace` says either, as `(?i:A)b|A`, which takes `a`: where that is as here, a
+//!   matcher that differs is a contradiction of Prometheus's. More than [`CONTRADICTIONS_MAX`] would be something else.
 //! - A pattern stands by itself, in `label_replace` too: Prometheus puts text around it there, so that it takes `a)(b` and
 //!   refuses `\Qa`. No such patterns are tried.
 
@@ -17,6 +19,8 @@ use crate::script::When;
 use crate::{assert_none, number};
 
 const COUNT: u64 = 1000;
+/// How many patterns of a thousand may mean two things to Prometheus, and one more.
+const CONTRADICTIONS_MAX: u64 = 1;
 const TEXTS: usize = 200;
 const TIME_MS: i64 = 60_000;
 
@@ -54,13 +58,10 @@ fn patterns_match_what_they_match_in_prometheus() {
         lookback_ms: 300_000,
         subquery_step_ms: 60_000,
     };
-    let (mut differences, mut refused, mut matched) = (Vec::new(), 0, 0);
+    let (mut differences, mut refused, mut matched, mut contradictions) = (Vec::new(), 0, 0, 0);
     for seed in first..first + count {
         let pattern = pattern(&mut Random::new(seed));
-        for query in [
-            format!("m{{text=~`{pattern}`}}"),
-            format!("label_replace({{text!=\"\"}}, \"found\", \"$0|$1|$2|$3\", \"text\", `{pattern}`)"),
-        ] {
+        let mut compared = |query: String| {
             let mine = engine(&query, &series, &steps).map(|answer| answer.into_keys().collect::<Vec<_>>());
             let theirs = peer.api.ask(&query, When::Instant(TIME_MS)).map(|answer| labels(answer.value));
             let difference = match (mine, theirs) {
@@ -77,17 +78,32 @@ fn patterns_match_what_they_match_in_prometheus() {
                 (Ok(_), Err(error)) => Some(format!("Prometheus fails: {error}")),
                 (Err(error), Ok(_)) => Some(format!("the engine fails: {error}")),
             };
-            differences.extend(difference.map(|found| format!("seed {seed}: {query}: {found}")));
+            difference.map(|found| format!("seed {seed}: {query}: {found}"))
+        };
+        let replacement = r#""found", "$0|$1|$2|$3", "text""#;
+        let replaced = compared(format!("label_replace({{text!=\"\"}}, {replacement}, `{pattern}`)"));
+        match compared(format!("m{{text=~`{pattern}`}}")) {
+            Some(matcher) if replaced.is_none() => {
+                eprintln!("not so to label_replace: {matcher}");
+                contradictions += 1;
+            }
+            matcher => differences.extend(matcher),
         }
+        differences.extend(replaced);
     }
     eprintln!(
-        "{count} answers to patterns compared with {}: {refused} errors, {matched} matches",
+        "{count} answers to patterns compared with {}: {refused} errors, {matched} matches, \
+         {contradictions} contradictions",
         program.display()
     );
     assert!(
         refused < count && matched > count / 2,
         "{refused} of {} refused, {matched} match something",
         2 * count
+    );
+    assert!(
+        contradictions <= 1 + CONTRADICTIONS_MAX * count / 1000,
+        "{contradictions} patterns mean two things"
     );
     assert_none(&differences);
 }
