@@ -9,6 +9,12 @@ use crate::{Error, Result};
 /// Valid bits of [`BitReader::peek`]: 64 less the up to seven that are shifted out.
 pub(crate) const PEEK_BITS: u32 = 57;
 
+/// What [`BitReader::ahead`] needs.
+const AHEAD_BYTES: usize = 16;
+
+/// Room for fewer bytes than [`BitReader::ahead`] needs, and for zeros behind them, as many as it does.
+pub(crate) const PADDED_BYTES: usize = 2 * AHEAD_BYTES;
+
 /// Longest LEB128 varint of 64 bits.
 const VARINT_BYTES_MAX: usize = 10;
 
@@ -51,6 +57,17 @@ impl<'a> BitReader<'a> {
         Some(Ahead { bytes, offset: self.position as u32 & 7 })
     }
 
+    /// A reader of the last bytes, in a copy with zeros behind them, from the same bit on; `None` where there are enough
+    /// bytes to look [`BitReader::ahead`], or none.
+    pub(crate) fn padded<'p>(&self, copy: &'p mut [u8; PADDED_BYTES]) -> Option<BitReader<'p>> {
+        let rest = self.bytes.get(self.position >> 3..)?;
+        if rest.is_empty() || rest.len() >= AHEAD_BYTES {
+            return None;
+        }
+        copy[..rest.len()].copy_from_slice(rest);
+        Some(BitReader { bytes: copy, position: self.position & 7 })
+    }
+
     /// Leaves `count` bits behind.
     #[inline(always)]
     pub(crate) fn skip(&mut self, count: u32) {
@@ -71,7 +88,24 @@ impl<'a> BitReader<'a> {
     }
 
     /// An unsigned LEB128 varint, which may start inside a byte.
+    #[inline]
     pub(crate) fn read_uvarint(&mut self) -> Result<u64> {
+        // Most end within one peek.
+        let bits = self.peek();
+        let mut value = 0u64;
+        for i in 0..PEEK_BITS / 8 {
+            let byte = bits << (8 * i) >> 56;
+            value |= (byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                self.skip(8 * (i + 1));
+                return Ok(value);
+            }
+        }
+        self.read_long_uvarint()
+    }
+
+    #[cold]
+    fn read_long_uvarint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for i in 0..VARINT_BYTES_MAX {
             let byte = self.read(8);
@@ -124,7 +158,7 @@ impl<'a> BitReader<'a> {
 /// Two words of bits that lie before a reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead<'a> {
-    bytes: &'a [u8; 16],
+    bytes: &'a [u8; AHEAD_BYTES],
     /// Bits of the first byte that were read already, 0 to 7.
     offset: u32,
 }

@@ -11,7 +11,7 @@
 //!   1111 + 64 bits     any
 //! ```
 
-use super::bits::{BitReader, BitWriter, PEEK_BITS};
+use super::bits::{BitReader, BitWriter, PADDED_BYTES, PEEK_BITS};
 use super::columns::Columns;
 use crate::Result;
 
@@ -375,12 +375,6 @@ impl<'a> XorDecoder<'a> {
         0
     }
 
-    /// How many samples from here on repeat both distance and value, as far as one peek shows.
-    #[inline(always)]
-    fn repeats(&self) -> usize {
-        repeats(self.reader.peek())
-    }
-
     /// Reads samples behind the second while any sample would end in sight. Does what [`XorDecoder::step_regular`] does,
     /// with all that changes in registers; stops before what is rare or wrong.
     #[inline(always)]
@@ -430,6 +424,20 @@ impl<'a> XorDecoder<'a> {
         }
         (self.timestamp_ms, self.delta_ms, self.value_bits) = (timestamp_ms, delta_ms, value_bits);
         (self.reader, self.window) = (reader, window);
+    }
+
+    /// Does what [`XorDecoder::run`] does where that no longer sees far enough: over a copy of the last bytes, and zeros.
+    #[inline(never)]
+    fn run_at_end<'o>(&mut self, out: &mut impl ExactSizeIterator<Item = (&'o mut i64, &'o mut f64)>) {
+        let mut copy = [0; PADDED_BYTES];
+        let Some(reader) = self.reader.padded(&mut copy) else { return };
+        let begin = reader.position();
+        let mut end = XorDecoder { reader, ..*self };
+        end.run(out);
+        self.reader.skip((end.reader.position() - begin) as u32);
+        let XorDecoder { reader: _, window, timestamp_ms, delta_ms, value_bits, .. } = end;
+        (self.window, self.timestamp_ms) = (window, timestamp_ms);
+        (self.delta_ms, self.value_bits) = (delta_ms, value_bits);
     }
 }
 
@@ -483,15 +491,9 @@ fn decode_into(bytes: &[u8], columns: &mut Columns, before: usize) -> Result<()>
     let mut rest = timestamps[first..].iter_mut().zip(&mut values[first..]);
     while rest.len() > 0 {
         decoder.run(&mut rest);
-        // Near the end, or before what is rare. Constant series are common, and 28 of their samples fit in one peek.
-        let repeats = decoder.repeats();
-        if repeats > 0 {
-            for (timestamp, value) in rest.by_ref().take(repeats) {
-                decoder.timestamp_ms = decoder.timestamp_ms.wrapping_add(decoder.delta_ms);
-                decoder.reader.skip(SAMPLE_BITS_MIN as u32);
-                (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.value_bits));
-            }
-        } else if let Some((timestamp, value)) = rest.next() {
+        decoder.run_at_end(&mut rest);
+        // Before what is rare, or wrong.
+        if let Some((timestamp, value)) = rest.next() {
             decoder.step_regular()?;
             (*timestamp, *value) = (decoder.timestamp_ms, f64::from_bits(decoder.value_bits));
         }
