@@ -69,6 +69,14 @@ impl LeafSource {
         }
     }
 
+    /// What is looked at, at most, for a series whose chunks have so many bytes: windows may overlap.
+    pub(crate) fn work_bytes(&self, chunks_bytes: usize) -> usize {
+        match &self.op {
+            LeafOp::Instant { .. } | LeafOp::Smoothed { .. } => chunks_bytes,
+            LeafOp::Window(op) => chunks_bytes.saturating_mul(op.windows.grid.count),
+        }
+    }
+
     /// The series' row, or `None` when it has no sample at any step.
     pub(crate) fn row(
         &self,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tsdb::select::Series;
+use tsdb::workers::{Inline, Workers};
 
 use super::context::{Context, Rows, Scratch, row_bytes};
 use super::leaf::LeafSource;
@@ -26,6 +27,8 @@ const TASK_SERIES: (usize, usize) = (8, 256);
 const SERIES_FETCHED: usize = 8;
 /// Tasks between two merges: bounds the partials that are alive at one time.
 const WAVE_TASKS: usize = 32;
+/// Work that is done before another thread would be awake, as bytes that are read and written: some 0.1 ms.
+const LITTLE_WORK_BYTES: usize = 64 << 10;
 
 /// Where a pipeline's rows come from.
 pub(crate) enum Source<'c> {
@@ -124,9 +127,13 @@ impl<'c> Pipeline<'c> {
                     }
                     Ok(partial)
                 };
-                in_waves(context, parts.len(), work, &mut merge)
+                let chunks_bytes = |series: &Series| series.chunks.iter().map(|chunk| chunk.data.len()).sum();
+                let bytes = |series| row_bytes_max + leaf.work_bytes(chunks_bytes(series));
+                let workers = workers_for(context, series.iter().map(bytes));
+                in_waves(context, workers, parts.len(), work, &mut merge)
             }
             Source::Rows(rows) => {
+                let work_bytes = stages.iter().map(Stage::work_bytes).sum();
                 let work = |partial: &mut T, _, row, scratch: &mut Scratch| {
                     context.lap(scratch, None);
                     if let Some(row) = apply(stages, context, row, scratch)? {
@@ -135,21 +142,24 @@ impl<'c> Pipeline<'c> {
                     }
                     Ok(())
                 };
-                over_rows(context, rows, new, work, merge)
+                over_rows(context, rows, work_bytes, new, work, merge)
             }
         }
     }
 }
 
-/// Hands rows with their numbers to tasks that work side by side, and the tasks' results on in order.
+/// Hands rows with their numbers to tasks that work side by side, and the tasks' results on in order. Beside a row itself
+/// work looks at `work_bytes`.
 pub(crate) fn over_rows<T: Send>(
     context: &Context<'_>,
     rows: Rows<'_>,
+    work_bytes: usize,
     new: impl Fn() -> Result<T> + Sync,
     work: impl Fn(&mut T, usize, Row, &mut Scratch) -> Result<()> + Sync,
     mut merge: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let (rows, charge) = rows.into_parts();
+    let workers = workers_for(context, rows.iter().map(|row| row_bytes(row) + work_bytes));
     let charge = Mutex::new(charge);
     let size = task_size(rows.len());
     let mut rest = rows.into_iter();
@@ -168,7 +178,13 @@ pub(crate) fn over_rows<T: Send>(
         }
         Ok(partial)
     };
-    in_waves(context, parts.len(), of_part, &mut merge)
+    in_waves(context, workers, parts.len(), of_part, &mut merge)
+}
+
+/// Who does work on items of so many bytes.
+fn workers_for<'a>(context: &Context<'a>, mut bytes: impl Iterator<Item = usize>) -> &'a dyn Workers {
+    let little = |sum: usize, bytes| Some(sum.saturating_add(bytes)).filter(|sum| *sum <= LITTLE_WORK_BYTES);
+    if bytes.try_fold(0, little).is_some() { &Inline } else { context.workers }
 }
 
 fn task_size(items: usize) -> usize {
@@ -197,6 +213,7 @@ fn apply(
 
 fn in_waves<T: Send>(
     context: &Context<'_>,
+    workers: &dyn Workers,
     tasks: usize,
     work: impl Fn(usize, &mut Scratch) -> Result<T> + Sync,
     merge: &mut impl FnMut(T) -> Result<()>,
@@ -205,7 +222,7 @@ fn in_waves<T: Send>(
         let wave = WAVE_TASKS.min(tasks - first);
         let done: Vec<Mutex<Option<Result<T>>>> = (0..wave).map(|_| Mutex::new(None)).collect();
         let first_failed = AtomicUsize::new(usize::MAX);
-        context.workers.run(wave, &|task| {
+        workers.run(wave, &|task| {
             // What comes behind a failure can't matter any more: the first error is told, whatever the order of work.
             if task > first_failed.load(Ordering::Relaxed) {
                 return;

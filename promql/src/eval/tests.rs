@@ -103,6 +103,38 @@ fn results_do_not_depend_on_who_does_the_work() {
     }
 }
 
+/// Counts how often work is handed to it.
+#[derive(Default)]
+struct Asked(AtomicUsize);
+
+impl Workers for Asked {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Inline.run(tasks, task);
+    }
+}
+
+#[test]
+fn little_work_stays_where_it_is() {
+    let asked = |query: &str, range: &QueryRange, count| {
+        let asked = Asked::default();
+        run(query, range, &many(count), &Limits::bytes(AMPLE), &asked).unwrap();
+        asked.0.into_inner() > 0
+    };
+    let once = QueryRange::instant(300_000, 300_000);
+    let often = QueryRange { start_ms: 0, end_ms: 590_000, step_ms: 1_000, lookback_ms: 300_000 };
+    for query in ["sum(m)", "m", "rate(m[1m])", "m - m", "topk(3, m > 1)"] {
+        assert!(!asked(query, &once, 50), "{query}");
+        assert!(asked(query, &once, 1_000), "{query}");
+        assert!(asked(query, &often, 50), "{query}");
+    }
+    // Windows and subqueries look at the same samples again and again.
+    let minutes = QueryRange { step_ms: 60_000, ..often };
+    assert!(!asked("m", &minutes, 50));
+    assert!(asked("rate(m[5m])", &minutes, 50));
+    assert!(asked("max_over_time(m[5m:1s])", &once, 50));
+}
+
 #[test]
 fn a_query_over_its_budget_ends_with_what_was_too_large() {
     let data = many(300);

@@ -69,6 +69,7 @@ pub(crate) fn join<'c>(
     over_rows(
         context,
         many,
+        0,
         || Joined::new(context),
         |joined, i, row, _| match keys[i] {
             Some(key) => join.pair_all(row, key, joined),

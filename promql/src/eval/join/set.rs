@@ -42,6 +42,7 @@ pub(crate) fn combine<'c>(
     over_rows(
         context,
         judged,
+        0,
         || Joined::new(context),
         |kept, i, mut row, _| {
             match keys[i] {
