@@ -2,9 +2,10 @@
 //!
 //! Steps: refuse patterns over [`PATTERN_BYTES_MAX`]; parse RE2's syntax (`parse`); look for a form that needs no
 //! regex engine (everything, a set of literals, literals with `.*` and `.+` between them); else hand the parsed form,
-//! printed again, to the `regex` crate, whose compiled size is limited.
+//! printed again, to the `regex` crate, whose compiled size is limited (`engine`).
 
 mod classes;
+mod engine;
 mod parse;
 #[cfg(test)]
 mod targets;
@@ -28,10 +29,6 @@ const SET_MAX: usize = 1 << 17;
 
 /// Most values that classes and options multiply to: `[a-c]x?` is six. More are quicker by the engine.
 const PRODUCT_MAX: usize = 256;
-
-/// Nesting that the engine's own parser may meet in what we print, where one group takes up to six levels: a repetition,
-/// the group, a choice and a concatenation with a group around each. Ours is limited before.
-const PRINTED_DEPTH_MAX: u32 = 8 * parse::DEPTH_MAX as u32;
 
 /// A pattern as a whole value has to match it, with its capturing groups: for functions that replace. A group whose name
 /// begins with a digit has its number alone.
@@ -232,16 +229,7 @@ fn without_anchors(hir: Hir, at_start: bool, at_end: bool) -> Hir {
 
 fn compile(hir: Hir) -> Result<regex::Regex> {
     let anchored = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
-    regex::RegexBuilder::new(&anchored.to_string())
-        .size_limit(COMPILED_BYTES_MAX)
-        .nest_limit(PRINTED_DEPTH_MAX)
-        .build()
-        .map_err(|e| match e {
-            regex::Error::CompiledTooBig(_) => {
-                Error::Limit(format!("compiled regular expression exceeds {COMPILED_BYTES_MAX} bytes"))
-            }
-            e => Error::Invalid(format!("invalid regular expression: {e}")),
-        })
+    engine::compile(&anchored.to_string())
 }
 
 /// The literal that every match begins with.
