@@ -1,6 +1,7 @@
 //! Answers as JSON, written by hand and in pieces: values to the letter as Prometheus writes them.
 
 mod number;
+mod point;
 mod result;
 mod text;
 

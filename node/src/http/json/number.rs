@@ -19,22 +19,34 @@ pub fn push_float(out: &mut Vec<u8>, value: f64) {
 }
 
 /// A value without ever using exponents, as scalars have it.
-#[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
 pub fn push_plain(out: &mut Vec<u8>, value: f64) {
-    if value.is_nan() {
+    let (mut integer, mut float) = (itoa::Buffer::new(), zmij::Buffer::new());
+    if let Some(text) = short_text(value, &mut integer, &mut float) {
+        out.extend_from_slice(text.as_bytes());
+    } else if value.is_nan() {
         out.extend_from_slice(b"NaN");
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-    } else if value.abs() < INTEGERS_BELOW && (value as i64) as f64 == value {
-        if value == 0.0 && value.is_sign_negative() {
-            out.push(b'-');
-        }
-        push_short(out, itoa::Buffer::new().format(value as i64));
-    } else if (1e-5..1e15).contains(&value.abs()) {
-        push_short(out, zmij::Buffer::new().format_finite(value));
     } else {
         use std::io::Write as _;
         write!(out, "{value}").expect("writing to memory can't fail");
+    }
+}
+
+/// What [`push_float`] and [`push_plain`] write of most values: at most 24 bytes.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
+pub fn short_text<'b>(
+    value: f64,
+    integer: &'b mut itoa::Buffer,
+    float: &'b mut zmij::Buffer,
+) -> Option<&'b str> {
+    let size = value.abs();
+    if size < INTEGERS_BELOW && (value as i64) as f64 == value {
+        let is_negative_zero = value == 0.0 && value.is_sign_negative();
+        Some(if is_negative_zero { "-0" } else { integer.format(value as i64) })
+    } else {
+        (1e-5..1e15).contains(&size).then(|| float.format_finite(value))
     }
 }
 
@@ -57,7 +69,7 @@ pub fn push_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
         out.push(b'-');
     }
     let ms = timestamp_ms.unsigned_abs();
-    push_short(out, itoa::Buffer::new().format(ms / 1000));
+    out.extend_from_slice(itoa::Buffer::new().format(ms / 1000).as_bytes());
     let fraction = ms % 1000;
     if fraction != 0 {
         let digit = |n: u64| b'0' + (n % 10) as u8;
@@ -73,33 +85,6 @@ pub fn push_short_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
             out.pop();
         }
     }
-}
-
-/// Longest text that [`push_short`] copies without a call.
-const SHORT_BYTES: usize = 32;
-
-/// Appends a number's text. Copies of a constant number of bytes, which may overlap, are a few instructions each;
-/// copying exactly as many as there are would be a call, and answers are made of millions of such texts.
-#[inline]
-fn push_short(out: &mut Vec<u8>, text: &str) {
-    let text = text.as_bytes();
-    let (start, length) = (out.len(), text.len());
-    if !(4..=SHORT_BYTES).contains(&length) {
-        return out.extend_from_slice(text);
-    }
-    out.extend_from_slice(&[0; SHORT_BYTES]);
-    let room = &mut out[start..start + SHORT_BYTES];
-    if let (Some(first), Some(last)) = (text.first_chunk::<16>(), text.last_chunk::<16>()) {
-        room[..16].copy_from_slice(first);
-        room[length - 16..length].copy_from_slice(last);
-    } else if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-        room[..8].copy_from_slice(first);
-        room[length - 8..length].copy_from_slice(last);
-    } else if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-        room[..4].copy_from_slice(first);
-        room[length - 4..length].copy_from_slice(last);
-    }
-    out.truncate(start + length);
 }
 
 #[cfg(test)]
@@ -150,16 +135,6 @@ mod tests {
             (f64::from_bits(0x7ff0_0000_0000_0002), "NaN"),
         ] {
             assert_eq!(float(value), text);
-        }
-    }
-
-    #[test]
-    fn texts_of_any_length_are_copied_whole() {
-        let digits = "0123456789".repeat(5);
-        for length in 0..=digits.len() {
-            let mut out = b"before".to_vec();
-            push_short(&mut out, &digits[..length]);
-            assert_eq!(out, [b"before", &digits.as_bytes()[..length]].concat());
         }
     }
 

@@ -11,6 +11,7 @@ use promql::value::{Point, Sample, SampleValue, Series, Value};
 use tsdb::model::FloatHistogram;
 
 use super::number::{push_float, push_plain, push_short_timestamp, push_timestamp};
+use super::point::FloatPoints;
 use super::text::{push_labels, push_string};
 
 /// A piece is handed on once it has this many bytes.
@@ -21,6 +22,7 @@ const PIECE_SLACK_BYTES: usize = 4 << 10;
 /// The data of a query: `{"resultType":…,"result":…}` between a head and a tail.
 pub struct ResultBody {
     piece: Vec<u8>,
+    points: FloatPoints,
     rest: Rest,
     tail: Vec<u8>,
     /// Pays for what isn't written yet.
@@ -70,7 +72,7 @@ impl ResultBody {
             Value::Vector(samples) => Rest::Vector(samples.into_iter()),
             Value::Matrix(series) => Rest::Matrix(series.into_iter(), None),
         };
-        Self { piece, rest, tail, _held: held }
+        Self { piece, points: FloatPoints::default(), rest, tail, _held: held }
     }
 
     /// As a body: in one piece with its length where it is short, else streamed. Does the work of the first piece.
@@ -92,13 +94,13 @@ impl ResultBody {
                 Rest::Vector(samples) => match samples.next() {
                     Some(sample) => {
                         comma(&mut self.piece);
-                        push_sample(&mut self.piece, &sample);
+                        push_sample(&mut self.piece, &mut self.points, &sample);
                     }
                     None => self.rest = Rest::Tail,
                 },
                 Rest::Matrix(to_come, current) => match current {
                     Some((series, written)) => {
-                        if push_points(&mut self.piece, series, written) {
+                        if push_points(&mut self.piece, &mut self.points, series, written) {
                             *current = None;
                         }
                     }
@@ -155,13 +157,13 @@ fn comma(piece: &mut Vec<u8>) {
     }
 }
 
-fn push_sample(out: &mut Vec<u8>, sample: &Sample) {
+fn push_sample(out: &mut Vec<u8>, points: &mut FloatPoints, sample: &Sample) {
     out.extend_from_slice(b"{\"metric\":");
     push_labels(out, &sample.labels);
     match &sample.value {
         SampleValue::Float(value) => {
             out.extend_from_slice(b",\"value\":");
-            push_float_point(out, sample.timestamp_ms, *value);
+            points.push(out, sample.timestamp_ms, *value);
         }
         SampleValue::Histogram(histogram) => {
             out.extend_from_slice(b",\"histogram\":");
@@ -172,7 +174,7 @@ fn push_sample(out: &mut Vec<u8>, sample: &Sample) {
 }
 
 /// Writes points from the one numbered `written` on until the piece is full; true when the series is complete.
-fn push_points(out: &mut Vec<u8>, series: &Series, written: &mut usize) -> bool {
+fn push_points(out: &mut Vec<u8>, points: &mut FloatPoints, series: &Series, written: &mut usize) -> bool {
     let floats = series.floats.len();
     let all = floats + series.histograms.len();
     while *written < all {
@@ -183,7 +185,7 @@ fn push_points(out: &mut Vec<u8>, series: &Series, written: &mut usize) -> bool 
         *written += 1;
         if let Some(point) = series.floats.get(at) {
             out.extend_from_slice(if at == 0 { b",\"values\":[" } else { b"," });
-            push_float_point(out, point.timestamp_ms, point.value);
+            points.push(out, point.timestamp_ms, point.value);
         } else {
             let point: &Point<Arc<FloatHistogram>> = &series.histograms[at - floats];
             out.extend_from_slice(if at == floats { b",\"histograms\":[" } else { b"," });
@@ -195,14 +197,6 @@ fn push_points(out: &mut Vec<u8>, series: &Series, written: &mut usize) -> bool 
     }
     out.push(b'}');
     true
-}
-
-fn push_float_point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
-    out.push(b'[');
-    push_timestamp(out, timestamp_ms);
-    out.extend_from_slice(b",\"");
-    push_float(out, value);
-    out.extend_from_slice(b"\"]");
 }
 
 fn push_histogram_point(out: &mut Vec<u8>, timestamp_ms: i64, histogram: &FloatHistogram) {
