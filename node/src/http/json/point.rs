@@ -1,5 +1,5 @@
-//! Floats with their times, of which results have millions: each is put together in one place and copied from there by
-//! a constant number of bytes, and what most times begin with stays where it is.
+//! Floats with their times, of which results have millions: copied by constant numbers of bytes, and what most times begin
+//! with is known.
 
 use super::number::{push_float, push_timestamp, short_text};
 
@@ -13,15 +13,16 @@ const LOW_SECONDS: i64 = 10_000;
 
 /// Writes points: `[1435781451.781,"1.5"]`.
 pub struct FloatPoints {
-    text: [u8; POINT_BYTES],
-    /// What stands in front: a bracket, and the digits of this many [`LOW_SECONDS`].
+    /// What points begin with: a bracket, and the digits of `high`.
+    begin: [u8; POINT_BYTES],
+    begin_bytes: usize,
+    /// Time in [`LOW_SECONDS`].
     high: i64,
-    high_end: usize,
 }
 
 impl Default for FloatPoints {
     fn default() -> Self {
-        Self { text: [b'['; POINT_BYTES], high: 0, high_end: 1 }
+        Self { begin: [b'['; POINT_BYTES], begin_bytes: 1, high: 0 }
     }
 }
 
@@ -35,44 +36,55 @@ impl FloatPoints {
             return push_any(out, timestamp_ms, value);
         };
         if self.high != high {
-            self.set_high(high);
+            self.begin_with(high);
         }
         let low_ms = (timestamp_ms % (1000 * LOW_SECONDS)) as u32;
-        let mut at = self.high_end;
-        self.put(&mut at, digits(low_ms / 1000));
+        let start = out.len();
+        // Put together where it stays: reading at once what was just written in pieces would wait for them.
+        out.extend_from_slice(&self.begin);
+        let mut point = Point { room: &mut out[start..], length: self.begin_bytes };
+        point.put(digits(low_ms / 1000));
         if !low_ms.is_multiple_of(1000) {
             let [_, fraction @ ..] = digits(low_ms % 1000);
-            self.put(&mut at, [b'.']);
-            self.put(&mut at, fraction);
+            point.put([b'.']);
+            point.put(fraction);
         }
-        self.put(&mut at, *b",\"");
-        self.put_value(&mut at, value.as_bytes());
-        self.put(&mut at, *b"\"]");
-        let end = out.len() + at;
-        out.extend_from_slice(&self.text);
-        out.truncate(end);
+        point.put(*b",\"");
+        point.put_value(value.as_bytes());
+        point.put(*b"\"]");
+        let length = point.length;
+        out.truncate(start + length);
     }
 
     #[cold]
-    fn set_high(&mut self, high: i64) {
+    fn begin_with(&mut self, high: i64) {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(high).as_bytes();
         self.high = high;
-        self.high_end = 1 + digits.len();
-        self.text[1..self.high_end].copy_from_slice(digits);
+        self.begin_bytes = 1 + digits.len();
+        self.begin[1..self.begin_bytes].copy_from_slice(digits);
     }
+}
 
+/// A point that isn't complete.
+struct Point<'o> {
+    /// [`POINT_BYTES`].
+    room: &'o mut [u8],
+    length: usize,
+}
+
+impl Point<'_> {
     #[inline]
-    fn put<const N: usize>(&mut self, at: &mut usize, bytes: [u8; N]) {
-        self.text[*at..*at + N].copy_from_slice(&bytes);
-        *at += N;
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.room[self.length..self.length + N].copy_from_slice(&bytes);
+        self.length += N;
     }
 
     /// Two copies of constant length, which may overlap, are a few instructions; one as long as the text would be a call.
     #[inline]
-    fn put_value(&mut self, at: &mut usize, text: &[u8]) {
+    fn put_value(&mut self, text: &[u8]) {
         let length = text.len();
-        let room = &mut self.text[*at..*at + VALUE_BYTES];
+        let room = &mut self.room[self.length..self.length + VALUE_BYTES];
         if let (Some(first), Some(last)) = (text.first_chunk::<16>(), text.last_chunk::<16>()) {
             room[..16].copy_from_slice(first);
             room[length - 16..length].copy_from_slice(last);
@@ -85,7 +97,7 @@ impl FloatPoints {
         } else {
             room[..length].copy_from_slice(text);
         }
-        *at += length;
+        self.length += length;
     }
 }
 
