@@ -72,9 +72,16 @@ pub fn push_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(ms / 1000).as_bytes());
     let fraction = ms % 1000;
     if fraction != 0 {
-        let digit = |n: u64| b'0' + (n % 10) as u8;
-        out.extend_from_slice(&[b'.', digit(fraction / 100), digit(fraction / 10), digit(fraction)]);
+        let [_, fraction @ ..] = digits(fraction as u32);
+        out.push(b'.');
+        out.extend_from_slice(&fraction);
     }
+}
+
+/// Four decimal digits of a number below 10,000.
+#[inline]
+pub fn digits(number: u32) -> [u8; 4] {
+    [number / 1000, number / 100, number / 10, number].map(|digit| b'0' + (digit % 10) as u8)
 }
 
 /// A time as scalars and strings have it: seconds, without zeros at the end of the fraction.

@@ -1,7 +1,7 @@
 //! Floats with their times, of which results have millions: copied by constant numbers of bytes, and what most times begin
 //! with is known.
 
-use super::number::{push_float, push_timestamp, short_text};
+use super::number::{digits, push_float, push_timestamp, short_text};
 
 /// Longest point: a bracket, 16 digits of seconds and a fraction, a comma and quotes around 24 bytes, a bracket; and room
 /// for copying a value as [`VALUE_BYTES`].
@@ -42,7 +42,7 @@ impl FloatPoints {
         let start = out.len();
         // Put together where it stays: reading at once what was just written in pieces would wait for them.
         out.extend_from_slice(&self.begin);
-        let mut point = Point { room: &mut out[start..], length: self.begin_bytes };
+        let mut point = Unfinished { room: &mut out[start..], length: self.begin_bytes };
         point.put(digits(low_ms / 1000));
         if !low_ms.is_multiple_of(1000) {
             let [_, fraction @ ..] = digits(low_ms % 1000);
@@ -67,13 +67,13 @@ impl FloatPoints {
 }
 
 /// A point that isn't complete.
-struct Point<'o> {
+struct Unfinished<'o> {
     /// [`POINT_BYTES`].
     room: &'o mut [u8],
     length: usize,
 }
 
-impl Point<'_> {
+impl Unfinished<'_> {
     #[inline]
     fn put<const N: usize>(&mut self, bytes: [u8; N]) {
         self.room[self.length..self.length + N].copy_from_slice(&bytes);
@@ -99,12 +99,6 @@ impl Point<'_> {
         }
         self.length += length;
     }
-}
-
-/// Four decimal digits of a number below 10,000.
-#[inline]
-fn digits(number: u32) -> [u8; 4] {
-    [number / 1000, number / 100, number / 10, number].map(|digit| b'0' + (digit % 10) as u8)
 }
 
 /// Any value at any time.
