@@ -128,7 +128,7 @@ impl<'c> Pipeline<'c> {
                     Ok(partial)
                 };
                 let chunks_bytes = |series: &Series| series.chunks.iter().map(|chunk| chunk.data.len()).sum();
-                let bytes = |series| row_bytes_max + leaf.work_bytes(chunks_bytes(series));
+                let bytes = |series| leaf.work_bytes(chunks_bytes(series)).saturating_add(row_bytes_max);
                 let workers = workers_for(context, series.iter().map(bytes));
                 in_waves(context, workers, parts.len(), work, &mut merge)
             }
