@@ -8,6 +8,7 @@
 //! | [`model`] | labels, matchers, samples, histograms: what everybody talks about |
 //! | [`block`] | a time range in files that never change, as Prometheus writes them |
 //! | [`chunk`] | runs of samples in Prometheus's encodings |
+//! | [`clock`] | when a wall clock may be believed |
 //! | [`compact`] | several blocks into one |
 //! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
 //! | [`digest`] | whether two stores hold the same samples |
@@ -23,6 +24,7 @@
 
 pub mod block;
 pub mod chunk;
+pub mod clock;
 pub mod compact;
 pub mod db;
 pub mod digest;
