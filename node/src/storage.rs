@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
 use tokio_util::sync::CancellationToken;
 use tsdb::chunk::Writes;
+use tsdb::clock::ClockReading;
 use tsdb::db::{Db, DbSettings, Maintenance, Recovery, Replay, Tenant, TenantSettings};
 use tsdb::model::TenantId;
 use tsdb::{Error, Result};
@@ -170,13 +171,15 @@ impl Storage {
         pool: Arc<dyn Pool>,
         stop: CancellationToken,
     ) {
+        let began = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(interval()) => {}
             }
-            let (db, now_ms) = (self.db.clone(), clock.now_ms());
-            match on_disk(&*pool, move || db.maintain(now_ms)).await {
+            let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let (db, now) = (self.db.clone(), ClockReading { wall_ms: clock.now_ms(), elapsed_ms });
+            match on_disk(&*pool, move || db.maintain(now)).await {
                 Ok(done) => log_maintenance(&done, &self.problems),
                 Err(error) => {
                     if let Some(untold) = self.problems.due(&error.to_string()) {

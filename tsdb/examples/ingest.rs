@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use tsdb::Result;
-use tsdb::db::{Append, Bounds, Db, DbSettings, SeriesKey, SeriesRef};
+use tsdb::clock::ClockReading;
+use tsdb::db::{Append, Bounds, Db, DbSettings, Maintenance, SeriesKey, SeriesRef};
 use tsdb::disk::OsDisk;
 use tsdb::model::{Labels, Matcher, Sample, TenantId};
 use tsdb::select::Select;
@@ -73,7 +74,7 @@ fn main() -> Result<()> {
             }
         }
         timed(&mut commit, || db.commit())?;
-        timed(&mut maintain, || db.maintain(START_MS + scrape as i64 * STEP_MS))?;
+        timed(&mut maintain, || maintain_at(&db, scrape as i64 * STEP_MS))?;
         if scrape > scrapes / 2 {
             most = most.max(resident_bytes());
         }
@@ -102,7 +103,7 @@ fn main() -> Result<()> {
         let question = Select { matchers: vec![matcher], range_ms, shard: None };
         let (mut first, mut later) = (Duration::ZERO, Duration::ZERO);
         let count = timed(&mut first, || tenant.select(&question))?.len();
-        db.maintain(end_ms)?;
+        maintain_at(&db, scrapes as i64 * STEP_MS)?;
         for _ in 0..LATER_SELECTS {
             timed(&mut later, || tenant.select(&question))?;
         }
@@ -189,4 +190,10 @@ fn value(i: usize, scrape: usize) -> f64 {
         2 => (noise * 1000.0).round() / 10.0,
         _ => 1.0,
     }
+}
+
+/// Maintenance so many milliseconds after the first scrape.
+fn maintain_at(db: &Db, elapsed_ms: i64) -> Result<Maintenance> {
+    let elapsed_ms = elapsed_ms.cast_unsigned();
+    db.maintain(ClockReading { wall_ms: START_MS.saturating_add_unsigned(elapsed_ms), elapsed_ms })
 }

@@ -13,6 +13,7 @@ use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use super::order::Visits;
+use super::ranges::overlaps;
 use super::tenant::Tenant;
 use super::types::{Metadata, SeriesExemplars};
 use crate::block::Block;
@@ -29,9 +30,6 @@ const SERIES_PER_LOCK: usize = 256;
 
 /// Leaves out none.
 pub(super) const EVERY_BLOCK: fn(Ulid) -> bool = |_| false;
-
-/// Most looks of a question at the head, each after a block has come or gone during the one before.
-pub(super) const LOOKS_MAX: usize = 8;
 
 impl Tenant {
     /// The series that match and have chunks in the range: by labels, with their chunks as they are.
@@ -63,25 +61,22 @@ impl Tenant {
     /// What `look` finds in the head, and the blocks of a range that belong to it.
     ///
     /// A block that appears after the head was looked at may hold samples that came in between, while older ones of
-    /// their series, as new, are in the head still: an answer of both would have a gap. So the head is looked at once
-    /// more where blocks came or went meanwhile. After [`LOOKS_MAX`] looks such gaps are put up with: what was there
-    /// before the question is in its answer anyway.
+    /// their series, as new, are in the head still: an answer of both would have a gap. So where blocks came or went
+    /// meanwhile, the head is looked at once more, and none may come or go until that is done.
     pub(super) fn view<T>(
         &self,
         range_ms: &RangeInclusive<i64>,
         skip: &dyn Fn(Ulid) -> bool,
         mut look: impl FnMut() -> Result<T>,
     ) -> Result<(T, Vec<Block>)> {
-        let mut looks = 0;
-        loop {
-            let before = self.blocks.load_full();
-            let found = look()?;
-            let blocks = self.blocks_in(range_ms, skip);
-            looks += 1;
-            if looks == LOOKS_MAX || Arc::ptr_eq(&before, &self.blocks.load()) {
-                return Ok((found, blocks));
-            }
+        let before = self.blocks.load_full();
+        let found = look()?;
+        let blocks = self.blocks_in(range_ms, skip);
+        if Arc::ptr_eq(&before, &self.blocks.load()) {
+            return Ok((found, blocks));
         }
+        let _gate = self.blocks_gate.read();
+        Ok((look()?, self.blocks_in(range_ms, skip)))
     }
 
     /// The head's part of an answer, of the series of which `wanted` accepts the labels. Without matchers, of all.
@@ -378,10 +373,7 @@ impl Tenant {
     }
 
     fn head_overlaps(&self, range_ms: &RangeInclusive<i64>) -> bool {
-        let ranges = self.ranges.lock();
-        let oldest_ms = ranges.keys().next().copied();
-        let newest_ms = self.newest_ms.load(Ordering::Acquire);
-        oldest_ms.is_some_and(|oldest_ms| oldest_ms <= *range_ms.end()) && *range_ms.start() <= newest_ms
+        overlaps(self.ranges.oldest_ms(), self.newest_ms.load(Ordering::Acquire), range_ms)
     }
 
     /// A block of this node, if it is here: what else asks for it alone needs no other way to it.

@@ -74,12 +74,8 @@ impl Changes {
 impl Tenant {
     /// Starts of the windows of [`WINDOW_MS`] in which something may be stored, in milliseconds, ascending.
     pub fn windows_ms(&self) -> Vec<i64> {
-        let mut windows: BTreeSet<i64> = {
-            // Of the head before blocks: a cut shows its block before it empties the head.
-            let ranges = self.ranges.lock();
-            let cutting = self.cutting.lock().map(|(start_ms, _)| start_ms);
-            ranges.keys().copied().chain(cutting).collect()
-        };
+        // Of the head before blocks: a cut shows its block before it empties the head.
+        let mut windows: BTreeSet<i64> = self.ranges.starts_ms().into_iter().collect();
         for block in self.blocks.load().iter() {
             let (from, to) = (range_start_ms(block.meta().min_ms), block.meta().max_ms);
             windows.extend((from..to).step_by(WINDOW_MS as usize));

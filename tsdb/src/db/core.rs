@@ -91,7 +91,7 @@ impl Core {
         buffers.encode(log);
         loop {
             buffers.encode_definitions(shard, log);
-            match self.append_frames(segment, &buffers.frames(tenant, shard.index() as u8)) {
+            match self.append_frames(Some(segment), &buffers.frames(tenant, shard.index() as u8)) {
                 Ok(Appended::At(position)) => {
                     shard.logged = position;
                     return Ok(());
@@ -109,11 +109,15 @@ impl Core {
     }
 
     /// Appends frames; where too much waits for a commit, it commits first.
-    fn append_frames(&self, segment: u32, frames: &[crate::wal::Frame<'_>]) -> Result<Appended> {
-        match self.wal.append(Some(segment), frames) {
+    pub(super) fn append_frames(
+        &self,
+        segment: Option<u32>,
+        frames: &[crate::wal::Frame<'_>],
+    ) -> Result<Appended> {
+        match self.wal.append(segment, frames) {
             Err(Error::Limit(_)) => {
                 self.wal.commit()?;
-                self.wal.append(Some(segment), frames)
+                self.wal.append(segment, frames)
             }
             result => result,
         }

@@ -6,25 +6,92 @@
 //! 4. Questions see it; then the head drops what it gave. Whoever asks in between meets samples twice and merges them.
 //!
 //! A crash before 3 leaves everything in the head, one after it finds the block and drops what the WAL says it took. An
-//! error before the end thaws what was frozen: nothing has changed but that newer samples of the range are late.
+//! error before 4 thaws what was frozen and removes the block, if there is one already: nothing has changed but that
+//! newer samples of the range are late. The next maintenance tries again.
 
 use std::sync::atomic::Ordering;
 
 use parking_lot::RwLockReadGuard;
-use roaring::RoaringBitmap;
 use ulid::Ulid;
 
+use super::core::Core;
 use super::log::CutMark;
-use super::tenant::{RangeState, Tenant};
+use super::tenant::Tenant;
 use crate::block::{Block, BlockMeta, BlockWriter};
 use crate::head::SeriesRef;
 use crate::head::open::encode_by_rule;
 use crate::head::rule::RANGE_MS;
 use crate::head::shard::{LatePart, Shard};
-use crate::model::Labels;
+use crate::model::{Labels, TenantId};
 use crate::select::{Chunk, Series};
 use crate::wal::{Appended, Frame, RecordKind};
 use crate::{Result, files};
+
+/// The series that a cut takes from, by shard: those that were there when the shard was frozen and the WAL was told.
+///
+/// A replay drops what *all* series of the tenant have at the mark, so the cut has to take from just as many: the ids are
+/// gathered, the late samples frozen and the mark logged under one hold of the shard's lock, here and nowhere else.
+#[derive(Default)]
+struct CutSeries {
+    /// Ids of shard 0, 1, … as far as the cut has come.
+    by_shard: Vec<Vec<u32>>,
+}
+
+impl CutSeries {
+    /// Freezes the tenant's range in all shards, and marks the place in the WAL.
+    ///
+    /// # Errors
+    /// Those of the WAL: the shards frozen so far are to be thawed.
+    fn freeze(&mut self, tenant: &Tenant, mark: CutMark) -> Result<()> {
+        let core = &tenant.core;
+        let payload = mark.encode();
+        let known = tenant.postings.read().ids().clone();
+        for (index, mut ids) in tenant.by_shard(&known).into_iter().enumerate() {
+            let mut shard = core.shards[index].write();
+            // A series is made under this lock: none of this shard can be missing, nor come before the mark.
+            let made = tenant.postings.read().ids() - &known;
+            let is_here = |id: &u32| *id as usize & (core.shards.len() - 1) == index;
+            ids.extend(made.iter().filter(is_here));
+            shard.freeze(&ids, mark.start_ms);
+            self.by_shard.push(ids);
+            core.log_mark(&mut shard, &tenant.id, mark.start_ms, &payload)?;
+        }
+        Ok(())
+    }
+
+    /// The block didn't come to be.
+    fn thaw(&self, tenant: &Tenant) {
+        for (shard, ids) in tenant.core.shards.iter().zip(&self.by_shard) {
+            shard.write().thaw(ids);
+        }
+    }
+
+    /// The block is there and seen: the head drops what it gave.
+    fn drop_range(&self, tenant: &Tenant, start_ms: i64) {
+        for (shard, ids) in tenant.core.shards.iter().zip(&self.by_shard) {
+            shard.write().drop_range(ids, start_ms);
+        }
+    }
+}
+
+impl Core {
+    /// Tells the WAL, under a shard's lock, that a block takes what a tenant's range has there by now.
+    fn log_mark(&self, shard: &mut Shard, tenant: &TenantId, start_ms: i64, payload: &[u8]) -> Result<()> {
+        let frame = Frame {
+            kind: RecordKind::Shard,
+            tenant,
+            shard: shard.index() as u8,
+            min_ms: start_ms,
+            max_ms: start_ms + RANGE_MS - 1,
+            payload,
+        };
+        match self.append_frames(None, &[frame])? {
+            Appended::At(position) => shard.logged = position,
+            Appended::Moved(_) => unreachable!("any segment will do"),
+        }
+        Ok(())
+    }
+}
 
 impl Tenant {
     /// Cuts the range that begins at `start_ms` into the block `ulid`. `None`, and no block, when the range turns out
@@ -34,98 +101,53 @@ impl Tenant {
     /// [`NoSpace`](crate::Error::NoSpace), [`Io`](crate::Error::Io): try again later;
     /// [`Corrupt`](crate::Error::Corrupt): a head chunk can't be read.
     pub(super) fn cut(&self, start_ms: i64, ulid: Ulid) -> Result<Option<BlockMeta>> {
-        let end_ms = start_ms + RANGE_MS;
-        self.cut_until_ms.fetch_max(end_ms, Ordering::AcqRel);
+        // What a failed cut left would be there twice after a restart.
+        self.remove_discarded()?;
+        self.cut_until_ms.fetch_max(start_ms + RANGE_MS, Ordering::AcqRel);
         // Before anything is read: samples that come from now on enter the range anew.
-        let state = self.begin_cut(start_ms);
-        let ids = self.postings.read().ids().clone();
-        let by_shard = self.by_shard(&ids);
-        let cut = self.cut_frozen(start_ms, ulid, &ids, &by_shard);
-        if cut.is_err() {
-            for (shard, ids) in self.core.shards.iter().zip(&by_shard) {
-                shard.write().thaw(ids);
+        self.ranges.begin_cut(start_ms);
+        let mut series = CutSeries::default();
+        let cut = self.write_block(start_ms, ulid, &mut series);
+        match &cut {
+            Ok(block) => {
+                block.iter().for_each(|block| self.show_block(block));
+                series.drop_range(self, start_ms);
+            }
+            Err(_) => {
+                // The block may be complete, under its name, and yet fail to open or to be safe. At worst it is removed
+                // by the next maintenance, before the range is cut again.
+                self.discard(ulid);
+                let _ = self.remove_discarded();
+                series.thaw(self);
             }
         }
-        self.end_cut(start_ms, state.filter(|_| cut.is_err()));
-        cut
-    }
-
-    /// Takes a range from those that the head has; a mark waits for it until the cut has ended.
-    fn begin_cut(&self, start_ms: i64) -> Option<RangeState> {
-        let mut ranges = self.ranges.lock();
-        let state = ranges.remove(&start_ms);
-        *self.cutting.lock() = state.map(|state| (start_ms, state.marks));
-        state
-    }
-
-    /// Ends a cut; `left` is the range if it came to nothing.
-    fn end_cut(&self, start_ms: i64, left: Option<RangeState>) {
-        let mut ranges = self.ranges.lock();
-        if let Some(left) = left {
-            let state = ranges.entry(start_ms).or_insert(RangeState { samples: 0, ..left });
-            state.samples += left.samples;
-            state.marks = state.marks.min(left.marks);
-        }
-        *self.cutting.lock() = None;
-        drop(ranges);
-        if left.is_none() {
+        self.ranges.end_cut(cut.is_ok());
+        if cut.is_ok() {
             self.changed.lock().forget(start_ms..start_ms + RANGE_MS);
         }
+        Ok(cut?.map(|block| block.meta().clone()))
     }
 
-    /// Whether the head holds nothing that was appended before the mark of this number.
-    pub(super) fn is_flushed(&self, mark: u64) -> bool {
-        let ranges = self.ranges.lock();
-        let cutting = self.cutting.lock().map(|(_, marks)| marks);
-        ranges.values().map(|state| state.marks).chain(cutting).all(|marks| marks > mark)
-    }
-
-    fn cut_frozen(
-        &self,
-        start_ms: i64,
-        ulid: Ulid,
-        ids: &RoaringBitmap,
-        by_shard: &[Vec<u32>],
-    ) -> Result<Option<BlockMeta>> {
-        let payload = CutMark { start_ms, block: ulid }.encode();
-        for (index, ids) in by_shard.iter().enumerate() {
-            let mut shard = self.core.shards[index].write();
-            shard.freeze(ids, start_ms);
-            let frame = Frame {
-                kind: RecordKind::Shard,
-                tenant: &self.id,
-                shard: index as u8,
-                min_ms: start_ms,
-                max_ms: start_ms + RANGE_MS - 1,
-                payload: &payload,
-            };
-            if let Appended::At(position) = self.core.wal.append(None, &[frame])? {
-                shard.logged = position;
-            }
-        }
+    /// Writes the block, from series that it adds to `series`, and opens it.
+    fn write_block(&self, start_ms: i64, ulid: Ulid, series: &mut CutSeries) -> Result<Option<Block>> {
+        series.freeze(self, CutMark { start_ms, block: ulid })?;
         // The marks must be there before the block is: a replay that finds the block looks for them.
         self.core.wal.commit()?;
         let parent = files::tenant(&self.id);
         self.core.create_dir(&parent)?;
         let meta = BlockMeta::new(ulid, start_ms, start_ms + RANGE_MS);
         let mut writer = BlockWriter::create(&self.core.disk, &parent, meta)?;
-        self.write_series(start_ms, ids, &mut writer)?;
-        let meta = writer.finish()?;
-        if meta.is_some() {
-            self.show_block(&Block::open(&*self.core.disk, &parent.join(ulid.to_string()))?);
-        }
-        for (shard, ids) in self.core.shards.iter().zip(by_shard) {
-            shard.write().drop_range(ids, start_ms);
-        }
-        Ok(meta)
+        self.write_series(start_ms, series, &mut writer)?;
+        let Some(meta) = writer.finish()? else { return Ok(None) };
+        Block::open(&*self.core.disk, &parent.join(meta.ulid.to_string())).map(Some)
     }
 
     /// Writes what the head has of a range, by labels.
-    fn write_series(&self, start_ms: i64, ids: &RoaringBitmap, writer: &mut BlockWriter) -> Result<()> {
+    fn write_series(&self, start_ms: i64, from: &CutSeries, writer: &mut BlockWriter) -> Result<()> {
         let range_ms = start_ms..=start_ms + RANGE_MS - 1;
         let mut series: Vec<(Labels, SeriesRef)> = Vec::new();
         let mut scratch = Vec::new();
-        for (index, ids) in self.by_shard(ids).iter().enumerate() {
+        for (index, ids) in from.by_shard.iter().enumerate() {
             let shard = self.core.shards[index].read();
             for id in ids {
                 if let Some((own, found)) = shard.by_id(*id, u32::MAX)
@@ -149,10 +171,21 @@ impl Tenant {
 
     /// Makes a block visible to questions.
     pub(super) fn show_block(&self, block: &Block) {
+        let _gate = self.blocks_gate.write();
         self.blocks.rcu(|blocks| {
             let mut blocks = Vec::clone(blocks);
             blocks.push(block.clone());
             blocks.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
+            blocks
+        });
+    }
+
+    /// Hides a block from questions.
+    pub(super) fn hide_block(&self, ulid: Ulid) {
+        let _gate = self.blocks_gate.write();
+        self.blocks.rcu(|blocks| {
+            let mut blocks = Vec::clone(blocks);
+            blocks.retain(|block| block.meta().ulid != ulid);
             blocks
         });
     }

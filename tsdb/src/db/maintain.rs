@@ -2,28 +2,29 @@
 //!
 //! A failure of one part doesn't keep the others from being tried: retention may make the room that a cut lacks.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use super::Db;
+use super::collect::Collection;
+use super::ranges::CutTerms;
 use super::tenant::Tenant;
 use crate::block::BlockMeta;
+use crate::clock::{ClockCheck, ClockReading};
 use crate::disk::DiskFile;
 use crate::head::checkpoint::{CheckpointHeader, CheckpointTenant, encode};
-use crate::head::rule::RANGE_MS;
 use crate::model::TenantId;
 use crate::wal::WalPosition;
 use crate::{Error, Result, files};
 
-/// After this long without a sample, by the wall clock, all of a tenant's ranges are cut; late samples wait as long.
-const IDLE_MS: i64 = 60 * 60 * 1000;
+/// After this long without a sample, in milliseconds of monotonic time, all of a tenant's ranges are cut.
+const IDLE_MS: u64 = 60 * 60 * 1000;
 
 /// What a maintenance did.
 #[derive(Debug, Default)]
@@ -56,6 +57,8 @@ pub(super) struct Housekeeping {
     rng: StdRng,
     /// When it last ran, by the wall clock.
     now_ms: i64,
+    clock: ClockCheck,
+    collection: Collection,
     /// What the WAL had appended at the last checkpoint.
     checkpointed_bytes: u64,
     shards: Vec<ShardFiles>,
@@ -77,7 +80,14 @@ impl Housekeeping {
     pub(super) fn new(now_ms: i64, seed: u128, checkpointed_bytes: u64, shards: Vec<ShardFiles>) -> Self {
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(&seed.to_le_bytes());
-        Self { rng: StdRng::from_seed(bytes), now_ms, checkpointed_bytes, shards }
+        Self {
+            rng: StdRng::from_seed(bytes),
+            now_ms,
+            clock: ClockCheck::default(),
+            collection: Collection::default(),
+            checkpointed_bytes,
+            shards,
+        }
     }
 
     fn ulid(&mut self) -> Ulid {
@@ -86,51 +96,77 @@ impl Housekeeping {
 }
 
 impl Db {
-    /// Does what is due; `now_ms` is the wall clock. To be called every few seconds, by one thread at a time (others
-    /// wait).
+    /// Does what is due. To be called every few seconds, by one thread at a time (others wait). What is cut when is decided
+    /// by samples and monotonic time; blocks are removed only at a wall-clock time that several readings confirm.
     ///
     /// # Errors
     /// [`Error::Stopped`] for good. Everything else is in [`Maintenance::problems`].
-    pub fn maintain(&self, now_ms: i64) -> Result<Maintenance> {
-        self.run(now_ms, &|tenant, now_ms| tenant.due(now_ms))
+    pub fn maintain(&self, now: ClockReading) -> Result<Maintenance> {
+        let mut housekeeping = self.housekeeping.lock();
+        housekeeping.now_ms = now.wall_ms;
+        let confirmed_ms = housekeeping.clock.confirm(now);
+        let mut done = Maintenance::default();
+        self.drop_damaged(&mut done);
+        self.flush_chunks(&mut done);
+        for tenant in self.tenants() {
+            tenant.refresh_order(now.elapsed_ms);
+            if let Err(error) = tenant.remove_discarded() {
+                done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });
+            }
+            if let Some(confirmed_ms) = confirmed_ms {
+                tenant.remove_old(confirmed_ms, now.elapsed_ms, &mut done);
+            }
+            self.cut_ranges(&tenant, tenant.due(now.elapsed_ms), &mut housekeeping, &mut done);
+        }
+        if done.cut.is_empty() {
+            done.collected = self.collect_some(&mut housekeeping.collection, now.elapsed_ms);
+        }
+        self.end_maintenance(housekeeping, done)
     }
 
-    /// As [`Db::maintain`], but cuts everything there is: the head is empty afterwards, but for what came meanwhile.
+    /// Cuts everything there is: the head is empty afterwards, but for what came meanwhile. `now_ms` is the wall clock,
+    /// for the blocks' names.
     ///
     /// # Errors
     /// Those of [`Db::maintain`].
     pub fn flush(&self, now_ms: i64) -> Result<Maintenance> {
-        self.run(now_ms, &|tenant, _| tenant.ranges.lock().keys().copied().collect())
-    }
-
-    fn run(&self, now_ms: i64, due: &dyn Fn(&Tenant, i64) -> Vec<i64>) -> Result<Maintenance> {
         let mut housekeeping = self.housekeeping.lock();
         housekeeping.now_ms = now_ms;
         let mut done = Maintenance::default();
-        let tenants = self.tenants();
         self.drop_damaged(&mut done);
-        for shard in &self.core.shards {
-            if shard.read().chunks.is_overdue()
-                && let Err(error) = shard.write().chunks.flush()
-            {
-                done.problems.push(Problem { tenant: None, error, lost_ms: None });
-            }
+        for tenant in self.tenants() {
+            self.cut_ranges(&tenant, tenant.ranges.starts_ms(), &mut housekeeping, &mut done);
         }
-        for tenant in &tenants {
-            tenant.refresh_order(now_ms);
-            remove_old(tenant, now_ms, &mut done);
-            for start_ms in due(tenant, now_ms) {
-                match tenant.cut(start_ms, housekeeping.ulid()) {
-                    Ok(meta) => done.cut.extend(meta.map(|meta| (tenant.id.clone(), meta))),
-                    Err(error) => {
-                        done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });
-                        break;
-                    }
+        self.end_maintenance(housekeeping, done)
+    }
+
+    /// Cuts ranges of a tenant, up to the first that fails.
+    fn cut_ranges(
+        &self,
+        tenant: &Tenant,
+        starts_ms: Vec<i64>,
+        housekeeping: &mut Housekeeping,
+        done: &mut Maintenance,
+    ) {
+        for start_ms in starts_ms {
+            match tenant.cut(start_ms, housekeeping.ulid()) {
+                Ok(meta) => done.cut.extend(meta.map(|meta| (tenant.id.clone(), meta))),
+                Err(error) => {
+                    done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });
+                    return;
                 }
             }
         }
+    }
+
+    /// Collects what cuts have emptied, and writes checkpoints where it is time to.
+    fn end_maintenance(
+        &self,
+        mut housekeeping: MutexGuard<'_, Housekeeping>,
+        mut done: Maintenance,
+    ) -> Result<Maintenance> {
         if !done.cut.is_empty() {
-            done.collected = self.collect_garbage();
+            done.collected = self.collect_all(&mut housekeeping.collection);
         }
         let core = &self.core;
         let is_unlogged = core.unlogged.load(Ordering::Acquire) != core.made_good.load(Ordering::Acquire);
@@ -143,6 +179,19 @@ impl Db {
             }
         }
         Ok(done)
+    }
+
+    /// Writes or maps head chunks that wait in memory since that failed before.
+    fn flush_chunks(&self, done: &mut Maintenance) {
+        for shard in &self.core.shards {
+            let is_behind = {
+                let shard = shard.read();
+                shard.chunks.is_overdue() || shard.chunks.is_unmapped()
+            };
+            if is_behind && let Err(error) = shard.write().chunks.flush() {
+                done.problems.push(Problem { tenant: None, error, lost_ms: None });
+            }
+        }
     }
 
     /// Takes out head chunks that a question couldn't read.
@@ -161,33 +210,8 @@ impl Db {
         }
     }
 
-    fn tenant_at(&self, index: u32) -> Option<Arc<Tenant>> {
+    pub(super) fn tenant_at(&self, index: u32) -> Option<Arc<Tenant>> {
         self.tenants.read().by_index.get(index as usize).cloned()
-    }
-
-    /// Removes series without samples; tells how many.
-    fn collect_garbage(&self) -> u64 {
-        // From now on, what is made has a later generation than what is removed: whoever found a removed series by its
-        // id notices that another one has it.
-        self.core.generation.fetch_add(1, Ordering::AcqRel);
-        let mut gone = BTreeSet::new();
-        for shard in &self.core.shards {
-            let mut shard = shard.write();
-            let mut removed = shard.collect_garbage();
-            removed.sort_unstable();
-            for of_tenant in removed.chunk_by(|a, b| a.0 == b.0) {
-                let Some(tenant) = self.tenant_at(of_tenant[0].0) else { continue };
-                let ids: RoaringBitmap = of_tenant.iter().map(|(_, series)| series.local_id()).collect();
-                // Under the shard's lock: later, the slots may have other series.
-                tenant.postings.write().remove_all(&ids);
-                tenant.counters.collected.fetch_add(ids.len(), Ordering::Relaxed);
-            }
-            gone.extend(removed.into_iter().map(|(_, series)| series));
-        }
-        if !gone.is_empty() {
-            self.core.keys.retain(|series| !gone.contains(&series));
-        }
-        gone.len() as u64
     }
 
     /// Writes a checkpoint of every shard, and frees the WAL that only older ones need.
@@ -213,11 +237,12 @@ impl Db {
         let core = &self.core;
         let dir = files::head_shard(index);
         let number = shard_files.next;
-        let (bytes, dirty, position) = {
+        let (bytes, unsynced, position) = {
             let mut shard = core.shards[index].write();
             let retired = shard.forget_files();
             shard_files.retired.extend(retired.into_iter().map(|file| (file, number)));
-            shard.chunks.flush()?;
+            // Not more than written: where the system has no further memory maps, the chunks are safe all the same.
+            shard.chunks.write_tails()?;
             // What the WAL has made safe needs no replay; nothing of this shard is on its way, under its lock.
             let position = shard.logged.max(core.wal.durable());
             let header = CheckpointHeader {
@@ -233,11 +258,12 @@ impl Db {
                     cut_until_ms: tenant.cut_until_ms.load(Ordering::Acquire),
                 }
             };
-            (encode(&shard, &header, &mut tenant), shard.chunks.take_dirty(), position)
+            (encode(&shard, &header, &mut tenant), shard.chunks.unsynced(), position)
         };
         // The position must not be ahead of what a crash leaves: the WAL would go on below it.
         core.wal.commit()?;
-        dirty.iter().try_for_each(|file| core.sync(&**file))?;
+        unsynced.iter().try_for_each(|unsynced| core.sync(&*unsynced.file))?;
+        core.shards[index].write().chunks.note_synced(&unsynced);
         let unfinished = files::checkpoint_unfinished(&dir);
         let path = files::checkpoint(&dir, number);
         core.write_file(&unfinished, &bytes)?;
@@ -303,66 +329,21 @@ impl super::core::Core {
 
 impl Tenant {
     /// Starts of the ranges that are to be cut now, oldest first.
-    fn due(&self, now_ms: i64) -> Vec<i64> {
+    fn due(&self, elapsed_ms: u64) -> Vec<i64> {
         let stored = self.counters.stored.load(Ordering::Relaxed);
         let is_idle = {
             let mut idle = self.idle.lock();
             if idle.0 != stored {
-                *idle = (stored, now_ms);
+                *idle = (stored, elapsed_ms);
             }
-            now_ms.saturating_sub(idle.1) >= IDLE_MS
+            elapsed_ms.saturating_sub(idle.1) >= IDLE_MS
         };
-        let newest_ms = self.newest_ms.load(Ordering::Acquire);
-        let cut_until_ms = self.cut_until_ms.load(Ordering::Acquire);
-        let wait_ms = RANGE_MS.saturating_add(self.settings().out_of_order_window_ms.max(0));
-        let mut ranges = self.ranges.lock();
-        let is_late = |start_ms: i64| start_ms + RANGE_MS <= cut_until_ms;
-        let is_complete = |start_ms: i64| start_ms.saturating_add(wait_ms) <= newest_ms;
-        // Late samples wait for company: for the next range in order, or for an hour.
-        let any_complete = ranges.keys().any(|start_ms| !is_late(*start_ms) && is_complete(*start_ms));
-        let mut due = Vec::new();
-        for (start_ms, state) in ranges.iter_mut() {
-            let is_due = if is_late(*start_ms) {
-                let since_ms = *state.late_since_ms.get_or_insert(now_ms);
-                any_complete || now_ms.saturating_sub(since_ms) >= IDLE_MS
-            } else {
-                is_complete(*start_ms)
-            };
-            if is_due || is_idle {
-                due.push(*start_ms);
-            }
-        }
-        due
-    }
-}
-
-/// Removes a tenant's blocks whose time has come.
-fn remove_old(tenant: &Tenant, now_ms: i64, done: &mut Maintenance) {
-    let Some(retention_ms) = tenant.settings().retention_ms else { return };
-    let oldest_ms = now_ms.saturating_sub(retention_ms);
-    let is_old = |meta: &BlockMeta| meta.max_ms <= oldest_ms;
-    let old: Vec<_> = tenant.blocks.load().iter().filter(|b| is_old(b.meta())).cloned().collect();
-    for block in old {
-        let ulid = block.meta().ulid;
-        let parent = files::tenant(&tenant.id);
-        // A folder half removed must not be taken for a block at the next start.
-        let doomed = parent.join(files::temporary_block(ulid));
-        let disk = &tenant.core.disk;
-        let removed = disk
-            .rename(block.dir(), &doomed)
-            .and_then(|()| disk.sync_dir(&parent))
-            .and_then(|()| disk.remove_dir(&doomed));
-        tenant.blocks.rcu(|blocks| {
-            let mut blocks = Vec::clone(blocks);
-            blocks.retain(|block| block.meta().ulid != ulid);
-            blocks
-        });
-        match removed {
-            Ok(()) => done.removed.push((tenant.id.clone(), block.meta().clone())),
-            Err(error) => {
-                let error = Error::io("remove", block.dir(), error);
-                done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });
-            }
-        }
+        self.ranges.due(&CutTerms {
+            elapsed_ms,
+            newest_ms: self.newest_ms.load(Ordering::Acquire),
+            cut_until_ms: self.cut_until_ms.load(Ordering::Acquire),
+            out_of_order_window_ms: self.settings().out_of_order_window_ms,
+            is_idle,
+        })
     }
 }

@@ -11,26 +11,36 @@
 //! | `core` | what tenants share: shards, keys, WAL |
 //! | `restore` | opening: blocks, checkpoints, replay of the WAL |
 //! | `replay` | how far that is, for whoever waits |
-//! | `maintain` | what has to be done every few seconds: cutting, collecting, checkpoints, retention |
+//! | `maintain` | what has to be done every few seconds: cutting, checkpoints, and what the next three do |
+//! | `collect` | series without samples out of the head |
+//! | `retention` | which blocks have had their time |
+//! | `ranges` | the life of an aligned range, from its first sample to its block |
 //! | `cut` | one range of one tenant into a block |
+//! | `discard` | blocks whose folders have to go |
 //!
 //! An append goes shard by shard: under the shard's lock the samples enter the head and then the WAL's buffer, so that
 //! both have one order and a duplicate is never told before its original is in the buffer. What is told to the client
 //! waits for [`Db::commit`].
 //!
-//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges, cutting; changed.
+//! Locks are taken in this order, and none is held across another call: shard, postings, keys, ranges;
+//! changed. A question that must see one moment shares the tenant's `blocks_gate` and takes the others below it; a cut and
+//! maintenance hold it alone, and with none of the others, to change which blocks are seen.
 
 mod ask;
+mod collect;
 mod contents;
 mod core;
 mod cut;
+mod discard;
 mod keys;
 mod log;
 mod maintain;
 mod needed;
 mod order;
+mod ranges;
 mod replay;
 mod restore;
+mod retention;
 mod settings;
 mod stats;
 mod tenant;
@@ -180,7 +190,7 @@ impl Db {
     /// Whether everything that was appended before a mark is in blocks. [`Db::flush`] makes it so, and so does
     /// maintenance in its time.
     pub fn is_flushed(&self, mark: Mark) -> bool {
-        self.tenants.read().by_index.iter().all(|tenant| tenant.is_flushed(mark.0))
+        self.tenants.read().by_index.iter().all(|tenant| tenant.ranges.is_flushed(mark.0))
     }
 
     /// All blocks of this disk that can be read, by tenant and first sample.

@@ -18,15 +18,15 @@ const SELECTIVITY: u64 = 64;
 const SERIES_MIN: u64 = 256;
 /// The list is missed when it lacks more than one in so many of the series that a question wants.
 const UNKNOWN_SHARE: u64 = 32;
-/// The list is made at most once in this time, by the wall clock, however fast series come and go.
-const REFRESH_MS: i64 = 15_000;
+/// The list is made at most once in this time, monotonic and in milliseconds, however fast series come and go.
+const REFRESH_MS: u64 = 15_000;
 
 /// The list, and whether somebody missed it.
 #[derive(Debug, Default)]
 pub(super) struct OrderCache {
     order: Arc<Order>,
-    /// When it was made, by the wall clock.
-    made_ms: Option<i64>,
+    /// When it was made, by monotonic time.
+    made_ms: Option<u64>,
     is_wanted: bool,
 }
 
@@ -73,11 +73,11 @@ impl Tenant {
     }
 
     /// Makes the list anew if a question missed it.
-    pub(super) fn refresh_order(&self, now_ms: i64) {
+    pub(super) fn refresh_order(&self, elapsed_ms: u64) {
         {
             let mut order = self.order.lock();
             let is_recent =
-                order.made_ms.is_some_and(|made_ms| now_ms.saturating_sub(made_ms).abs() < REFRESH_MS);
+                order.made_ms.is_some_and(|made_ms| elapsed_ms.saturating_sub(made_ms) < REFRESH_MS);
             if is_recent || !std::mem::take(&mut order.is_wanted) {
                 return;
             }
@@ -99,6 +99,6 @@ impl Tenant {
         let known = ids.iter().copied().collect();
         let mut order = self.order.lock();
         order.order = Arc::new(Order { ids, known, generation });
-        order.made_ms = Some(now_ms);
+        order.made_ms = Some(elapsed_ms);
     }
 }

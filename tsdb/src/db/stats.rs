@@ -111,14 +111,13 @@ impl Tenant {
             let pairs = postings.names().map(|name| postings.values(name).count() as u64).sum();
             (postings.ids().len(), pairs)
         };
-        let ranges = self.ranges.lock();
         TenantStats {
             series,
             label_pairs,
-            head_min_ms: ranges.keys().next().copied(),
+            head_min_ms: self.ranges.oldest_ms(),
             newest_ms: known(self.newest_ms.load(Ordering::Acquire)),
             cut_until_ms: known(self.cut_until_ms.load(Ordering::Acquire)),
-            head_samples: ranges.values().map(|range| range.samples).sum(),
+            head_samples: self.ranges.samples(),
             stored: count(&self.counters.stored),
             duplicate: count(&self.counters.duplicate),
             superseded: count(&self.counters.superseded),

@@ -1,24 +1,25 @@
 //! One tenant: where its samples go in.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
+use ulid::Ulid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use super::contents::{CELL_MS, Changes, cell_start_ms};
 use super::core::Core;
 use super::log::Buffers;
 use super::order::OrderCache;
+use super::ranges::Ranges;
+use super::retention::NewestSample;
 use super::settings::{SHARDS_MAX, TenantSettings};
 use super::types::{Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesKey};
 use crate::block::Block;
 use crate::head::SeriesRef;
 use crate::head::append::{Log, Terms};
-use crate::head::rule::range_start_ms;
 use crate::index::memory::MemoryPostings;
 use crate::model::{Labels, TenantId};
 use crate::wal::WalPosition;
@@ -38,31 +39,24 @@ pub struct Tenant {
     pub(super) postings: RwLock<MemoryPostings>,
     /// By first sample. Replaced as a whole, so that a question sees one state of them.
     pub(super) blocks: ArcSwap<Vec<Block>>,
+    /// Held by whoever changes `blocks`, and shared by questions that must see head and blocks of one moment.
+    pub(super) blocks_gate: RwLock<()>,
+    /// Blocks that are to be removed from the disk; see [`super::discard`].
+    pub(super) discarded: Mutex<Vec<Ulid>>,
     pub(super) newest_ms: AtomicI64,
     /// Samples before this are in blocks; what comes later is late. Only grows.
     pub(super) cut_until_ms: AtomicI64,
-    /// Aligned ranges, by their start, that have samples in the head.
-    pub(super) ranges: Mutex<BTreeMap<i64, RangeState>>,
-    /// Start and marks, likewise, of the range that is being cut: it isn't among `ranges`, and not in a block yet.
-    pub(super) cutting: Mutex<Option<(i64, u64)>>,
+    /// Aligned ranges that have samples in the head.
+    pub(super) ranges: Ranges,
     /// When, by the count of changes, the head's samples of a cell changed last; see [`super::contents`].
     pub(super) changed: Mutex<Changes>,
-    /// Samples stored when maintenance last looked, and since when, by the wall clock, there were no more.
-    pub(super) idle: Mutex<(u64, i64)>,
+    /// Samples stored when maintenance last looked, and since when, by monotonic time, there were no more.
+    pub(super) idle: Mutex<(u64, u64)>,
+    /// What blocks' age is judged by.
+    pub(super) newest: Mutex<Option<NewestSample>>,
     /// Ids by labels; see [`super::order`].
     pub(super) order: Mutex<OrderCache>,
     pub(super) counters: Counters,
-}
-
-/// An aligned range of two hours in the head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RangeState {
-    /// Samples, about: what a restart restores is estimated.
-    pub(super) samples: u64,
-    /// When maintenance first saw late samples in it, by the wall clock.
-    pub(super) late_since_ms: Option<i64>,
-    /// Marks that there were when it came to be: it may hold samples that every later mark means.
-    pub(super) marks: u64,
 }
 
 /// What happened since the start.
@@ -90,12 +84,14 @@ impl Tenant {
             settings,
             postings: RwLock::default(),
             blocks: ArcSwap::default(),
+            blocks_gate: RwLock::default(),
+            discarded: Mutex::default(),
             newest_ms: AtomicI64::new(i64::MIN),
             cut_until_ms: AtomicI64::new(i64::MIN),
-            ranges: Mutex::default(),
-            cutting: Mutex::default(),
+            ranges: Ranges::default(),
             changed: Mutex::default(),
             idle: Mutex::new((u64::MAX, 0)),
+            newest: Mutex::default(),
             order: Mutex::default(),
             counters: Counters::default(),
         }
@@ -272,12 +268,7 @@ impl Tenant {
             return;
         }
         self.newest_ms.fetch_max(counts.newest_ms, Ordering::AcqRel);
-        let mut ranges = self.ranges.lock();
-        let new = || RangeState { marks: self.core.marks.load(Ordering::Acquire), ..RangeState::default() };
-        for (start_ms, samples) in &counts.counts {
-            ranges.entry(range_start_ms(*start_ms)).or_insert_with(new).samples += samples;
-        }
-        drop(ranges);
+        self.ranges.add(counts.counts.iter().copied(), self.core.marks.load(Ordering::Acquire));
         self.changed.lock().note(counts.counts.iter().map(|(start_ms, _)| *start_ms));
     }
 

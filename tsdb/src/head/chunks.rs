@@ -37,6 +37,9 @@ const FILE_BYTES: u64 = 4 << 20;
 const TAIL_BYTES: usize = 64 << 10;
 /// Bytes that wait in memory for the disk at which nothing more should be taken.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
+/// Bytes that a shard holds in memory, though they are written, at which nothing more should be taken: the system gives
+/// no further memory maps.
+const UNMAPPED_BYTES_MAX: usize = 64 << 20;
 /// Records begin on multiples of this many bytes.
 const ALIGN_BYTES: usize = 16;
 const HEADER_BYTES: usize = 33;
@@ -72,10 +75,21 @@ struct ChunkFile {
     file: Option<Arc<dyn DiskFile>>,
     /// What is written, mapped.
     written: Bytes,
-    /// What isn't, behind it.
+    /// What isn't mapped, behind it.
     tail: Vec<u8>,
-    /// Whether something written isn't synced.
-    is_dirty: bool,
+    /// Bytes of the tail that are written: mapping them failed.
+    unmapped: usize,
+    /// Writes to the file so far, and how many of them a sync has made safe.
+    writes: u64,
+    synced: u64,
+}
+
+/// A file some of whose writes aren't synced.
+pub(crate) struct UnsyncedFile {
+    number: u32,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Writes to it when it was asked for.
+    writes: u64,
 }
 
 impl HeadChunks {
@@ -173,13 +187,29 @@ impl HeadChunks {
         })
     }
 
-    /// Writes what is in memory only. Nothing is synced.
+    /// Writes what is in memory only, and maps it. Nothing is synced.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Io`]: the chunks stay in memory, and the next flush tries again.
     pub(crate) fn flush(&mut self) -> Result<()> {
+        self.write_tails()?;
+        let Self { disk, dir, files, .. } = self;
+        for (number, file) in files.iter_mut().filter(|(_, file)| !file.tail.is_empty()) {
+            let path = files::head_chunks(dir, *number);
+            let end = file.length() as u64;
+            file.written = disk.map(&path, 0..end).map_err(|e| Error::io("map", &path, e))?;
+            (file.tail, file.unmapped) = (keep_room(std::mem::take(&mut file.tail), end), 0);
+        }
+        Ok(())
+    }
+
+    /// Writes what is in memory only, which stays there. Nothing is synced.
+    ///
+    /// # Errors
+    /// Those of [`HeadChunks::flush`], but for a map that fails.
+    pub(crate) fn write_tails(&mut self) -> Result<()> {
         for (number, file) in &mut self.files {
-            if file.tail.is_empty() {
+            if file.tail.len() == file.unmapped {
                 continue;
             }
             let path = files::head_chunks(&self.dir, *number);
@@ -187,30 +217,45 @@ impl HeadChunks {
                 Some(handle) => handle,
                 None => file.file.insert(create(&*self.disk, &path)?),
             };
-            let length = file.written.len();
-            handle.write_at(length as u64, &file.tail).map_err(|e| Error::io("write", &path, e))?;
-            file.is_dirty = true;
-            let end = (length + file.tail.len()) as u64;
-            file.written = self.disk.map(&path, 0..end).map_err(|e| Error::io("map", &path, e))?;
-            file.tail.clear();
-            if end >= FILE_BYTES - TAIL_BYTES as u64 {
-                file.tail = Vec::new();
-            }
+            // Before the write: one that fails may have written a part.
+            file.writes += 1;
+            let offset = (file.written.len() + file.unmapped) as u64;
+            handle.write_at(offset, &file.tail[file.unmapped..]).map_err(|e| Error::io("write", &path, e))?;
+            file.unmapped = file.tail.len();
         }
         Ok(())
     }
 
-    /// Whether the disk has refused so much that nothing more should be taken until a flush succeeds.
+    /// Whether so much waits in memory that nothing more should be taken until a flush succeeds.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.files.values().map(|file| file.tail.len()).sum::<usize>() >= BACKLOG_BYTES_MAX
+        let unmapped: usize = self.files.values().map(|file| file.unmapped).sum();
+        let unwritten: usize = self.files.values().map(|file| file.tail.len() - file.unmapped).sum();
+        unwritten >= BACKLOG_BYTES_MAX || unmapped >= UNMAPPED_BYTES_MAX
     }
 
-    /// Files with unsynced writes, which count as synced from now on: the caller syncs them, or stops the store.
-    pub(crate) fn take_dirty(&mut self) -> Vec<Arc<dyn DiskFile>> {
-        self.files
-            .values_mut()
-            .filter_map(|file| if std::mem::take(&mut file.is_dirty) { file.file.clone() } else { None })
+    /// Whether something is held in memory only because mapping it failed.
+    pub(crate) fn is_unmapped(&self) -> bool {
+        self.files.values().any(|file| file.unmapped > 0)
+    }
+
+    /// Files with writes that aren't synced. They stay so until [`HeadChunks::note_synced`], whatever else fails on the
+    /// way: a checkpoint that forgot them would let go of the only safe copy of their chunks.
+    pub(crate) fn unsynced(&self) -> Vec<UnsyncedFile> {
+        let unsynced = self.files.iter().filter(|(_, file)| file.synced < file.writes);
+        unsynced
+            .filter_map(|(number, file)| {
+                Some(UnsyncedFile { number: *number, file: file.file.clone()?, writes: file.writes })
+            })
             .collect()
+    }
+
+    /// These files were synced after [`HeadChunks::unsynced`] gave them; what was written to them meanwhile isn't safe.
+    pub(crate) fn note_synced(&mut self, synced: &[UnsyncedFile]) {
+        for UnsyncedFile { number, writes, .. } in synced {
+            if let Some(file) = self.files.get_mut(number) {
+                file.synced = file.synced.max(*writes);
+            }
+        }
     }
 
     /// Where the files end now, tails included.
@@ -283,7 +328,7 @@ impl HeadChunks {
 
 impl Default for ChunkFile {
     fn default() -> Self {
-        Self { file: None, written: Bytes::new(), tail: Vec::new(), is_dirty: false }
+        Self { file: None, written: Bytes::new(), tail: Vec::new(), unmapped: 0, writes: 0, synced: 0 }
     }
 }
 
@@ -300,6 +345,15 @@ impl ChunkFile {
         };
         record.filter(|record| record.len() >= HEADER_BYTES)
     }
+}
+
+/// An empty tail for a file of `length` bytes: without room where little more will come.
+fn keep_room(mut tail: Vec<u8>, length: u64) -> Vec<u8> {
+    if length >= FILE_BYTES - TAIL_BYTES as u64 || tail.capacity() > 2 * TAIL_BYTES {
+        return Vec::new();
+    }
+    tail.clear();
+    tail
 }
 
 fn create(disk: &dyn Disk, path: &std::path::Path) -> Result<Arc<dyn DiskFile>> {
@@ -389,6 +443,23 @@ mod tests {
         let head = HeadChunks::open(disk, "head/00".into(), end).unwrap();
         assert!(matches!(head.read(at), Err(Error::Corrupt { .. })));
         assert!(head.read(other).is_ok());
+    }
+
+    #[test]
+    fn a_file_stays_unsynced_until_its_own_writes_were_synced() {
+        let (_, mut head) = empty();
+        head.append(SeriesRef::new(0, 1), chunk(1, b"first"));
+        assert_eq!(head.unsynced().len(), 0, "nothing is written");
+        head.flush().unwrap();
+        let asked = head.unsynced();
+        assert_eq!((asked.len(), head.unsynced().len()), (1, 1), "asking changes nothing");
+        head.append(SeriesRef::new(0, 1), chunk(2, b"second"));
+        head.flush().unwrap();
+        head.note_synced(&asked);
+        let asked = head.unsynced();
+        assert_eq!(asked.len(), 1, "the second write came after the sync began");
+        head.note_synced(&asked);
+        assert_eq!(head.unsynced().len(), 0);
     }
 
     #[test]

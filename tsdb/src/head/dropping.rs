@@ -1,43 +1,75 @@
 //! Out of a shard: what a cut took, series without samples, chunks that can't be read, files that nobody needs.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use super::reference::SeriesRef;
 use super::shard::Shard;
 use crate::Error;
+use crate::model::Labels;
+
+/// A series that was removed since it had no samples.
+pub(crate) struct EmptySeries {
+    pub(crate) tenant: u32,
+    pub(crate) own: SeriesRef,
+    pub(crate) labels: Labels,
+}
 
 impl Shard {
-    /// Removes series that have no samples and aren't new, and tells their ids and refs. Symbols are rebuilt when
-    /// about half of them may be garbage.
-    pub(crate) fn collect_garbage(&mut self) -> Vec<(u32, SeriesRef)> {
+    /// Removes the series of some slots, given by whole pages, that have no samples and aren't new. Their slots stay
+    /// empty until [`Shard::release`]: as long as anybody may find their ids, no other series has them.
+    pub(crate) fn remove_empty(&mut self, slots: Range<u32>, removed: &mut Vec<EmptySeries>) {
         let mut gone = Vec::new();
-        for (slot, series) in self.slots.iter_mut() {
+        for (slot, series) in self.slots.iter_mut_in(slots) {
             if series.late.as_ref().is_some_and(|late| late.is_empty()) {
                 series.late = None;
             }
-            if series.is_empty() && !std::mem::take(&mut series.is_fresh) {
-                gone.push((slot, series.tenant, series.generation));
+            let was_fresh = std::mem::take(&mut series.is_fresh);
+            if series.is_empty() && !was_fresh {
+                gone.push(slot);
             }
         }
-        let mut removed = Vec::with_capacity(gone.len());
-        for (slot, tenant, generation) in gone {
-            self.remove(slot);
-            removed.push((tenant, SeriesRef::new(generation, slot << self.bits | self.index)));
+        let mut scratch = Vec::new();
+        for slot in gone {
+            let Some(series) = self.slots.get(slot) else { continue };
+            let labels = self.labels.labels(series.labels, &mut scratch);
+            removed.push(EmptySeries { tenant: series.tenant, own: self.ref_of(slot, series), labels });
+            self.clear(slot);
         }
-        if !removed.is_empty() {
-            let mut exemplars = std::mem::take(&mut self.exemplars);
-            exemplars.retain(|series| self.get(series).is_some());
-            self.exemplars = exemplars;
+    }
+
+    /// Lets the slots of removed series, whose ids nobody finds any more, be taken again.
+    pub(crate) fn release(&mut self, removed: &[EmptySeries]) {
+        let Self { slots, bits, .. } = self;
+        slots.release(removed.iter().map(|series| series.own.local_id() >> *bits));
+    }
+
+    /// Forgets what belonged to removed series. Symbols are rebuilt when about half of them may be garbage.
+    pub(crate) fn forget_removed(&mut self) {
+        if self.removed == 0 {
+            return;
         }
-        if self.removed > 0 && self.removed >= self.slots.len() {
+        let mut exemplars = std::mem::take(&mut self.exemplars);
+        exemplars.retain(|series| self.get(series).is_some());
+        self.exemplars = exemplars;
+        if self.removed >= self.slots.len() {
             let Self { labels, slots, .. } = self;
             labels.rebuild(slots.iter_mut().map(|(_, series)| &mut series.labels));
             let slots = &self.slots;
             self.by_labels.shrink_to_fit(|s| slots.get(*s).map_or(0, |s| s.hash));
             self.removed = 0;
         }
-        removed
+    }
+
+    /// Removes all series without samples, new ones too, where nobody knows them yet.
+    pub(crate) fn drop_empty(&mut self) {
+        let mut removed = Vec::new();
+        // The first pass passes over series that the replay has just made.
+        for _ in 0..2 {
+            self.remove_empty(0..self.slots.end(), &mut removed);
+        }
+        self.release(&removed);
+        self.forget_removed();
     }
 
     /// Seals and marks the late samples of a range of some series; those in order don't change any more.

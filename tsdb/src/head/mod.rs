@@ -3,7 +3,8 @@
 //! The head belongs to the node, not to a tenant: its shards, each behind a lock of its own, hold the series of all
 //! tenants by hash, so that an idle tenant costs next to nothing. In a shard:
 //!
-//! 1. labels are runs of interned symbols (`symbols`), series are small structs in numbered slots (`series`);
+//! 1. labels are runs of interned symbols (`symbols`), series are small structs (`series`) in numbered slots
+//!    (`slots`);
 //! 2. a sample in order goes into the series' open chunk (`open`), which ends where [`rule`] says and then moves to
 //!    the shard's head-chunk files (`chunks`);
 //! 3. any other sample waits aside (`late`);
@@ -14,7 +15,7 @@ pub(crate) mod append;
 pub(crate) mod checkpoint;
 pub(crate) mod chunks;
 pub(crate) mod coding;
-mod dropping;
+pub(crate) mod dropping;
 mod late;
 pub(crate) mod open;
 mod reference;
@@ -22,6 +23,7 @@ mod rings;
 pub mod rule;
 pub(crate) mod series;
 pub(crate) mod shard;
+mod slots;
 mod symbols;
 
 pub use reference::SeriesRef;

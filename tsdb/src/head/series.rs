@@ -1,4 +1,4 @@
-//! One series of the head, and the slots that they lie in.
+//! One series of the head.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,6 @@ use super::reference::SeriesRef;
 use super::rule::{RANGE_MS, range_start_ms};
 use super::symbols::LabelsAt;
 use crate::model::Sample;
-use crate::prefetch;
 
 /// A series. At 100,000 of them each byte here is 100 kB: see the layout test.
 pub(crate) struct MemSeries {
@@ -105,7 +104,8 @@ impl MemSeries {
         }
     }
 
-    fn vacant() -> Self {
+    /// Stands in a slot without a series.
+    pub(crate) fn vacant() -> Self {
         Self::new(u32::MAX, VACANT, 0, LabelsAt::default())
     }
 
@@ -185,117 +185,6 @@ impl MemSeries {
     }
 }
 
-/// Slots a page.
-const PAGE_SLOTS: usize = 256;
-
-/// Series by slot, in pages, so that growing moves nothing.
-#[derive(Default)]
-pub(crate) struct Slots {
-    pages: Vec<Vec<MemSeries>>,
-    vacant: Vec<u32>,
-    used: usize,
-}
-
-impl Slots {
-    /// Puts a series into a slot.
-    pub(crate) fn insert(&mut self, series: MemSeries) -> u32 {
-        self.used += 1;
-        if let Some(slot) = self.vacant.pop() {
-            *self.at_mut(slot) = series;
-            return slot;
-        }
-        self.push(series)
-    }
-
-    /// Puts a series into a slot behind all others.
-    fn push(&mut self, series: MemSeries) -> u32 {
-        if self.pages.last().is_none_or(|page| page.len() == PAGE_SLOTS) {
-            self.pages.push(Vec::with_capacity(PAGE_SLOTS));
-        }
-        let last = self.pages.len() - 1;
-        self.pages[last].push(series);
-        (last * PAGE_SLOTS + self.pages[last].len() - 1) as u32
-    }
-
-    /// Puts a series of a checkpoint or the WAL into the slot that it had; `false` when that is taken.
-    pub(crate) fn insert_at(&mut self, slot: u32, series: MemSeries) -> bool {
-        while self.slot_count() <= slot {
-            let filler = self.push(MemSeries::vacant());
-            self.vacant.push(filler);
-        }
-        if !self.at(slot).is_vacant() {
-            return false;
-        }
-        // From the end: slots are usually filled in order.
-        if let Some(at) = self.vacant.iter().rposition(|s| *s == slot) {
-            self.vacant.swap_remove(at);
-        }
-        *self.at_mut(slot) = series;
-        self.used += 1;
-        true
-    }
-
-    /// Empties a slot.
-    pub(crate) fn remove(&mut self, slot: u32) {
-        *self.at_mut(slot) = MemSeries::vacant();
-        self.vacant.push(slot);
-        self.used -= 1;
-    }
-
-    /// The series in a slot, if the slot exists and is taken.
-    pub(crate) fn get(&self, slot: u32) -> Option<&MemSeries> {
-        let page = self.pages.get(slot as usize / PAGE_SLOTS)?;
-        page.get(slot as usize % PAGE_SLOTS).filter(|s| !s.is_vacant())
-    }
-
-    /// As [`Slots::get`], to change it.
-    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut MemSeries> {
-        let page = self.pages.get_mut(slot as usize / PAGE_SLOTS)?;
-        page.get_mut(slot as usize % PAGE_SLOTS).filter(|s| !s.is_vacant())
-    }
-
-    /// Fetches a slot's series ahead of its use.
-    #[inline]
-    pub(crate) fn prefetch(&self, slot: u32) {
-        let page = self.pages.get(slot as usize / PAGE_SLOTS);
-        if let Some(series) = page.and_then(|page| page.get(slot as usize % PAGE_SLOTS)) {
-            prefetch::value(series);
-        }
-    }
-
-    fn at(&self, slot: u32) -> &MemSeries {
-        &self.pages[slot as usize / PAGE_SLOTS][slot as usize % PAGE_SLOTS]
-    }
-
-    fn at_mut(&mut self, slot: u32) -> &mut MemSeries {
-        &mut self.pages[slot as usize / PAGE_SLOTS][slot as usize % PAGE_SLOTS]
-    }
-
-    fn slot_count(&self) -> u32 {
-        self.pages.last().map_or(0, |last| (self.pages.len() - 1) * PAGE_SLOTS + last.len()) as u32
-    }
-
-    /// Taken slots in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &MemSeries)> {
-        (0..).zip(self.pages.iter().flatten()).filter(|(_, s)| !s.is_vacant())
-    }
-
-    /// Taken slots in order, to change them.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut MemSeries)> {
-        (0..).zip(self.pages.iter_mut().flatten()).filter(|(_, s)| !s.is_vacant())
-    }
-
-    /// Number of series.
-    pub(crate) fn len(&self) -> usize {
-        self.used
-    }
-
-    /// Bytes allocated, without those of the series.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.pages.len() * PAGE_SLOTS * size_of::<MemSeries>() + self.vacant.capacity() * size_of::<u32>()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,19 +218,5 @@ mod tests {
         assert!(found(-6_000, -4_000).contains(&0));
         assert!(found(300, 500).contains(&1));
         assert!(found(1 << 50, 1 << 51).contains(&2));
-    }
-
-    #[test]
-    fn slots_are_used_again_and_can_be_named() {
-        let mut slots = Slots::default();
-        let series = |generation| MemSeries::new(1, generation, 0, LabelsAt::default());
-        let first = slots.insert(series(0));
-        slots.remove(first);
-        assert_eq!(slots.insert(series(1)), first);
-        assert!(slots.insert_at(700, series(2)));
-        assert!(!slots.insert_at(700, series(3)));
-        assert_eq!(slots.len(), 2);
-        assert_eq!(slots.iter().map(|(slot, _)| slot).collect::<Vec<_>>(), [first, 700]);
-        assert!((0..600).all(|_| slots.insert(series(4)) != 700));
     }
 }

@@ -12,7 +12,8 @@ use super::open::Finished;
 use super::reference::SeriesRef;
 use super::rings::{ExemplarRing, MetadataTable};
 use super::rule::CHUNK_SAMPLES_MAX;
-use super::series::{MemSeries, Slots};
+use super::series::MemSeries;
+use super::slots::Slots;
 use super::symbols::LabelStore;
 use crate::db::DbSettings;
 use crate::disk::Disk;
@@ -171,11 +172,17 @@ impl Shard {
     }
 
     pub(super) fn remove(&mut self, slot: u32) {
+        self.clear(slot);
+        self.slots.release([slot]);
+    }
+
+    /// Removes the series in a slot, which isn't taken again before it is released.
+    pub(super) fn clear(&mut self, slot: u32) {
         let Some(series) = self.slots.get(slot) else { return };
         if let Ok(entry) = self.by_labels.find_entry(series.hash, |s| *s == slot) {
             entry.remove();
         }
-        self.slots.remove(slot);
+        self.slots.clear(slot);
         self.removed += 1;
     }
 

@@ -77,7 +77,7 @@ impl MemoryPostings {
         self.all.remove(id);
         for (name, value) in labels {
             let Some(values) = self.names.get_mut(name) else { continue };
-            if values.get_mut(value).is_some_and(|list| list.retain(|i| i != id)) {
+            if values.get_mut(value).is_some_and(|list| list.remove(id)) {
                 values.remove(value);
             }
             if values.is_empty() {
@@ -193,6 +193,21 @@ impl List {
                 *few = Self::Many(Box::new(all));
             }
         }
+    }
+
+    /// Removes an id, and tells whether none is left: the caller then drops the list.
+    fn remove(&mut self, id: u32) -> bool {
+        match self {
+            Self::One(only) => return *only == id,
+            Self::Few(ids) => {
+                if let Ok(at) = ids.binary_search(&id) {
+                    ids.remove(at);
+                }
+            }
+            Self::Many(ids) => drop(ids.remove(id)),
+        }
+        self.shrink();
+        self.is_empty()
     }
 
     /// Keeps the ids that `keep` accepts, and tells whether none is left: the caller then drops the list.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tsdb::Error;
+use tsdb::clock::ClockReading;
 use tsdb::db::{
     Append, Bounds, Db, DbSettings, Maintenance, Outcome, Recovery, SeriesKey, SeriesRef, Tenant,
     TenantSettings,
@@ -187,7 +188,8 @@ impl Store {
     }
 
     pub fn maintain(&mut self) -> tsdb::Result<Maintenance> {
-        self.db().maintain(self.now_ms)
+        let elapsed_ms = (self.now_ms - START_MS) as u64;
+        self.db().maintain(ClockReading { wall_ms: self.now_ms, elapsed_ms })
     }
 
     pub fn flush(&mut self) -> tsdb::Result<Maintenance> {

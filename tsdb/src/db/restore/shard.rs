@@ -175,9 +175,7 @@ impl RestoringShard {
     /// Ends the replay: series without samples go.
     pub(super) fn finish(&mut self) -> ByLabel {
         self.batch = Vec::new();
-        // The first pass passes over series that the replay has just made.
-        self.shard.collect_garbage();
-        self.shard.collect_garbage();
+        self.shard.drop_empty();
         ByLabel::new(&self.shard)
     }
 }

@@ -1,13 +1,18 @@
 //! The engine as a whole, on the in-memory disk.
 
 mod behaviour;
+mod collecting;
+mod cutting;
+mod hook;
 mod model;
 mod restart;
+mod retention;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::*;
+use crate::clock::ClockReading;
 use crate::disk::MemoryDisk;
 use crate::model::{Labels, Matcher, Sample};
 use crate::select::Select;
@@ -30,6 +35,11 @@ fn settings() -> DbSettings {
 
 fn open(disk: &Arc<MemoryDisk>) -> (Db, Recovery) {
     Db::open(disk.clone(), settings(), BASE_MS, 7, &Inline).unwrap()
+}
+
+/// Maintains; both clocks go on alike.
+fn maintain(db: &Db, now_ms: i64) -> Result<Maintenance> {
+    db.maintain(ClockReading { wall_ms: now_ms, elapsed_ms: now_ms.unsigned_abs() })
 }
 
 fn id() -> TenantId {

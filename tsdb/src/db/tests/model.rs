@@ -164,7 +164,7 @@ fn run(operations: Vec<Operation>) {
             }
             Operation::Maintain | Operation::Flush => {
                 let flush = matches!(operation, Operation::Flush);
-                let done = if flush { db.flush(now_ms) } else { db.maintain(now_ms) }.unwrap();
+                let done = if flush { db.flush(now_ms) } else { maintain(&db, now_ms) }.unwrap();
                 assert!(done.problems.is_empty(), "{:?}", done.problems);
             }
             Operation::Seal => {

@@ -72,7 +72,7 @@ fn lived_in(disk: &Arc<MemoryDisk>) {
         tenant.append_metadata(&[metadata]).unwrap();
         db.commit().unwrap();
         if step == 250 {
-            assert!(!db.maintain(BASE_MS).unwrap().cut.is_empty());
+            assert!(!maintain(&db, BASE_MS).unwrap().cut.is_empty());
         }
     }
 }
@@ -236,8 +236,8 @@ fn start_times_are_kept_only_where_they_are_to_be_and_survive_everything() {
         db = reopen();
         assert_eq!(stored(&db), wanted, "{writes:?}, after a restart");
         // The first notes what there is; an hour later it is cut.
-        db.maintain(BASE_MS + 3 * HOUR_MS).unwrap();
-        db.maintain(BASE_MS + 48 * HOUR_MS).unwrap();
+        maintain(&db, BASE_MS + 3 * HOUR_MS).unwrap();
+        maintain(&db, BASE_MS + 48 * HOUR_MS).unwrap();
         assert!(!db.local_blocks().is_empty());
         assert_eq!(stored(&db), wanted, "{writes:?}, from a block");
     }
