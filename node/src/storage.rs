@@ -24,6 +24,9 @@ const UNLIMITED_MS: i64 = 100 * 365 * 24 * 60 * 60 * 1000;
 /// didn't end in order, and may lack what it acked last.
 const LEDGER_UNSYNCED: &str = "wal/unsynced";
 
+/// Most names of unknown files that are logged.
+const UNKNOWN_NAMES_MAX: usize = 20;
+
 /// The engine, and the tenants that were written to since the start.
 pub struct Storage {
     db: Arc<Db>,
@@ -212,6 +215,11 @@ fn log_recovery(recovery: &Recovery, took: std::time::Duration) {
     for damaged in &recovery.damage {
         let (tenant, times_ms) = (&damaged.tenant, &damaged.times_ms);
         tracing::error!(error = %damaged.error, ?tenant, ?times_ms, "damaged, and left out");
+    }
+    if recovery.unknown_count > 0 {
+        let (count, names) =
+            (recovery.unknown_count, &recovery.unknown[..recovery.unknown.len().min(UNKNOWN_NAMES_MAX)]);
+        tracing::warn!(count, ?names, "the data folder holds what isn't the node's own; it is left alone");
     }
     for damage in &recovery.wal.damage {
         tracing::error!(?damage, "a part of the WAL is damaged, and left out");

@@ -5,6 +5,7 @@
 //! wal/                  the write-ahead log of all tenants (`wal`)
 //!   00000007            a segment: number in decimal, eight digits or more
 //!   spare-00000003      a segment that was truncated away, kept to be written again
+//! head/layout           how many shards the head has (`head::layout`)
 //! head/07/              a shard of the head (`head`)
 //!   checkpoint-00000003 what was only in memory; the last two are kept
 //!   chunks-00000012     finished chunks
@@ -12,6 +13,8 @@
 //!   00000001            a segment
 //! uploads/NAME/ULID/   a block that a client is sending; removed at a start
 //! cache/7-ULID/         a block that was fetched from the bucket, with a number; removed at a start
+//! ledger...             small facts that outlive the process (`node::env::ledger`)
+//! bucket/               the bucket of a node that keeps one on its own disk
 //! tenants/NAME/         a tenant's blocks
 //!   01J9.../            a block, named by its ULID
 //! ```
@@ -20,10 +23,18 @@ use std::path::{Path, PathBuf};
 
 use ulid::Ulid;
 
+use crate::db::SHARDS_MAX;
+use crate::disk::DirEntry;
 use crate::model::TenantId;
 
 /// Held by the process that owns the folder.
 pub const LOCK: &str = "LOCK";
+
+/// What the names of the ledger's files and folders begin with.
+const LEDGER: &str = "ledger";
+
+/// The bucket of a node that keeps one on its own disk.
+pub const BUCKET_DIR: &str = "bucket";
 
 /// Blocks that clients are sending, by tenant.
 pub const UPLOADS_DIR: &str = "uploads";
@@ -46,6 +57,10 @@ pub const HEAD_DIR: &str = "head";
 /// The folder with a folder for each tenant.
 pub const TENANTS_DIR: &str = "tenants";
 
+/// What says how many shards the head has.
+const HEAD_LAYOUT: &str = "layout";
+const HEAD_LAYOUT_UNFINISHED: &str = "layout.tmp";
+
 /// What the names of the head's files begin with.
 const CHECKPOINT_PREFIX: &str = "checkpoint-";
 const HEAD_CHUNKS_PREFIX: &str = "chunks-";
@@ -53,6 +68,23 @@ const HEAD_CHUNKS_PREFIX: &str = "chunks-";
 /// The folder of a shard of the head.
 pub fn head_shard(index: usize) -> PathBuf {
     Path::new(HEAD_DIR).join(format!("{index:02}"))
+}
+
+/// The number of a shard of the head, from its folder's name.
+pub fn parse_head_shard(name: &Path) -> Option<usize> {
+    let digits = name.to_str()?;
+    let index: usize = digits.parse().ok()?;
+    (index < SHARDS_MAX && digits == format!("{index:02}")).then_some(index)
+}
+
+/// How many shards the head has.
+pub fn head_layout() -> PathBuf {
+    Path::new(HEAD_DIR).join(HEAD_LAYOUT)
+}
+
+/// The same while it is written.
+pub fn head_layout_unfinished() -> PathBuf {
+    Path::new(HEAD_DIR).join(HEAD_LAYOUT_UNFINISHED)
 }
 
 /// A checkpoint in a shard's folder.
@@ -190,9 +222,119 @@ pub fn chunk_file_number(name: &Path) -> Option<u32> {
     (chunk_file(number) == name).then_some(number)
 }
 
+/// A folder of the data folder, by what may lie in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// The data folder itself.
+    Data,
+    /// The log's.
+    Wal,
+    /// The head's.
+    Head {
+        /// Shards that it has.
+        shards: usize,
+    },
+    /// A shard's.
+    HeadShard,
+    /// The one with a folder for each tenant.
+    Tenants,
+    /// A tenant's.
+    Tenant,
+    /// A block's.
+    Block,
+    /// The one with a block's chunk files.
+    BlockChunks,
+}
+
+impl Folder {
+    /// Whether a file or folder in it is one that a store puts there.
+    pub fn knows(self, entry: &DirEntry) -> bool {
+        let (name, is_dir) = (&*entry.name, entry.is_dir);
+        let is = |known: &str| name == Path::new(known);
+        match self {
+            Self::Data => {
+                // What the ledger is called depends on who keeps it, and on what became of the one before.
+                let is_ledger = name.to_str().is_some_and(|name| name.starts_with(LEDGER));
+                let dirs = [WAL_DIR, HEAD_DIR, HINTS_DIR, UPLOADS_DIR, CACHE_DIR, BUCKET_DIR, TENANTS_DIR];
+                is_ledger || if is_dir { dirs.into_iter().any(is) } else { is(LOCK) }
+            }
+            Self::Wal => !is_dir && WalFile::parse(name).is_some(),
+            Self::Head { shards } if is_dir => parse_head_shard(name).is_some_and(|index| index < shards),
+            Self::Head { .. } => !is_dir && [HEAD_LAYOUT, HEAD_LAYOUT_UNFINISHED].into_iter().any(is),
+            Self::HeadShard => {
+                let is_numbered = parse_checkpoint(name).is_some() || parse_head_chunks(name).is_some();
+                !is_dir && (is_numbered || checkpoint_unfinished(Path::new("")) == name)
+            }
+            Self::Tenants => is_dir && name.to_str().is_some_and(|name| TenantId::new(name).is_ok()),
+            Self::Tenant => is_dir && (block_ulid(name).is_some() || is_leftover_block(name)),
+            Self::Block if is_dir => is(BLOCK_CHUNKS_DIR),
+            Self::Block => {
+                [BLOCK_META, BLOCK_INDEX, BLOCK_TOMBSTONES, TEMPORARY_TOMBSTONES].into_iter().any(is)
+            }
+            Self::BlockChunks => !is_dir && chunk_file_number(name).is_some(),
+        }
+    }
+}
+
+/// Whether a file system puts this into the folder that it is mounted on.
+pub fn is_of_file_system(entry: &DirEntry) -> bool {
+    entry.is_dir && entry.name == Path::new("lost+found")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_knows_its_own_names_and_no_others() {
+        let entry = |name: &str, is_dir| DirEntry { name: name.into(), is_dir };
+        let block = Ulid(12345).to_string();
+        let unfinished = temporary_block(Ulid(12345)).to_string_lossy().into_owned();
+        let head = Folder::Head { shards: 8 };
+        let cases: [(Folder, &[(&str, bool)]); 8] = [
+            (
+                Folder::Data,
+                &[("LOCK", false), ("wal", true), ("head", true), ("ledger", true), ("tenants", true)],
+            ),
+            (Folder::Wal, &[("00000001", false), ("spare-00000001", false)]),
+            (head, &[("00", true), ("07", true), ("layout", false), ("layout.tmp", false)]),
+            (
+                Folder::HeadShard,
+                &[("checkpoint-00000001", false), ("checkpoint.tmp", false), ("chunks-00000001", false)],
+            ),
+            (Folder::Tenants, &[("a", true), ("b-c_d", true)]),
+            (Folder::Tenant, &[(&block, true), (&unfinished, true)]),
+            (
+                Folder::Block,
+                &[("meta.json", false), ("index", false), ("tombstones", false), ("chunks", true)],
+            ),
+            (Folder::BlockChunks, &[("000001", false)]),
+        ];
+        for (folder, own) in cases {
+            for (name, is_dir) in own {
+                assert!(folder.knows(&entry(name, *is_dir)), "{folder:?} {name}");
+                // The ledger is a folder on one disk and a file on another.
+                assert_eq!(folder.knows(&entry(name, !is_dir)), *name == "ledger", "{folder:?} {name}");
+            }
+            for name in [
+                "",
+                ".DS_Store",
+                "a file",
+                "00.bak",
+                "000",
+                "08",
+                "64",
+                "00000001~",
+                "index.swp",
+                "lost+found",
+            ] {
+                for is_dir in [false, true] {
+                    let is_tenant = folder == Folder::Tenants && is_dir && TenantId::new(name).is_ok();
+                    assert_eq!(folder.knows(&entry(name, is_dir)), is_tenant, "{folder:?} {name}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn names_of_wal_files_round_trip() {

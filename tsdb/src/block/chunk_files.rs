@@ -139,7 +139,7 @@ impl ChunkFiles {
     pub(crate) fn open(disk: &dyn Disk, dir: &Path) -> Result<Self> {
         let entries = disk.list(dir).map_err(|e| Error::io("list", dir, e))?;
         let mut numbers: Vec<u32> =
-            entries.iter().filter_map(|e| files::chunk_file_number(&e.name)).collect();
+            entries.iter().filter(|e| !e.is_dir).filter_map(|e| files::chunk_file_number(&e.name)).collect();
         numbers.sort_unstable();
         let mut mapped = Vec::with_capacity(numbers.len());
         for (number, expected) in numbers.into_iter().zip(1..) {

@@ -26,6 +26,9 @@ use crate::{Error, Result, files};
 /// After this long without a sample, in milliseconds of monotonic time, all of a tenant's ranges are cut.
 const IDLE_MS: u64 = 60 * 60 * 1000;
 
+/// Random names tried for a block. Two processes with one seed give the same names; others never do.
+const ULID_TRIES_MAX: usize = 16;
+
 /// What a maintenance did.
 #[derive(Debug, Default)]
 pub struct Maintenance {
@@ -90,8 +93,18 @@ impl Housekeeping {
         }
     }
 
-    fn ulid(&mut self) -> Ulid {
-        Ulid::from_parts(self.now_ms.max(0).cast_unsigned(), self.rng.random())
+    /// A name for a new block of a tenant. Never one that a folder has: a cut that fails removes what has its name.
+    fn new_ulid(&mut self, tenant: &Tenant) -> Result<Ulid> {
+        for _ in 0..ULID_TRIES_MAX {
+            let ulid = Ulid::from_parts(self.now_ms.max(0).cast_unsigned(), self.rng.random());
+            let folder = files::tenant(&tenant.id).join(ulid.to_string());
+            match tenant.core.disk.list(&folder) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ulid),
+                Err(error) => return Err(Error::io("look for", folder, error)),
+            }
+        }
+        Err(Error::Limit(format!("{ULID_TRIES_MAX} random names of blocks are all taken: restart the node")))
     }
 }
 
@@ -149,7 +162,7 @@ impl Db {
         done: &mut Maintenance,
     ) {
         for start_ms in starts_ms {
-            match tenant.cut(start_ms, housekeeping.ulid()) {
+            match housekeeping.new_ulid(tenant).and_then(|ulid| tenant.cut(start_ms, ulid)) {
                 Ok(meta) => done.cut.extend(meta.map(|meta| (tenant.id.clone(), meta))),
                 Err(error) => {
                     done.problems.push(Problem { tenant: Some(tenant.id.clone()), error, lost_ms: None });

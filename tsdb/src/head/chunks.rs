@@ -295,7 +295,8 @@ impl HeadChunks {
         let mut this = Self::new(disk, dir);
         this.next_file = end.file + 1;
         for entry in this.disk.list(&this.dir).map_err(|e| Error::io("list", &this.dir, e))? {
-            let Some(number) = files::parse_head_chunks(&entry.name) else { continue };
+            let known = files::parse_head_chunks(&entry.name).filter(|_| !entry.is_dir);
+            let Some(number) = known else { continue };
             let path = files::head_chunks(&this.dir, number);
             if number > end.file || (number == end.file && end.length == 0) {
                 this.disk.remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;

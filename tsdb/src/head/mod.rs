@@ -9,7 +9,8 @@
 //!    the shard's head-chunk files (`chunks`);
 //! 3. any other sample waits aside (`late`);
 //! 4. a cut copies a range to a block and drops exactly what it copied (`dropping`, `db::cut`);
-//! 5. a checkpoint writes down what is only in memory, so that a restart replays little of the WAL (`checkpoint`).
+//! 5. a checkpoint writes down what is only in memory, so that a restart replays little of the WAL (`checkpoint`);
+//! 6. a file says by how many shards all of this is laid out (`layout`).
 
 pub(crate) mod append;
 pub(crate) mod checkpoint;
@@ -17,6 +18,7 @@ pub(crate) mod chunks;
 pub(crate) mod coding;
 pub(crate) mod dropping;
 mod late;
+pub(crate) mod layout;
 pub(crate) mod open;
 mod reference;
 mod rings;

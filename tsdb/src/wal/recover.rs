@@ -19,7 +19,7 @@ use super::frame::{END_BYTES, FLAG_COPY, FLAG_RECOVERED, Label};
 use super::scan::{Piece, Summary, Tail, scan};
 use super::{RecordKind, RecordRef, WalPosition};
 use crate::disk::Disk;
-use crate::files::WalFile;
+use crate::files::{Folder, WalFile};
 use crate::model::TenantId;
 use crate::{Error, Result};
 
@@ -94,12 +94,10 @@ pub(super) fn recover(
     disk.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
     let (mut segments, mut spares) = (BTreeSet::new(), Vec::new());
     for entry in disk.list(dir).map_err(|e| Error::io("list", dir, e))? {
-        match WalFile::parse(&entry.name) {
+        match WalFile::parse(&entry.name).filter(|_| Folder::Wal.knows(&entry)) {
             Some(WalFile::Segment(number)) => drop(segments.insert(number)),
             Some(spare @ WalFile::Spare(_)) => spares.push(spare),
-            None => {
-                tracing::warn!(name = %entry.name.display(), "the WAL's folder holds a file that isn't its own");
-            }
+            None => {}
         }
     }
     let mut reader =

@@ -31,7 +31,8 @@ fn killed() -> Store {
 fn head_files(store: &Store, prefix: &str) -> Vec<PathBuf> {
     let list =
         |dir: &Path| store.disk.list(dir).unwrap().into_iter().map(|e| dir.join(e.name)).collect::<Vec<_>>();
-    let of_shards = list(Path::new(HEAD_DIR)).into_iter().flat_map(|shard| list(&shard));
+    let shards = store.disk.list(Path::new(HEAD_DIR)).unwrap().into_iter().filter(|entry| entry.is_dir);
+    let of_shards = shards.flat_map(|shard| list(&Path::new(HEAD_DIR).join(shard.name)));
     of_shards.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).collect()
 }
 

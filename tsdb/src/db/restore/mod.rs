@@ -11,6 +11,7 @@
 //! what comes out is the same on any number of threads.
 
 mod by_label;
+mod folders;
 mod shard;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,15 +25,15 @@ use ulid::Ulid;
 
 use self::by_label::ByLabel;
 use self::shard::{Chosen, Known, RestoringShard};
-use super::core::{Core, shard_bits};
+use super::core::Core;
 use super::keys::Keys;
 use super::maintain::Housekeeping;
-use super::settings::{DbSettings, SHARDS_MAX};
+use super::settings::DbSettings;
 use super::tenant::Tenant;
 use super::{Db, Replay, Tenants};
 use crate::block::Block;
 use crate::disk::Disk;
-use crate::files::WalFile;
+use crate::files::{Folder, WalFile};
 use crate::head::checkpoint::Checkpoint;
 use crate::model::TenantId;
 use crate::wal::{RecordRef, Wal, WalPosition, WalRecovery};
@@ -41,6 +42,8 @@ use crate::{Error, Result, files};
 
 /// Number of a shard's first checkpoint.
 const FIRST_CHECKPOINT: u32 = 1;
+/// Number of the WAL's first segment.
+const FIRST_SEGMENT: u32 = 1;
 
 /// What a start found.
 #[derive(Debug, Default)]
@@ -55,6 +58,11 @@ pub struct Recovery {
     pub wal: WalRecovery,
     /// Damage elsewhere.
     pub damage: Vec<Damaged>,
+    /// Files and folders in the data folder that aren't the store's own, and are left alone: the first
+    /// [`REPORTS_MAX`](crate::wal::REPORTS_MAX) of them, relative to it.
+    pub unknown: Vec<PathBuf>,
+    /// All of them.
+    pub unknown_count: u64,
 }
 
 /// Something that couldn't be read and was left out.
@@ -95,15 +103,20 @@ pub(super) fn open(
 ) -> Result<(Db, Recovery)> {
     let mut restoring = Restoring::default();
     restoring.open_blocks(&disk)?;
-    let bits = make_dirs(&*disk, &settings)?;
+    let bits = restoring.recovery.make_dirs(&*disk, &settings)?;
     let mut shards = restoring.open_shards(&disk, bits, &settings, workers)?;
     let from = shards.iter().map(|s| s.shard.logged).min().unwrap_or(WalPosition::START);
     let wal_dir = Path::new(files::WAL_DIR);
-    let last = list(&*disk, wal_dir)?.into_iter().filter_map(|name| match WalFile::parse(&name) {
-        Some(WalFile::Segment(number)) => Some(number),
-        _ => None,
-    });
-    watched.begin(from.segment, last.max().unwrap_or(from.segment).max(from.segment));
+    let names = restoring.recovery.list(&*disk, wal_dir, Folder::Wal)?;
+    let segments: BTreeSet<u32> = names
+        .into_iter()
+        .filter_map(|name| match WalFile::parse(&name) {
+            Some(WalFile::Segment(number)) => Some(number),
+            _ => None,
+        })
+        .collect();
+    restoring.check_beginning(&shards, segments.first().copied());
+    watched.begin(from.segment, segments.last().copied().unwrap_or(from.segment).max(from.segment));
     let mut replay = |records: &[RecordRef<'_>]| {
         if let Some(record) = records.first() {
             watched.at(record.end.segment);
@@ -144,33 +157,6 @@ pub(super) fn open(
     Ok((Db { core, tenants: RwLock::new(tenants), housekeeping }, recovery))
 }
 
-/// Makes the folders that aren't there, and tells log2 of the number of shards: a folder keeps the number that it was
-/// made with.
-fn make_dirs(disk: &dyn Disk, settings: &DbSettings) -> Result<u32> {
-    let head = Path::new(files::HEAD_DIR);
-    let create = |dir: &Path| disk.create_dir(dir).map_err(|e| Error::io("create", dir, e));
-    create(head)?;
-    create(Path::new(files::TENANTS_DIR))?;
-    let found = list(disk, head)?.len();
-    // A number that isn't a power of two comes from a start that ended here, before anything was written.
-    let bits = if found == 0 { shard_bits(settings.shards) } else { shard_bits(found.min(SHARDS_MAX)) };
-    for index in 0..1 << bits {
-        create(&files::head_shard(index))?;
-    }
-    for dir in [head, Path::new("")] {
-        disk.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
-    }
-    Ok(bits)
-}
-
-fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>> {
-    match disk.list(dir) {
-        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io("list", dir, error)),
-    }
-}
-
 #[derive(Default)]
 struct Restoring {
     tenants: Vec<RestoringTenant>,
@@ -205,17 +191,18 @@ impl Restoring {
     }
 
     fn open_blocks(&mut self, disk: &Arc<dyn Disk>) -> Result<()> {
-        for name in list(&**disk, Path::new(files::TENANTS_DIR))? {
+        for name in self.recovery.list(&**disk, Path::new(files::TENANTS_DIR), Folder::Tenants)? {
             let Some(Ok(id)) = name.to_str().map(TenantId::new) else { continue };
             let dir = files::tenant(&id);
             let index = self.tenant(&id) as usize;
-            for name in list(&**disk, &dir)? {
+            for name in self.recovery.list(&**disk, &dir, Folder::Tenant)? {
                 let path = dir.join(&name);
                 if files::is_leftover_block(&name) {
                     disk.remove_dir(&path).map_err(|e| Error::io("remove", &path, e))?;
                 }
                 let Some(ulid) = files::block_ulid(&name) else { continue };
                 self.tenants[index].ulids.insert(ulid);
+                self.recovery.look_into_block(&**disk, &path);
                 // An I/O error may pass, and a block that is left out is missing until the next start.
                 let opened = match Block::open(&**disk, &path) {
                     Err(Error::Io { .. }) => Block::open(&**disk, &path),
@@ -250,8 +237,8 @@ impl Restoring {
         let mut attempts = Vec::new();
         for index in 0..1 << bits {
             let dir = files::head_shard(index);
-            let mut left: Vec<u32> =
-                list(&**disk, &dir)?.iter().filter_map(|name| files::parse_checkpoint(name)).collect();
+            let names = self.recovery.list(&**disk, &dir, Folder::HeadShard)?;
+            let mut left: Vec<u32> = names.iter().filter_map(|name| files::parse_checkpoint(name)).collect();
             left.sort_unstable();
             let next = left.last().map_or(FIRST_CHECKPOINT, |newest| newest + 1);
             attempts.push(Attempt { dir, left, next, chosen: None, damage: None, opened: None });
@@ -314,7 +301,13 @@ impl Restoring {
     fn tenants_of(&mut self, bytes: &[u8], index: usize, bits: u32) -> Result<Vec<u32>> {
         let checkpoint = Checkpoint::open(bytes, index as u32)?;
         if checkpoint.header.bits != bits {
-            return Err(Error::corrupt("checkpoint", 0, "it comes from a head of another number of shards"));
+            return Err(Error::Invalid(format!(
+                "a checkpoint in {} comes from a head of {} shards, and {} says {}",
+                files::head_shard(index).display(),
+                1u64 << checkpoint.header.bits.min(63),
+                files::head_layout().display(),
+                1 << bits
+            )));
         }
         let mut indices = Vec::with_capacity(checkpoint.tenants.len());
         for tenant in &checkpoint.tenants {
@@ -324,6 +317,18 @@ impl Restoring {
             indices.push(index);
         }
         Ok(indices)
+    }
+
+    /// Reports a log whose beginning is gone though a shard has no checkpoint that would stand for it.
+    fn check_beginning(&mut self, shards: &[RestoringShard], first: Option<u32>) {
+        let Some(first) = first.filter(|first| *first > FIRST_SEGMENT) else { return };
+        if shards.iter().all(|shard| shard.files.kept.is_some()) {
+            return;
+        }
+        let reason =
+            format!("it begins with segment {first}, and a shard has no checkpoint of what was before");
+        let error = Error::corrupt("write-ahead log", 0, reason).in_file(files::WAL_DIR);
+        self.recovery.damage.push(Damaged { error, tenant: None, times_ms: None, is_loss: true });
     }
 
     /// Takes the records of one segment, those of a shard in their order.

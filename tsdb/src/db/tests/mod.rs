@@ -3,6 +3,7 @@
 mod behaviour;
 mod collecting;
 mod cutting;
+mod folders;
 mod hook;
 mod model;
 mod restart;

@@ -45,7 +45,7 @@ impl Workers for AtOnce {
 /// Every file of the head, by path.
 fn head_files(disk: &MemoryDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for shard in disk.list(Path::new(files::HEAD_DIR)).unwrap() {
+    for shard in disk.list(Path::new(files::HEAD_DIR)).unwrap().into_iter().filter(|entry| entry.is_dir) {
         let dir = Path::new(files::HEAD_DIR).join(shard.name);
         for file in disk.list(&dir).unwrap() {
             let path = dir.join(file.name);
