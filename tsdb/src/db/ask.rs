@@ -199,7 +199,8 @@ impl Tenant {
         Ok(limited(values, limit))
     }
 
-    /// Labels of the series that match and may have samples in the range, sorted. At most `limit`; 0 = all.
+    /// Labels of the series that match and have a chunk that overlaps the range, sorted. At most `limit`; 0 = all. As in
+    /// Prometheus, a stale marker is a sample like others: a series ends with it.
     ///
     /// # Errors
     /// Those of [`Tenant::select`].
@@ -229,7 +230,7 @@ impl Tenant {
         let mut all = BTreeSet::new();
         let mut scratch = Vec::new();
         self.visit(matchers, None, &mut |shard, found| {
-            if found.may_overlap(&range_ms) {
+            if found.may_overlap(&range_ms) && shard.has_chunk_in(found, &range_ms) {
                 all.insert(shard.labels.labels(found.labels, &mut scratch));
             }
         })?;

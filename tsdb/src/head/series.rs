@@ -142,8 +142,14 @@ impl MemSeries {
         &self.sealed[from.min(to)..to]
     }
 
-    /// Whether it may have samples in a range, both ends included; nothing is read for it.
+    /// Whether it may have samples in a range, both ends included; nothing is read for it. The last finished chunk counts as
+    /// endless: see [`Shard::has_chunk_in`](super::shard::Shard::has_chunk_in) where that won't do.
     pub(crate) fn may_overlap(&self, range_ms: &RangeInclusive<i64>) -> bool {
+        self.overlaps_in_memory(range_ms) || !self.sealed_in(*range_ms.start(), *range_ms.end()).is_empty()
+    }
+
+    /// Whether its open chunk or late samples overlap a range, both ends included.
+    pub(crate) fn overlaps_in_memory(&self, range_ms: &RangeInclusive<i64>) -> bool {
         let (min_ms, max_ms) = (*range_ms.start(), *range_ms.end());
         let meets = |from: i64, to: i64| from <= max_ms && min_ms <= to;
         self.open.finished().is_some_and(|open| meets(open.min_ms, open.max_ms))
@@ -151,7 +157,6 @@ impl MemSeries {
                 late.buffer.iter().any(|s| range_ms.contains(&s.timestamp_ms))
                     || late.sealed.iter().any(|chunk| meets(chunk.min_ms, chunk.max_ms))
             })
-            || !self.sealed_in(min_ms, max_ms).is_empty()
     }
 
     /// Times that a finished chunk may hold, by its neighbours.

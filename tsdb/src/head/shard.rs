@@ -12,7 +12,7 @@ use super::open::Finished;
 use super::reference::SeriesRef;
 use super::rings::{ExemplarRing, MetadataTable};
 use super::rule::CHUNK_SAMPLES_MAX;
-use super::series::MemSeries;
+use super::series::{MemSeries, SealedRef};
 use super::slots::Slots;
 use super::symbols::LabelStore;
 use crate::db::DbSettings;
@@ -242,6 +242,17 @@ impl Shard {
             chunks.sort_by_key(|chunk| chunk.min_ms);
         }
         damaged
+    }
+
+    /// Whether the series has a chunk that overlaps a range. Of finished chunks the headers are read: only they say when a
+    /// chunk ends. One whose header can't be read counts as overlapping.
+    pub(crate) fn has_chunk_in(&self, series: &MemSeries, range_ms: &RangeInclusive<i64>) -> bool {
+        let (min_ms, max_ms) = (*range_ms.start(), *range_ms.end());
+        let meets = |sealed: &SealedRef| {
+            let outline = self.chunks.outline(sealed.at);
+            outline.is_none_or(|chunk| chunk.min_ms <= max_ms && min_ms <= chunk.max_ms)
+        };
+        series.overlaps_in_memory(range_ms) || series.sealed_in(min_ms, max_ms).iter().any(meets)
     }
 
     /// Adds what a series' chunks weigh.

@@ -193,6 +193,66 @@ fn labels_are_found_in_head_and_blocks() {
     );
 }
 
+/// Chunks of every kind, in the head and in blocks, and each window around the times where they begin and end.
+#[test]
+fn a_series_is_listed_for_the_windows_that_its_chunks_overlap_and_no_others() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let tenant = db.tenant(&id()).unwrap();
+    let minute = |series, i: i64, value| float(series, BASE_MS + i * 60_000, value);
+    // One sample; a finished chunk and nothing behind it; one and an open one after a gap; one that went stale; late ones.
+    append(&tenant, &[minute(0, 10, 1.0)]).unwrap();
+    for (series, many) in [(1, 240), (2, 100), (3, 30)] {
+        let samples = (0..many).map(|i| float(series, BASE_MS + i * 10_000, 1.0));
+        append(&tenant, &samples.collect::<Vec<_>>()).unwrap();
+    }
+    append(&tenant, &[minute(2, 80, 1.0), minute(2, 81, 1.0), minute(3, 6, stale_nan())]).unwrap();
+    append(&tenant, &[minute(4, 50, 1.0)]).unwrap();
+    let late = (0..70).map(|i| float(4, BASE_MS + 20 * 60_000 + i * 1_000, 1.0));
+    append(&tenant, &late.collect::<Vec<_>>()).unwrap();
+    // In order, each series' samples as they are.
+    let times: Vec<Vec<i64>> = select(&tenant, ALL_TIMES)
+        .iter()
+        .map(|(_, samples)| samples.iter().map(|s| s.timestamp_ms).collect())
+        .collect();
+    let matchers = [Matcher::equal("__name__", "m")];
+    let chunks_of = || {
+        let question = Select { matchers: matchers.to_vec(), range_ms: ALL_TIMES, shard: None };
+        let found = tenant.select(&question).unwrap();
+        let spans = |series: &crate::select::Series| {
+            series.chunks.iter().map(|chunk| (chunk.min_ms, chunk.max_ms)).collect::<Vec<_>>()
+        };
+        found.iter().map(spans).collect::<Vec<_>>()
+    };
+    for is_cut in [false, true] {
+        if is_cut {
+            db.flush(BASE_MS).unwrap();
+            assert_eq!(tenant.stats().head_samples, 0);
+        }
+        let chunks = chunks_of();
+        assert!(chunks[1].len() > 1 && chunks[4].len() > 1, "{chunks:?}");
+        for start in -2..130 {
+            for (offset_ms, minutes) in [(0, 0), (1, 0), (-1, 3), (1, 5), (1, 200)] {
+                let from_ms = BASE_MS + start * 60_000 + offset_ms;
+                let window = from_ms..=from_ms + minutes * 60_000;
+                let listed = tenant.series(&matchers, window.clone(), 0).unwrap();
+                let listed: Vec<usize> = listed.iter().map(|l| l.value("i").parse().unwrap()).collect();
+                let meets =
+                    |(min_ms, max_ms): &(i64, i64)| min_ms <= window.end() && window.start() <= max_ms;
+                let expected: Vec<usize> =
+                    (0..5).filter(|series| chunks[*series].iter().any(meets)).collect();
+                assert_eq!(
+                    listed, expected,
+                    "cut {is_cut}, from {start} min and {offset_ms} ms, {minutes} min"
+                );
+                // So whoever ended before the window isn't listed, nor whoever begins after it.
+                assert!(listed.iter().all(|series| {
+                    times[*series][0] <= *window.end() && window.start() <= times[*series].last().unwrap()
+                }));
+            }
+        }
+    }
+}
+
 #[test]
 fn exemplars_and_metadata_survive_a_restart() {
     let disk = Arc::new(MemoryDisk::new());
