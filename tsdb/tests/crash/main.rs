@@ -5,13 +5,16 @@
 //! start every acked sample is there, once and with its value, and nothing is there that nobody wrote; only what a
 //! damaged record held may be missing, and then the start reports it with tenant and time range.
 //!
-//! `CARILLON_CRASH_ROUNDS` sets how often each case is tried with other random numbers.
+//! `CARILLON_CRASH_ROUNDS` sets how often each case is tried with other random numbers, `CARILLON_CRASH_POINTS` at how
+//! many operations of checkpoints and cuts the disk fails.
 
 #![allow(clippy::unwrap_used, reason = "all of this is a test")]
 
 mod faults;
+mod operations;
 mod rot;
 mod store;
+mod threads;
 mod wal_damage;
 
 /// How often to try: a few times, or as often as `CARILLON_CRASH_ROUNDS` says.

@@ -1,6 +1,7 @@
 //! A database with a client that remembers: what must be there, what may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -11,17 +12,20 @@ use tsdb::db::{
     Append, Bounds, Db, DbSettings, Maintenance, Outcome, Recovery, SeriesKey, SeriesRef, Tenant,
     TenantSettings,
 };
-use tsdb::disk::MemoryDisk;
-use tsdb::model::{IntHistogram, Labels, MatchOp, Matcher, Sample, Span, TenantId, Value};
+use tsdb::disk::{Disk, MemoryDisk};
+use tsdb::model::{IntHistogram, Labels, MatchOp, Matcher, Sample, Span, TenantId, Value, stale_nan};
 use tsdb::select::Select;
 use tsdb::wal::{WalPosition, WalSettings};
 use tsdb::workers::Inline;
 use xxhash_rust::xxh3::xxh3_128;
 
-const TENANTS: usize = 2;
+/// Tenants that write.
+pub const TENANTS: usize = 3;
+/// Series of a tenant that go on; others are made all the time and get a few samples.
 const SERIES: usize = 24;
-const START_MS: i64 = 1_700_006_400_000;
-const MINUTE_MS: i64 = 60_000;
+pub const START_MS: i64 = 1_700_006_400_000;
+pub const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
 /// Small, so that a short run goes through many segments, checkpoints and blocks.
 pub fn settings() -> DbSettings {
@@ -29,7 +33,12 @@ pub fn settings() -> DbSettings {
         shards: 4,
         checkpoint_bytes: 24 << 10,
         wal: WalSettings { segment_bytes: 16 << 10, pending_bytes_max: 256 << 10, spares_max: 2 },
-        tenant: TenantSettings { out_of_order_window_ms: 30 * MINUTE_MS, ..TenantSettings::default() },
+        tenant: TenantSettings {
+            out_of_order_window_ms: 30 * MINUTE_MS,
+            // Far longer than any run: only a clock that is off could make something old.
+            retention_ms: Some(15 * DAY_MS),
+            ..TenantSettings::default()
+        },
         ..DbSettings::default()
     }
 }
@@ -57,6 +66,10 @@ pub struct Store {
     pub appends: Vec<(WalPosition, Vec<Key>)>,
     pub now_ms: i64,
     pub rng: StdRng,
+    /// Series made for a few samples so far.
+    made: usize,
+    /// Files of others in the data folder.
+    strays: BTreeSet<PathBuf>,
 }
 
 impl Store {
@@ -70,6 +83,8 @@ impl Store {
             appends: Vec::new(),
             now_ms: START_MS,
             rng: StdRng::seed_from_u64(seed),
+            made: SERIES,
+            strays: BTreeSet::new(),
         };
         store.open().unwrap();
         store
@@ -86,6 +101,8 @@ impl Store {
             appends: self.appends.clone(),
             now_ms: self.now_ms,
             rng: self.rng.clone(),
+            made: self.made,
+            strays: self.strays.clone(),
         }
     }
 
@@ -131,10 +148,38 @@ impl Store {
         let recovery = self.restart(power);
         assert!(!recovery.is_loss(), "{recovery:?}");
         assert!(recovery.damage.is_empty(), "{:?}", recovery.damage);
+        self.check_strays(&recovery);
         self.check();
         let found = self.found();
         self.facts.retain(|key, _| found.contains_key(key));
         self.facts.values_mut().for_each(|fact| *fact = Fact::Acked);
+    }
+
+    /// Leaves names of others in every folder that there is, and sees to it that a power cut leaves them.
+    pub fn litter(&mut self) {
+        let list = |dir: &Path| self.disk.list(dir).unwrap_or_default();
+        let mut folders = vec![PathBuf::new()];
+        let mut at = 0;
+        while let Some(folder) = folders.get(at).cloned() {
+            folders.extend(list(&folder).into_iter().filter(|e| e.is_dir).map(|e| folder.join(e.name)));
+            at += 1;
+        }
+        for folder in folders {
+            for name in ["00 copy.bak", "a b.swp"] {
+                let path = folder.join(name);
+                if self.disk.create(&path).is_ok() {
+                    self.strays.insert(path);
+                }
+            }
+            self.disk.sync_dir(&folder).unwrap();
+        }
+    }
+
+    /// A start has told of all strays that are in folders which are still there, and of nothing else.
+    fn check_strays(&self, recovery: &Recovery) {
+        let left = self.strays.iter().filter(|path| self.disk.size_bytes(path).unwrap().is_some());
+        let left: BTreeSet<_> = left.cloned().collect();
+        assert_eq!(recovery.unknown.iter().cloned().collect::<BTreeSet<_>>(), left);
     }
 
     /// Some batch from some tenant: mostly in order, sometimes late, sometimes sent again.
@@ -145,10 +190,14 @@ impl Store {
             if late { self.now_ms - self.rng.random_range(0..200) * MINUTE_MS } else { self.now_ms };
         let timestamp_ms = timestamp_ms - timestamp_ms % 5_000;
         let share = self.rng.random_range(0.1..1.0);
-        let keys: Vec<Key> = (0..SERIES)
-            .filter(|_| self.rng.random_bool(share))
-            .map(|series| (tenant, series, timestamp_ms))
-            .collect();
+        let mut series: Vec<usize> = (0..SERIES).filter(|_| self.rng.random_bool(share)).collect();
+        if self.rng.random_bool(0.4) {
+            // New ones in the middle of the request, and some that were new a while ago.
+            let new = self.rng.random_range(1..6);
+            series.extend(self.made.saturating_sub(new).max(SERIES)..self.made + new);
+            self.made += new;
+        }
+        let keys: Vec<Key> = series.into_iter().map(|series| (tenant, series, timestamp_ms)).collect();
         self.append_keys(tenant, &keys)
     }
 
@@ -188,8 +237,19 @@ impl Store {
     }
 
     pub fn maintain(&mut self) -> tsdb::Result<Maintenance> {
+        // Now and then one reading of the wall clock is a month off.
+        let offset_ms = match self.rng.random_range(0..20) {
+            0 => 30 * DAY_MS,
+            1 => -30 * DAY_MS,
+            _ => 0,
+        };
+        self.db().maintain(self.reading(offset_ms))
+    }
+
+    /// What the clocks show when the wall clock is off by so much.
+    pub fn reading(&self, offset_ms: i64) -> ClockReading {
         let elapsed_ms = (self.now_ms - START_MS) as u64;
-        self.db().maintain(ClockReading { wall_ms: self.now_ms, elapsed_ms })
+        ClockReading { wall_ms: self.now_ms + offset_ms, elapsed_ms }
     }
 
     pub fn flush(&mut self) -> tsdb::Result<Maintenance> {
@@ -251,16 +311,16 @@ impl Store {
 }
 
 pub fn tenant_id(index: usize) -> TenantId {
-    TenantId::new(["tenant-a", "b"][index]).unwrap()
+    TenantId::new(["tenant-a", "b", "c"][index]).unwrap()
 }
 
-fn labels(series: usize) -> Labels {
+pub fn labels(series: usize) -> Labels {
     let name = format!("metric_{}", series % 5);
     let (i, instance) = (series.to_string(), format!("host-{}", series / 5));
     Labels::from_pairs([("__name__", &*name), ("i", &*i), ("instance", &*instance)]).unwrap()
 }
 
-fn series_ref(tenant: &Tenant, series: usize) -> tsdb::Result<SeriesRef> {
+pub fn series_ref(tenant: &Tenant, series: usize) -> tsdb::Result<SeriesRef> {
     let labels = labels(series);
     let key = SeriesKey(xxh3_128(labels.as_bytes()));
     let mut found = Vec::new();
@@ -268,10 +328,15 @@ fn series_ref(tenant: &Tenant, series: usize) -> tsdb::Result<SeriesRef> {
     if found[0].is_none() { tenant.intern(key, &labels) } else { Ok(found[0]) }
 }
 
-/// The one sample that a series has at a time: floats, and every sixth series integer histograms.
-fn sample(series: usize, timestamp_ms: i64) -> Sample {
+/// The one sample that a series has at a time. Most have floats, every sixth one integer histograms, and one in twelve
+/// has floats, stale markers and histograms in turn.
+pub fn sample(series: usize, timestamp_ms: i64) -> Sample {
     let noise = timestamp_ms.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64).unsigned_abs() >> 40;
-    if series % 6 != 5 {
+    let is_mixed = series % 12 == 4;
+    if is_mixed && noise % 3 == 1 {
+        return Sample::float(timestamp_ms, stale_nan());
+    }
+    if series % 6 != 5 && !(is_mixed && noise % 3 == 2) {
         let value = if series.is_multiple_of(2) { noise as f64 } else { noise as f64 / 7.0 };
         return Sample::float(timestamp_ms, value);
     }
@@ -291,7 +356,7 @@ fn sample(series: usize, timestamp_ms: i64) -> Sample {
 }
 
 /// Equal but for what a chunk derives itself: whether there was a reset before.
-fn is_same(a: &Sample, b: &Sample) -> bool {
+pub fn is_same(a: &Sample, b: &Sample) -> bool {
     let plain = |sample: &Sample| match &sample.value {
         Value::Int(histogram) => {
             let histogram =
@@ -300,5 +365,9 @@ fn is_same(a: &Sample, b: &Sample) -> bool {
         }
         other => other.clone(),
     };
-    a.timestamp_ms == b.timestamp_ms && plain(a) == plain(b)
+    let is_same = match (&a.value, &b.value) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        _ => plain(a) == plain(b),
+    };
+    a.timestamp_ms == b.timestamp_ms && is_same
 }
