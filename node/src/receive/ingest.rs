@@ -140,7 +140,8 @@ pub struct Request<'a> {
 /// Stores a batch.
 ///
 /// # Errors
-/// When nothing may be acked: [`Error::NoSpace`], [`Error::Stopped`] and whatever else the engine can't help.
+/// When nothing may be acked: [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`] and whatever else the engine can't
+/// help.
 pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -> Result<Report> {
     let mut report = Report::default();
     refuse_undecoded(request, batch, &mut report);
@@ -284,9 +285,7 @@ fn append_again(
     let position = request.tenant.append(&again, bounds, &mut outcomes)?;
     if outcomes.contains(&Outcome::UnknownSeries) {
         // Collected twice within a request: the sender comes again, and acking would lose a sample.
-        return Err(Error::NoSpace(
-            "series are being collected while they are written; try again".to_owned(),
-        ));
+        return Err(Error::Busy("series are being collected while they are written".to_owned()));
     }
     for (place, outcome) in places.into_iter().zip(outcomes) {
         scratch.outcomes[place] = outcome;
@@ -307,6 +306,7 @@ fn tally(request: &Request<'_>, batch: &Batch, outcomes: &[Outcome], report: &mu
             Outcome::OutOfOrder => Reason::OutOfOrder,
             Outcome::TooFarAhead => Reason::TooFarAhead,
             Outcome::Deleted => Reason::Deleted,
+            Outcome::TooLarge => Reason::Invalid,
         };
         report.refuse(reason, 1, || {
             let timestamp_ms = batch.appends[at].sample.timestamp_ms;

@@ -28,7 +28,7 @@ use tsdb::{Error, Result};
 use super::Membership;
 use super::local::{Gathered, intern};
 use crate::grpc::MESSAGE_BYTES_MAX;
-use crate::grpc::frame::{Body, REFS_MAX, Verdict, write_verdicts};
+use crate::grpc::frame::{Body, Float, FrameSample, REFS_MAX, Verdict, write_verdicts};
 use crate::node::App;
 use crate::receive::ingest::bounds;
 
@@ -239,22 +239,24 @@ impl StreamOf {
     /// to restore: [`Verdict::NeedLabels`] will be said of it.
     fn decode(&mut self, body: &Body<'_>, tenant: u32) -> Result<Vec<Decoded>> {
         let mut samples = Vec::new();
-        for float in body.floats() {
-            let float = float?;
-            let mut bits = 0;
-            if let Some(entry) = self.entries.get_mut(float.series as usize).filter(|e| e.tenant == tenant) {
-                entry.last = float.change.apply(entry.last);
-                bits = entry.last;
-            }
-            let value = Value::Float(f64::from_bits(bits));
-            let sample = Sample { timestamp_ms: float.timestamp_ms, start_ms: float.start_ms, value };
-            samples.push(Decoded { name: float.series, sample });
-        }
-        for histogram in body.histograms() {
-            let (name, sample) = histogram?;
-            samples.push(Decoded { name, sample });
+        for sample in body.samples() {
+            samples.push(match sample? {
+                FrameSample::Float(float) => self.decode_float(&float, tenant),
+                FrameSample::Histogram(name, sample) => Decoded { name, sample },
+            });
         }
         Ok(samples)
+    }
+
+    fn decode_float(&mut self, float: &Float, tenant: u32) -> Decoded {
+        let mut bits = 0;
+        if let Some(entry) = self.entries.get_mut(float.series as usize).filter(|e| e.tenant == tenant) {
+            entry.last = float.change.apply(entry.last);
+            bits = entry.last;
+        }
+        let value = Value::Float(f64::from_bits(bits));
+        let sample = Sample { timestamp_ms: float.timestamp_ms, start_ms: float.start_ms, value };
+        Decoded { name: float.series, sample }
     }
 
     /// Waits, a little, until this store goes by the document of `epoch`.

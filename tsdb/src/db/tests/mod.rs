@@ -1,6 +1,8 @@
 //! The engine as a whole, on the in-memory disk.
 
+mod acks;
 mod behaviour;
+mod mixed;
 mod model;
 mod restart;
 
