@@ -163,7 +163,9 @@ impl Tenant {
                 let bytes = labels.as_bytes().len();
                 if bytes > SERIES_LABELS_BYTES_MAX {
                     let most = SERIES_LABELS_BYTES_MAX;
-                    return Err(Error::Invalid(format!("a series' labels have at most {most} bytes, not {bytes}")));
+                    return Err(Error::Invalid(format!(
+                        "a series' labels have at most {most} bytes, not {bytes}"
+                    )));
                 }
                 let own =
                     shard.add(self.index, self.core.generation.load(Ordering::Acquire), hash, labels)?;

@@ -55,7 +55,8 @@ impl Log {
     /// Adds what a family says of itself.
     pub(crate) fn metadata(&mut self, metadata: &Metadata) {
         let Metadata { family, kind, help, unit } = metadata;
-        self.other_bytes += [family, kind, help, unit].map(|text| text.len() + ENTRY_BYTES).iter().sum::<usize>();
+        self.other_bytes +=
+            [family, kind, help, unit].map(|text| text.len() + ENTRY_BYTES).iter().sum::<usize>();
         self.metadata.push(metadata.clone());
     }
 
@@ -75,7 +76,10 @@ impl Log {
 
     /// Timestamps of all samples.
     pub(crate) fn timestamps_ms(&self) -> impl Iterator<Item = i64> {
-        self.floats.iter().map(|s| s.timestamp_ms).chain(self.histograms.iter().map(|(_, _, s)| s.timestamp_ms))
+        self.floats
+            .iter()
+            .map(|s| s.timestamp_ms)
+            .chain(self.histograms.iter().map(|(_, _, s)| s.timestamp_ms))
     }
 
     fn sample(&mut self, series: SeriesRef, sample: &Sample) {

@@ -30,8 +30,8 @@ use tsdb::wal::record::series::{Series, SeriesWriter};
 use tsdb::{Error, Result};
 
 pub use change::Change;
-use floats::{Floats, FloatsWriter};
 pub use floats::Float;
+use floats::{Floats, FloatsWriter};
 pub use verdict::{Verdict, read_verdicts, says_any, write_verdicts};
 
 const SERIES: u8 = 1;

@@ -89,7 +89,8 @@ fn labels_of_a_request_that_meets_a_new_segment_are_split_too() {
     let refs: Vec<_> = names.iter().enumerate().map(|(i, l)| tenant.intern(key(i), l).unwrap()).collect();
     for round in 0..3 {
         let sample = Sample::float(BASE_MS + round, 0.0);
-        let batch: Vec<_> = refs.iter().map(|series| Append { series: *series, sample: sample.clone() }).collect();
+        let batch: Vec<_> =
+            refs.iter().map(|series| Append { series: *series, sample: sample.clone() }).collect();
         let mut outcomes = Vec::new();
         tenant.append(&batch, &Bounds::ALL, &mut outcomes).unwrap();
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Stored));
@@ -160,7 +161,9 @@ fn no_ack_outlives_what_the_log_lacks() {
         ..settings()
     };
     let open = |disk: &Arc<MemoryDisk>| Db::open(disk.clone(), small(), BASE_MS, 7, &Inline).unwrap().0;
-    for fault in [|after| Fault::Io { after }, |after| Fault::Sync { after }, |after| Fault::NoSpace { after }] {
+    for fault in
+        [|after| Fault::Io { after }, |after| Fault::Sync { after }, |after| Fault::NoSpace { after }]
+    {
         for after in 0..6 {
             let disk = Arc::new(MemoryDisk::new());
             let db = open(&disk);
@@ -212,8 +215,7 @@ fn a_buffer_that_others_fill_again_turns_nobody_away() {
     let disk = Arc::new(MemoryDisk::new());
     let settings = WalSettings { pending_bytes_max: 100, ..WalSettings::default() };
     let dir = Path::new("wal");
-    let (wal, _) =
-        crate::wal::Wal::open(disk, dir, settings, &mut |_| Ok(()), WalPosition::START).unwrap();
+    let (wal, _) = crate::wal::Wal::open(disk, dir, settings, &mut |_| Ok(()), WalPosition::START).unwrap();
     let tenant = id();
     let payload = [0; 200];
     let (min_ms, max_ms) = TIMELESS;
