@@ -26,6 +26,9 @@ pub enum Error {
     /// A named limit was reached.
     #[error("{0}")]
     Limit(String),
+    /// Not now, for a reason within this store that passes by itself: try again in a moment.
+    #[error("not now: {0}")]
+    Busy(String),
     /// No room on the disk: writes are refused until there is.
     #[error("no space left on the disk: {0}")]
     NoSpace(String),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tsdb::chunk::{ChunkAppender, Decoder, Encoding, Writes};
-use tsdb::model::{CounterReset, Sample, Value};
+use tsdb::model::Sample;
 
 /// Magic, version and padding of a chunk file.
 const FILE_HEADER: [u8; 8] = [0x85, 0xbd, 0x40, 0xdd, 1, 0, 0, 0];
@@ -61,12 +61,7 @@ fn check(encoding: u8, data: &[u8]) {
     let samples: Vec<Sample> = Decoder::new(encoding, data).unwrap().collect::<tsdb::Result<_>>().unwrap();
     assert!(samples.is_sorted_by(|a, b| a.timestamp_ms <= b.timestamp_ms));
     let writes = if encoding.has_starts() { Writes::WithStarts } else { Writes::Classic };
-    let reset = match &samples[0].value {
-        Value::Float(_) => CounterReset::Unknown,
-        Value::Int(histogram) => histogram.counter_reset,
-        Value::Histogram(histogram) => histogram.counter_reset,
-    };
-    let mut appender = ChunkAppender::start(writes, &samples[0], reset);
+    let mut appender = ChunkAppender::start(writes, &samples[0]);
     for sample in &samples[1..] {
         appender.append(sample).expect("all fitted in one chunk");
     }

@@ -126,7 +126,9 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Replan { .. } | Self::Storage(tsdb::Error::NoSpace(_))
+            Self::Unreachable { .. }
+                | Self::Replan { .. }
+                | Self::Storage(tsdb::Error::Busy(_) | tsdb::Error::NoSpace(_))
         )
     }
 }

@@ -94,7 +94,7 @@ impl From<tsdb::Error> for ApiError {
         let kind = match &error {
             tsdb::Error::Invalid(_) => Kind::BadData,
             tsdb::Error::Limit(_) => Kind::TooMany,
-            tsdb::Error::NoSpace(_) | tsdb::Error::Stopped(_) => Kind::Unavailable,
+            tsdb::Error::Busy(_) | tsdb::Error::NoSpace(_) | tsdb::Error::Stopped(_) => Kind::Unavailable,
             tsdb::Error::Corrupt { .. } | tsdb::Error::Io { .. } => Kind::Internal,
         };
         Self::new(kind, error.to_string())

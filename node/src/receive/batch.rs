@@ -109,6 +109,12 @@ impl Batch {
         self.owners.push(owner);
     }
 
+    /// Puts the samples from `first` on, all of one series and of several types, in order of time: formats that list each
+    /// type by itself would make late samples of those listed last.
+    pub fn sort_samples(&mut self, first: usize) {
+        self.appends[first..].sort_by_key(|append| append.sample.timestamp_ms);
+    }
+
     /// Notes a part of the series with index `owner` that can't be stored.
     pub fn refuse(&mut self, owner: u32, why: String) {
         self.refused.push(Refused { series: Some(owner), count: 1, why });

@@ -1,7 +1,8 @@
 //! From a batch to the head.
 //!
 //! 1. One look-up for all series by the hash of their raw labels.
-//! 2. Series that are new have their labels parsed, judged and interned; the others cost nothing more.
+//! 2. Series that are new have their labels parsed, judged and interned, if they have a sample that may be stored: one
+//!    that is refused leaves nothing behind. The others cost nothing more.
 //! 3. One append for all samples; a series that was collected since the look-up is interned again.
 //! 4. What was refused is counted by reason, and the first is described, labels and all.
 //!
@@ -119,8 +120,21 @@ impl Report {
 pub struct Scratch {
     refs: Vec<SeriesRef>,
     outcomes: Vec<Outcome>,
-    /// Samples of each series that couldn't be looked up.
-    orphans: Vec<u32>,
+    /// What each series of the batch is to the tenant; empty while all are known.
+    standings: Vec<Standing>,
+}
+
+/// What a series of a batch is to its tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has a name.
+    Known,
+    /// It is new, and has a sample that may be stored.
+    New,
+    /// It is new, and has none.
+    Unwanted,
+    /// It can't be, and all of its samples were refused.
+    Refused,
 }
 
 /// Everything about a request that isn't the batch.
@@ -140,23 +154,25 @@ pub struct Request<'a> {
 /// Stores a batch.
 ///
 /// # Errors
-/// When nothing may be acked: [`Error::NoSpace`], [`Error::Stopped`] and whatever else the engine can't help.
+/// When nothing may be acked: [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`] and whatever else the engine can't
+/// help.
 pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -> Result<Report> {
     let mut report = Report::default();
     refuse_undecoded(request, batch, &mut report);
     request.tenant.lookup(&batch.keys, &mut scratch.refs);
-    scratch.orphans.clear();
+    let bounds = bounds(request.limits, request.now_ms);
+    scratch.standings.clear();
     if scratch.refs.iter().any(|r| r.is_none()) {
-        intern_new(request, batch, scratch, &mut report)?;
+        intern_new(request, batch, scratch, &bounds, &mut report)?;
     }
     for (append, owner) in batch.appends.iter_mut().zip(&batch.owners) {
         append.series = scratch.refs[*owner as usize];
     }
-    if !scratch.orphans.is_empty() {
+    if scratch.refs.iter().any(|r| r.is_none()) {
+        refuse_unwanted(request, batch, &scratch.standings, &bounds, &mut report);
         leave_out_orphans(batch);
     }
 
-    let bounds = bounds(request.limits, request.now_ms);
     let mut position = request.tenant.append(&batch.appends, &bounds, &mut scratch.outcomes)?;
     if scratch.outcomes.contains(&Outcome::UnknownSeries) {
         position = position.max(append_again(request, batch, scratch, &bounds, &mut report)?);
@@ -200,43 +216,83 @@ pub fn bounds(limits: &Limits, now_ms: i64) -> Bounds {
     }
 }
 
-/// Interns the series that the look-up didn't know; those that can't be are put among the orphans.
+/// Interns the series that the look-up didn't know and that have something to store.
 fn intern_new(
     request: &Request<'_>,
     batch: &Batch,
     scratch: &mut Scratch,
+    bounds: &Bounds,
     report: &mut Report,
 ) -> Result<()> {
+    let Scratch { refs, standings, .. } = scratch;
+    let standing = |name: &SeriesRef| if name.is_none() { Standing::Unwanted } else { Standing::Known };
+    standings.extend(refs.iter().map(standing));
+    for (append, owner) in batch.appends.iter().zip(&batch.owners) {
+        let standing = &mut standings[*owner as usize];
+        if *standing == Standing::Unwanted && bounds.refusal_of_first(&append.sample).is_none() {
+            *standing = Standing::New;
+        }
+    }
     // Counted once for all: a hostile request refuses as many series as it has samples.
     let mut samples: Vec<u64> = Vec::new();
-    for series in 0..scratch.refs.len() {
-        if !scratch.refs[series].is_none() {
-            continue;
-        }
-        let owner = series as u32;
-        match intern(request, batch, owner)? {
-            Ok(interned) => scratch.refs[series] = interned,
-            Err((reason, why)) => {
-                if samples.is_empty() {
-                    samples.resize(scratch.refs.len(), 0);
-                    batch.owners.iter().for_each(|owner| samples[*owner as usize] += 1);
+    // Those without samples come last: they may be of a series that another entry of the request makes.
+    for pass in [Standing::New, Standing::Unwanted] {
+        for series in 0..refs.len() {
+            if standings[series] != pass {
+                continue;
+            }
+            match intern(request, batch, series as u32, pass == Standing::New)? {
+                Ok(Some(name)) => (refs[series], standings[series]) = (name, Standing::Known),
+                Ok(None) => {}
+                Err((reason, why)) => {
+                    if samples.is_empty() {
+                        samples.resize(refs.len(), 0);
+                        batch.owners.iter().for_each(|owner| samples[*owner as usize] += 1);
+                    }
+                    standings[series] = Standing::Refused;
+                    report.refuse(reason, samples[series].max(1), || why);
                 }
-                scratch.orphans.push(owner);
-                report.refuse(reason, samples[series].max(1), || why);
             }
         }
     }
     Ok(())
 }
 
-fn intern(request: &Request<'_>, batch: &Batch, series: u32) -> Result<Result<SeriesRef, (Reason, String)>> {
+/// Refuses the samples for which no series was made.
+fn refuse_unwanted(
+    request: &Request<'_>,
+    batch: &Batch,
+    standings: &[Standing],
+    bounds: &Bounds,
+    report: &mut Report,
+) {
+    for (at, owner) in batch.owners.iter().enumerate() {
+        if standings[*owner as usize] == Standing::Unwanted
+            && let Some(outcome) = bounds.refusal_of_first(&batch.appends[at].sample)
+        {
+            tally_one(request, batch, at, outcome, report);
+        }
+    }
+}
+
+/// The name of a series, which is made where there is none, or with `make` false only looked for.
+fn intern(
+    request: &Request<'_>,
+    batch: &Batch,
+    series: u32,
+    make: bool,
+) -> Result<Result<Option<SeriesRef>, (Reason, String)>> {
     let raw = batch.raw_labels(request.body, series);
     let labels = match (request.parse_labels)(raw, request.limits) {
         Ok(labels) => labels,
         Err(why) => return Ok(Err((Reason::Invalid, why))),
     };
-    match request.tenant.intern(batch.keys[series as usize], &labels) {
-        Ok(interned) => Ok(Ok(interned)),
+    let key = batch.keys[series as usize];
+    if !make {
+        return Ok(Ok(request.tenant.find(key, &labels)));
+    }
+    match request.tenant.intern(key, &labels) {
+        Ok(interned) => Ok(Ok(Some(interned))),
         Err(Error::Limit(why)) => Ok(Err((Reason::SeriesLimit, format!("{labels}: {why}")))),
         Err(Error::Invalid(why)) => Ok(Err((Reason::Invalid, format!("{labels}: {why}")))),
         Err(error) => Err(error),
@@ -271,8 +327,11 @@ fn append_again(
         if scratch.outcomes[place] != Outcome::UnknownSeries {
             continue;
         }
-        match intern(request, batch, *owner)? {
-            Ok(series) => {
+        // It is gone, so this one would be the first of a new series.
+        let refusal = bounds.refusal_of_first(&batch.appends[place].sample);
+        match intern(request, batch, *owner, refusal.is_none())? {
+            Ok(None) => scratch.outcomes[place] = refusal.expect("a series that may be made is made"),
+            Ok(Some(series)) => {
                 scratch.refs[*owner as usize] = series;
                 again.push(Append { series, sample: batch.appends[place].sample.clone() });
                 places.push(place);
@@ -284,9 +343,7 @@ fn append_again(
     let position = request.tenant.append(&again, bounds, &mut outcomes)?;
     if outcomes.contains(&Outcome::UnknownSeries) {
         // Collected twice within a request: the sender comes again, and acking would lose a sample.
-        return Err(Error::NoSpace(
-            "series are being collected while they are written; try again".to_owned(),
-        ));
+        return Err(Error::Busy("series are being collected while they are written".to_owned()));
     }
     for (place, outcome) in places.into_iter().zip(outcomes) {
         scratch.outcomes[place] = outcome;
@@ -296,24 +353,31 @@ fn append_again(
 
 fn tally(request: &Request<'_>, batch: &Batch, outcomes: &[Outcome], report: &mut Report) {
     for (at, outcome) in outcomes.iter().enumerate() {
-        let reason = match outcome {
-            Outcome::Stored | Outcome::Duplicate | Outcome::Superseded => {
-                report.take(&batch.appends[at].sample, *outcome == Outcome::Stored);
-                continue;
-            }
-            // Refused when it couldn't be interned again.
-            Outcome::UnknownSeries => continue,
-            Outcome::TooOld => Reason::TooOld,
-            Outcome::OutOfOrder => Reason::OutOfOrder,
-            Outcome::TooFarAhead => Reason::TooFarAhead,
-            Outcome::Deleted => Reason::Deleted,
-        };
-        report.refuse(reason, 1, || {
-            let timestamp_ms = batch.appends[at].sample.timestamp_ms;
-            let series = describe(request, batch, batch.owners[at]);
-            format!("{series}: timestamp {timestamp_ms} {}", reason.why())
-        });
+        tally_one(request, batch, at, *outcome, report);
     }
+}
+
+fn tally_one(request: &Request<'_>, batch: &Batch, at: usize, outcome: Outcome, report: &mut Report) {
+    let reason = match outcome {
+        Outcome::Stored | Outcome::Duplicate | Outcome::Superseded => {
+            report.take(&batch.appends[at].sample, outcome == Outcome::Stored);
+            return;
+        }
+        // Refused when it couldn't be interned again.
+        Outcome::UnknownSeries => return,
+        Outcome::TooOld => Reason::TooOld,
+        Outcome::OutOfOrder => Reason::OutOfOrder,
+        Outcome::TooFarAhead => Reason::TooFarAhead,
+        Outcome::Deleted => Reason::Deleted,
+        Outcome::TooLarge => Reason::Invalid,
+    };
+    report.refuse(reason, 1, || {
+        let timestamp_ms = batch.appends[at].sample.timestamp_ms;
+        let series = describe(request, batch, batch.owners[at]);
+        let why =
+            if outcome == Outcome::TooLarge { "has a histogram of too many buckets" } else { reason.why() };
+        format!("{series}: timestamp {timestamp_ms} {why}")
+    });
 }
 
 /// A series for the sender to read.

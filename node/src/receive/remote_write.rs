@@ -93,6 +93,7 @@ fn series_into(
 ) -> Result<(), Malformed> {
     let owner = u32::try_from(batch.keys.len()).map_err(|_| Malformed::TooMany)?;
     let (mut first, mut end, mut split) = (usize::MAX, 0, false);
+    let (samples, mut histograms) = (batch.appends.len(), 0);
     let mut fields = Reader::new(bytes);
     loop {
         let at = fields.position();
@@ -107,11 +108,17 @@ fn series_into(
             2 => batch.push_sample(owner, sample::<false>(field.bytes()?)?),
             3 => exemplar_into(field.bytes()?, owner, batch)?,
             4 => match histogram::decode::<false>(field.bytes()?)? {
-                Ok(sample) => batch.push_sample(owner, sample),
+                Ok(sample) => {
+                    batch.push_sample(owner, sample);
+                    histograms += 1;
+                }
                 Err(why) => batch.refuse(owner, why),
             },
             _ => {}
         }
+    }
+    if histograms > 0 && histograms < batch.appends.len() - samples {
+        batch.sort_samples(samples);
     }
     let first = first.min(end);
     if split {

@@ -32,7 +32,7 @@ pub(super) struct Filled {
 pub(super) fn fill(tenant: &Tenant, series: Vec<Series>, times_ms: &RangeInclusive<i64>) -> Result<Filled> {
     let mut theirs: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
     for series in series {
-        let mut samples = series.samples()?;
+        let mut samples = series.samples_as_sent()?;
         samples.retain(|sample| times_ms.contains(&sample.timestamp_ms));
         // The head keeps no start times.
         samples.iter_mut().for_each(|sample| sample.start_ms = 0);

@@ -259,6 +259,6 @@ fn without_deleted(series: Series) -> tsdb::Result<Series> {
     if series.deleted_ms.is_empty() {
         return Ok(series);
     }
-    let samples = series.samples()?;
+    let samples = series.samples_as_sent()?;
     Ok(Series::from_samples(series.labels, &samples))
 }

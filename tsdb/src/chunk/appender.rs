@@ -7,7 +7,7 @@ use super::histogram::{ChunkCount, HistogramAppender, NewChunk};
 use super::xor::XorAppender;
 use super::xor2::Xor2Appender;
 use crate::Result;
-use crate::model::{CounterReset, Sample, Value};
+use crate::model::{Sample, Value};
 
 /// Which encodings are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,14 +33,14 @@ pub enum ChunkAppender {
 }
 
 impl ChunkAppender {
-    /// A chunk with its first sample; `reset` is what [`NewChunk`] said, or unknown.
-    pub fn start(writes: Writes, sample: &Sample, reset: CounterReset) -> Self {
+    /// A chunk with its first sample.
+    pub fn start(writes: Writes, sample: &Sample) -> Self {
         let with_starts = writes == Writes::WithStarts;
         let mut appender = match &sample.value {
             Value::Float(_) if with_starts => Self::Xor2(Box::default()),
             Value::Float(_) => Self::Xor(XorAppender::new()),
-            Value::Int(_) => Self::Int(Box::new(HistogramAppender::new(with_starts, reset))),
-            Value::Histogram(_) => Self::Histogram(Box::new(HistogramAppender::new(with_starts, reset))),
+            Value::Int(_) => Self::Int(Box::new(HistogramAppender::new(with_starts))),
+            Value::Histogram(_) => Self::Histogram(Box::new(HistogramAppender::new(with_starts))),
         };
         appender.append(sample).expect("an empty chunk of its kind takes any sample");
         appender
@@ -81,19 +81,9 @@ impl ChunkAppender {
             (Self::Histogram(appender), Value::Histogram(histogram)) => {
                 appender.append(sample.timestamp_ms, sample.start_ms, histogram)?;
             }
-            _ => return Err(NewChunk { reset: CounterReset::Unknown }),
+            _ => return Err(NewChunk),
         }
         Ok(())
-    }
-
-    /// What is known of a counter reset between the chunk and a sample behind it: for [`ChunkAppender::start`] where the
-    /// chunk ends for another reason than [`NewChunk`].
-    pub fn reset_before(&self, sample: &Sample) -> CounterReset {
-        match (self, &sample.value) {
-            (Self::Int(appender), Value::Int(histogram)) => appender.reset_before(histogram),
-            (Self::Histogram(appender), Value::Histogram(histogram)) => appender.reset_before(histogram),
-            _ => CounterReset::Unknown,
-        }
     }
 
     /// The encoding of [`ChunkAppender::bytes`].
@@ -179,9 +169,9 @@ mod tests {
 
     #[test]
     fn another_kind_needs_a_new_chunk() {
-        let mut chunk = ChunkAppender::start(Writes::Classic, &Sample::float(1, 1.0), CounterReset::Unknown);
+        let mut chunk = ChunkAppender::start(Writes::Classic, &Sample::float(1, 1.0));
         let histogram = Sample { timestamp_ms: 2, start_ms: 0, value: Value::Int(Arc::default()) };
-        assert_eq!(chunk.append(&histogram), Err(NewChunk { reset: CounterReset::Unknown }));
+        assert_eq!(chunk.append(&histogram), Err(NewChunk));
         assert_eq!((chunk.count(), chunk.last()), (1, Some(Sample::float(1, 1.0))));
     }
 }

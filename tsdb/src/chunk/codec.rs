@@ -11,7 +11,7 @@ use super::histogram::{HistogramDecoder, NewChunk};
 use super::xor::{XorDecoder, decode_floats};
 use super::xor2::{Xor2Decoder, decode_floats_with_starts};
 use crate::Result;
-use crate::model::{CounterReset, Sample, Value};
+use crate::model::{Sample, Value};
 use crate::select::Chunk;
 
 /// Most samples that [`encode`] puts into a chunk.
@@ -123,12 +123,11 @@ pub fn encode(samples: &[Sample]) -> Vec<Chunk> {
     for sample in samples {
         let appended = match &mut open {
             Some((_, appender)) if appender.count() < SAMPLES_MAX => appender.append(sample),
-            Some((_, appender)) => Err(NewChunk { reset: appender.reset_before(sample) }),
-            None => Err(NewChunk { reset: CounterReset::Unknown }),
+            _ => Err(NewChunk),
         };
-        if let Err(NewChunk { reset }) = appended {
+        if appended == Err(NewChunk) {
             chunks.extend(open.take().map(seal));
-            open = Some((sample.timestamp_ms, ChunkAppender::start(writes, sample, reset)));
+            open = Some((sample.timestamp_ms, ChunkAppender::start(writes, sample)));
         }
     }
     chunks.extend(open.map(seal));

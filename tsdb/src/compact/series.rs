@@ -120,7 +120,8 @@ fn merged(parts: &[Part<'_>]) -> Result<Vec<Chunk>> {
     chunks.sort_by_key(|chunk| chunk.min_ms);
     let [_] = &chunks[..] else {
         return Ok(encode(
-            &Series { labels: Labels::default(), chunks, deleted_ms: Vec::new(), newest: None }.samples()?,
+            &Series { labels: Labels::default(), chunks, deleted_ms: Vec::new(), newest: None }
+                .samples_as_sent()?,
         ));
     };
     Ok(chunks)
@@ -130,5 +131,5 @@ fn merged(parts: &[Part<'_>]) -> Result<Vec<Chunk>> {
 fn without(chunk: Chunk, deleted: &[RangeInclusive<i64>]) -> Result<Vec<Chunk>> {
     let series =
         Series { labels: Labels::default(), chunks: vec![chunk], deleted_ms: deleted.to_vec(), newest: None };
-    Ok(encode(&series.samples()?))
+    Ok(encode(&series.samples_as_sent()?))
 }

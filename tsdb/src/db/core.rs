@@ -62,17 +62,17 @@ impl Core {
     }
 
     /// # Errors
-    /// [`Error::NoSpace`] while something that was taken into memory isn't safe on the disk; [`Error::Stopped`] where it
-    /// never will be.
+    /// [`Error::Busy`] while something that was taken into memory isn't safe on the disk; [`Error::NoSpace`] while the
+    /// WAL waits for room; [`Error::Stopped`] where it never will be.
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(Error::Stopped("a head-chunk file couldn't be synced".to_owned()));
         }
         if self.unlogged.load(Ordering::Acquire) != self.made_good.load(Ordering::Acquire) {
             self.wal.check_running()?;
-            return Err(Error::NoSpace("samples in memory wait to be written down".to_owned()));
+            return Err(Error::Busy("samples in memory wait to be written down".to_owned()));
         }
-        Ok(())
+        self.wal.check_room()
     }
 
     /// Writes what a shard has taken to the WAL while its lock is held, so that the WAL's order is the shard's.
@@ -108,7 +108,8 @@ impl Core {
         }
     }
 
-    /// Appends frames; where too much waits for a commit, it commits first.
+    /// Appends frames; where too much waits for a commit, it commits first. Others may fill the buffer meanwhile, and the
+    /// head has these samples already, so they are taken then whatever waits: one log of each shard at most.
     pub(super) fn append_frames(
         &self,
         segment: Option<u32>,
@@ -117,7 +118,7 @@ impl Core {
         match self.wal.append(segment, frames) {
             Err(Error::Limit(_)) => {
                 self.wal.commit()?;
-                self.wal.append(segment, frames)
+                self.wal.append_over(segment, frames)
             }
             result => result,
         }

@@ -208,5 +208,5 @@ fn by_rule(labels: &Labels, chunks: Vec<Chunk>) -> Result<Vec<Chunk>> {
         return Ok(chunks);
     }
     let series = Series { labels: labels.clone(), chunks, deleted_ms: Vec::new(), newest: None };
-    Ok(encode_by_rule(&series.samples()?))
+    Ok(encode_by_rule(&series.samples_as_sent()?))
 }

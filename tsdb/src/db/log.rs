@@ -4,24 +4,23 @@ use smallvec::SmallVec;
 use ulid::Ulid;
 
 use crate::Result;
-use crate::head::append::Log;
+use crate::head::append::{LOG_BYTES_MAX, Log};
 use crate::head::coding::Reader;
 use crate::head::shard::Shard;
 use crate::model::TenantId;
 use crate::varint;
 use crate::wal::record::exemplars::ExemplarsWriter;
-use crate::wal::record::floats::FloatsWriter;
-use crate::wal::record::histograms::HistogramsWriter;
 use crate::wal::record::metadata::MetadataWriter;
+use crate::wal::record::samples::SamplesWriter;
 use crate::wal::record::series::SeriesWriter;
 use crate::wal::{Frame, RecordKind, TIMELESS};
 
 /// Records being made; kept from shard to shard of one append.
 #[derive(Default)]
 pub(super) struct Buffers {
-    series: SeriesWriter,
-    floats: FloatsWriter,
-    histograms: HistogramsWriter,
+    /// All but the last are full.
+    series: Vec<SeriesWriter>,
+    samples: SamplesWriter,
     exemplars: ExemplarsWriter,
     metadata: MetadataWriter,
     scratch: Vec<u8>,
@@ -30,12 +29,14 @@ pub(super) struct Buffers {
 impl Buffers {
     /// Encodes everything but definitions.
     pub(super) fn encode(&mut self, log: &Log) {
-        self.floats.clear();
-        log.floats.iter().for_each(|sample| self.floats.push(*sample));
-        self.histograms.clear();
-        for (series, sample) in &log.histograms {
-            let is_histogram = self.histograms.push(*series, sample);
+        self.samples.clear();
+        log.floats.iter().for_each(|sample| self.samples.push_float(*sample));
+        for (floats_before, series, sample) in &log.histograms {
+            let is_histogram = self.samples.push_histogram(*floats_before as u64, *series, sample);
             debug_assert!(is_histogram, "floats have a list of their own");
+        }
+        if self.samples.only_floats().is_none() {
+            self.samples.finish();
         }
         self.exemplars.clear();
         log.exemplars.iter().for_each(|(series, exemplar)| self.exemplars.push(*series, exemplar));
@@ -45,26 +46,30 @@ impl Buffers {
 
     /// Encodes the definitions that the log asks for.
     pub(super) fn encode_definitions(&mut self, shard: &Shard, log: &Log) {
-        self.series.clear();
+        self.series.truncate(1);
+        self.series.iter_mut().for_each(SeriesWriter::clear);
         for own in &log.definitions {
-            if let Some(series) = shard.get(*own) {
-                self.series.push(*own, &shard.labels.labels(series.labels, &mut self.scratch));
+            let Some(series) = shard.get(*own) else { continue };
+            // Behind the beginning of a segment every series of the log has to be defined: more than a record takes.
+            if self.series.last().is_none_or(|record| record.payload().len() >= LOG_BYTES_MAX) {
+                self.series.push(SeriesWriter::default());
             }
+            let record = self.series.last_mut().expect("one was pushed if there was none");
+            record.push(*own, &shard.labels.labels(series.labels, &mut self.scratch));
         }
     }
 
     /// What was encoded, definitions first.
-    pub(super) fn frames<'a>(&'a self, tenant: &'a TenantId, shard: u8) -> SmallVec<[Frame<'a>; 5]> {
+    pub(super) fn frames<'a>(&'a self, tenant: &'a TenantId, shard: u8) -> SmallVec<[Frame<'a>; 4]> {
         let frame = |kind, (min_ms, max_ms), payload| Frame { kind, tenant, shard, min_ms, max_ms, payload };
         let mut frames = SmallVec::new();
-        if !self.series.is_empty() {
-            frames.push(frame(RecordKind::Series, TIMELESS, self.series.payload()));
+        for record in self.series.iter().filter(|record| !record.is_empty()) {
+            frames.push(frame(RecordKind::Series, TIMELESS, record.payload()));
         }
-        if !self.floats.is_empty() {
-            frames.push(frame(RecordKind::Floats, self.floats.times_ms(), self.floats.payload()));
-        }
-        if !self.histograms.is_empty() {
-            frames.push(frame(RecordKind::Histograms, self.histograms.times_ms(), self.histograms.payload()));
+        match self.samples.only_floats() {
+            Some(floats) if floats.is_empty() => {}
+            Some(floats) => frames.push(frame(RecordKind::Floats, floats.times_ms(), floats.payload())),
+            None => frames.push(frame(RecordKind::Samples, self.samples.times_ms(), self.samples.payload())),
         }
         if !self.exemplars.is_empty() {
             frames.push(frame(RecordKind::Exemplars, self.exemplars.times_ms(), self.exemplars.payload()));

@@ -64,7 +64,8 @@ pub use self::settings::{DbSettings, SHARDS_MAX, TenantSettings};
 pub use self::stats::{Cardinality, DbStats, TenantStats};
 pub use self::tenant::Tenant;
 pub use self::types::{
-    Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesExemplars, SeriesKey,
+    Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SERIES_LABELS_BYTES_MAX,
+    SeriesExemplars, SeriesKey,
 };
 use crate::block::{Block, BlockMeta};
 use crate::disk::Disk;

@@ -16,10 +16,13 @@ use super::order::OrderCache;
 use super::ranges::Ranges;
 use super::retention::NewestSample;
 use super::settings::{SHARDS_MAX, TenantSettings};
-use super::types::{Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SeriesKey};
+use super::types::{
+    Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SERIES_LABELS_BYTES_MAX, SeriesKey,
+};
 use crate::block::Block;
 use crate::head::SeriesRef;
 use crate::head::append::{Log, Terms};
+use crate::head::shard::Shard;
 use crate::index::memory::MemoryPostings;
 use crate::model::{Labels, TenantId};
 use crate::wal::WalPosition;
@@ -121,9 +124,20 @@ impl Tenant {
     /// The series with these labels, made where there is none, and from now on found by `key` as well.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the tenant may have no further series; [`Error::NoSpace`] while the disk is full.
+    /// [`Error::Limit`] when the tenant may have no further series; [`Error::Invalid`] for labels of more than
+    /// [`SERIES_LABELS_BYTES_MAX`]; [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`].
     pub fn intern(&self, key: SeriesKey, labels: &Labels) -> Result<SeriesRef> {
         self.intern_by(Some(key), labels)
+    }
+
+    /// The series with these labels where there is one, from now on found by `key` as well; none is made. For samples
+    /// that no new series would take ([`Bounds::refusal_of_first`]).
+    pub fn find(&self, key: SeriesKey, labels: &Labels) -> Option<SeriesRef> {
+        let hash = labels.hash64();
+        let mut shard = self.core.shards[self.core.shard_of(self.hash, hash)].write();
+        let own = shard.find(self.index, hash, labels)?;
+        self.name(&mut shard, own, Some(key));
+        Some(own)
     }
 
     /// As [`Tenant::intern`], for whoever has no name for the series.
@@ -142,6 +156,13 @@ impl Tenant {
             None => {
                 self.core.check_writable()?;
                 self.check_series_limit()?;
+                let bytes = labels.as_bytes().len();
+                if bytes > SERIES_LABELS_BYTES_MAX {
+                    let most = SERIES_LABELS_BYTES_MAX;
+                    return Err(Error::Invalid(format!(
+                        "a series' labels have at most {most} bytes, not {bytes}"
+                    )));
+                }
                 let own =
                     shard.add(self.index, self.core.generation.load(Ordering::Acquire), hash, labels)?;
                 self.postings.write().add(own.local_id(), labels);
@@ -149,6 +170,12 @@ impl Tenant {
                 own
             }
         };
+        self.name(&mut shard, own, key);
+        Ok(own)
+    }
+
+    /// Lets a series be found by a key, and the next collection pass it over.
+    fn name(&self, shard: &mut Shard, own: SeriesRef, key: Option<SeriesKey>) {
         let series = shard.get_mut(own).expect("it was found or made under this lock");
         series.is_fresh = true;
         if let Some(key) = key
@@ -157,7 +184,6 @@ impl Tenant {
         {
             series.aliases += 1;
         }
-        Ok(own)
     }
 
     fn check_series_limit(&self) -> Result<()> {
@@ -178,7 +204,7 @@ impl Tenant {
     /// included. Samples are judged by `bounds`, which the entry node takes from its wall clock.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::Stopped`]: none of them may be acked, some may have been stored.
+    /// [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`]: none of them may be acked, some may have been stored.
     pub fn append(
         &self,
         batch: &[Append],
@@ -188,41 +214,68 @@ impl Tenant {
         self.core.check_writable()?;
         outcomes.clear();
         outcomes.resize(batch.len(), Outcome::UnknownSeries);
+        let mut ranges = RangeCounts::default();
+        let appended = self.append_by_shard(batch, bounds, outcomes, &mut ranges);
+        // After an error too: a range that the head has samples of and nobody knows of would never be cut.
+        self.add_ranges(&ranges);
+        let position = appended?;
+        self.count(outcomes);
+        Ok(position)
+    }
+
+    fn append_by_shard(
+        &self,
+        batch: &[Append],
+        bounds: &Bounds,
+        outcomes: &mut [Outcome],
+        ranges: &mut RangeCounts,
+    ) -> Result<WalPosition> {
         let (order, ends) = self.order_by_shard(batch);
         let mut position = WalPosition::START;
         let mut log = Log::default();
         let mut buffers = Buffers::default();
-        let mut ranges = RangeCounts::default();
         let mut start = 0;
         for (index, &end) in ends[..self.core.shards.len()].iter().enumerate() {
-            let order = &order[std::mem::replace(&mut start, end as usize)..end as usize];
+            let mut order = &order[std::mem::replace(&mut start, end as usize)..end as usize];
             if order.is_empty() {
                 continue;
             }
-            log.clear();
             let mut shard = self.core.shards[index].write();
+            // Again under the lock: who had it before may have left samples in memory that the WAL refused. To be told
+            // that one of those is a duplicate would be an ack that a crash takes back.
+            self.core.check_writable()?;
             if shard.chunks.is_overdue() {
-                return Err(Error::NoSpace("finished chunks wait to be written".to_owned()));
+                return Err(Error::Busy("finished chunks wait to be written".to_owned()));
             }
             // Read under the lock: a cut raises it before it comes to this shard.
             let cut_until_ms = self.cut_until_ms.load(Ordering::Acquire);
-            let segment = self.core.wal.segment();
-            let terms = Terms {
-                tenant: self.index,
-                bounds: *bounds,
-                cut_until_ms,
-                segment,
-                writes: self.core.settings.writes,
-            };
-            shard.append(terms, batch, order, outcomes, &mut log);
-            if !log.is_empty() {
-                self.core.log(&mut shard, &self.id, segment, &mut log, &mut buffers)?;
+            loop {
+                log.clear();
+                let segment = self.core.wal.segment();
+                let terms = Terms {
+                    tenant: self.index,
+                    bounds: *bounds,
+                    cut_until_ms,
+                    segment,
+                    writes: self.core.settings.writes,
+                };
+                let taken = shard.append(terms, batch, order, outcomes, &mut log);
+                order = &order[taken..];
+                let logged = if log.is_empty() {
+                    Ok(())
+                } else {
+                    self.core.log(&mut shard, &self.id, segment, &mut log, &mut buffers)
+                };
+                if order.is_empty() && logged.is_ok() {
+                    break;
+                }
+                log.timestamps_ms().for_each(|t| ranges.add(t));
+                logged?;
             }
             position = position.max(shard.logged);
             drop(shard);
             log.timestamps_ms().for_each(|t| ranges.add(t));
         }
-        self.count(&ranges, outcomes);
         Ok(position)
     }
 
@@ -244,7 +297,7 @@ impl Tenant {
         (order, at)
     }
 
-    fn count(&self, ranges: &RangeCounts, outcomes: &[Outcome]) {
+    fn count(&self, outcomes: &[Outcome]) {
         let mut counts = [0u64; 4];
         for outcome in outcomes {
             counts[match outcome {
@@ -259,7 +312,6 @@ impl Tenant {
         for (counter, count) in all.into_iter().zip(counts) {
             counter.fetch_add(count, Ordering::Relaxed);
         }
-        self.add_ranges(ranges);
     }
 
     /// Notes which ranges have samples.
@@ -281,19 +333,26 @@ impl Tenant {
         self.core.check_writable()?;
         let mut position = WalPosition::START;
         let mut log = Log::default();
+        let mut buffers = Buffers::default();
         for (index, shard) in self.core.shards.iter().enumerate() {
             let mine = |series: SeriesRef| !series.is_none() && self.core.shard_of_ref(series) == index;
             if !exemplars.iter().any(|(series, _)| mine(*series)) {
                 continue;
             }
-            log.clear();
             let mut shard = shard.write();
-            let segment = self.core.wal.segment();
-            for (series, exemplar) in exemplars.iter().filter(|(series, _)| mine(*series)) {
-                shard.append_exemplar(self.index, segment, *series, exemplar, &mut log);
-            }
-            if !log.is_empty() {
-                self.core.log(&mut shard, &self.id, segment, &mut log, &mut Buffers::default())?;
+            self.core.check_writable()?;
+            let mut mine = exemplars.iter().filter(|(series, _)| mine(*series)).peekable();
+            while mine.peek().is_some() {
+                log.clear();
+                let segment = self.core.wal.segment();
+                while !log.is_full()
+                    && let Some((series, exemplar)) = mine.next()
+                {
+                    shard.append_exemplar(self.index, segment, *series, exemplar, &mut log);
+                }
+                if !log.is_empty() {
+                    self.core.log(&mut shard, &self.id, segment, &mut log, &mut buffers)?;
+                }
             }
             position = position.max(shard.logged);
         }
@@ -308,21 +367,28 @@ impl Tenant {
         self.core.check_writable()?;
         let mut position = WalPosition::START;
         let mut log = Log::default();
+        let mut buffers = Buffers::default();
         for (index, shard) in self.core.shards.iter().enumerate() {
             let mine = |m: &&Metadata| self.core.shard_of(self.hash, xxh3_64(m.family.as_bytes())) == index;
             if !metadata.iter().any(|m| mine(&m)) {
                 continue;
             }
-            log.clear();
             let mut shard = shard.write();
-            for one in metadata.iter().filter(mine) {
-                if shard.metadata.set(self.index, one.clone()) {
-                    log.metadata.push(one.clone());
+            self.core.check_writable()?;
+            let mut mine = metadata.iter().filter(mine).peekable();
+            while mine.peek().is_some() {
+                log.clear();
+                while !log.is_full()
+                    && let Some(one) = mine.next()
+                {
+                    if shard.metadata.set(self.index, one.clone()) {
+                        log.metadata(one);
+                    }
                 }
-            }
-            if !log.is_empty() {
-                let segment = self.core.wal.segment();
-                self.core.log(&mut shard, &self.id, segment, &mut log, &mut Buffers::default())?;
+                if !log.is_empty() {
+                    let segment = self.core.wal.segment();
+                    self.core.log(&mut shard, &self.id, segment, &mut log, &mut buffers)?;
+                }
             }
             position = position.max(shard.logged);
         }

@@ -1,7 +1,9 @@
 //! What goes into the database and what comes back: keys, refs, bounds, outcomes.
 
 use crate::head::SeriesRef;
+use crate::head::rule::TIMESTAMP_MS_MAX;
 use crate::model::{Labels, Sample};
+use crate::wal::record::histograms::{HISTOGRAM_BYTES_MAX, bytes_max};
 
 /// A caller's name for a series: its keyed 128-bit hash of the raw label bytes as they came.
 ///
@@ -12,6 +14,9 @@ pub struct SeriesKey(pub u128);
 
 /// Keys kept for one series. Senders seldom disagree about the order of labels; who does pays for parsing them.
 pub const SERIES_ALIASES_MAX: u8 = 4;
+
+/// Most bytes of a series' labels as they are stored. Receivers allow far less; this is what every record has room for.
+pub const SERIES_LABELS_BYTES_MAX: usize = 1 << 20;
 
 /// One sample for one series.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +42,20 @@ pub struct Bounds {
 impl Bounds {
     /// Takes every timestamp: for imports, replays and tests.
     pub const ALL: Self = Self { in_order_min_ms: i64::MIN, out_of_order_min_ms: i64::MIN, max_ms: i64::MAX };
+
+    /// Why a series that has no sample yet won't take this one, if it won't: to be asked before the series is made, so
+    /// that a refused sample leaves nothing behind.
+    pub fn refusal_of_first(&self, sample: &Sample) -> Option<Outcome> {
+        if bytes_max(&sample.value).is_some_and(|bytes| bytes > HISTOGRAM_BYTES_MAX) {
+            return Some(Outcome::TooLarge);
+        }
+        let timestamp_ms = sample.timestamp_ms;
+        if timestamp_ms > self.max_ms || timestamp_ms > TIMESTAMP_MS_MAX {
+            return Some(Outcome::TooFarAhead);
+        }
+        let is_old = timestamp_ms < self.in_order_min_ms || timestamp_ms < -TIMESTAMP_MS_MAX;
+        is_old.then_some(Outcome::TooOld)
+    }
 }
 
 /// What became of one sample.
@@ -58,6 +77,9 @@ pub enum Outcome {
     UnknownSeries,
     /// A deletion covers it.
     Deleted,
+    /// A histogram that takes more than
+    /// [`HISTOGRAM_BYTES_MAX`](crate::wal::record::histograms::HISTOGRAM_BYTES_MAX) in the WAL.
+    TooLarge,
 }
 
 impl Outcome {

@@ -9,11 +9,18 @@ use super::reference::SeriesRef;
 use super::rule::TIMESTAMP_MS_MAX;
 use super::series::MemSeries;
 use super::shard::{LatePart, Shard};
+use super::symbols::LabelsAt;
 use crate::chunk::{Decoder, Writes};
 use crate::db::{Append, Bounds, Exemplar, Metadata, Outcome};
 use crate::model::{Sample, Value, prefer};
 use crate::prefetch::{CHUNKS_AHEAD, SERIES_AHEAD};
-use crate::wal::record::floats::FloatSample;
+use crate::wal::record::floats::{self, FloatSample};
+use crate::wal::record::histograms::{HISTOGRAM_BYTES_MAX, bytes_max};
+
+/// A log of about this many bytes goes to the WAL before more is appended: what one entry may add keeps each of its
+/// records far below [`PAYLOAD_BYTES_MAX`](crate::wal::PAYLOAD_BYTES_MAX), so that no request is too large to be logged
+/// once the head has it.
+pub(crate) const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// What an append has to tell the WAL.
 #[derive(Default)]
@@ -21,9 +28,12 @@ pub(crate) struct Log {
     /// Series whose labels the segment needs before their samples.
     pub(crate) definitions: Vec<SeriesRef>,
     pub(crate) floats: Vec<FloatSample>,
-    pub(crate) histograms: Vec<(SeriesRef, Sample)>,
+    /// With the number of floats that come before.
+    pub(crate) histograms: Vec<(usize, SeriesRef, Sample)>,
     pub(crate) exemplars: Vec<(SeriesRef, Exemplar)>,
     pub(crate) metadata: Vec<Metadata>,
+    /// Bytes of everything but floats, at most.
+    other_bytes: usize,
 }
 
 impl Log {
@@ -33,6 +43,21 @@ impl Log {
         self.histograms.clear();
         self.exemplars.clear();
         self.metadata.clear();
+        self.other_bytes = 0;
+    }
+
+    /// Whether it has to go to the WAL before more is appended.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.floats.len() * floats::SAMPLE_BYTES_MAX + self.other_bytes >= LOG_BYTES_MAX
+    }
+
+    /// Adds what a family says of itself.
+    pub(crate) fn metadata(&mut self, metadata: &Metadata) {
+        let Metadata { family, kind, help, unit } = metadata;
+        self.other_bytes +=
+            [family, kind, help, unit].map(|text| text.len() + ENTRY_BYTES).iter().sum::<usize>();
+        self.metadata.push(metadata.clone());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -45,13 +70,16 @@ impl Log {
     /// Refs of all samples and exemplars.
     pub(crate) fn series(&self) -> impl Iterator<Item = SeriesRef> {
         let floats = self.floats.iter().map(|sample| sample.series);
-        let histograms = self.histograms.iter().map(|(series, _)| *series);
+        let histograms = self.histograms.iter().map(|(_, series, _)| *series);
         floats.chain(histograms).chain(self.exemplars.iter().map(|(series, _)| *series))
     }
 
     /// Timestamps of all samples.
     pub(crate) fn timestamps_ms(&self) -> impl Iterator<Item = i64> {
-        self.floats.iter().map(|s| s.timestamp_ms).chain(self.histograms.iter().map(|(_, s)| s.timestamp_ms))
+        self.floats
+            .iter()
+            .map(|s| s.timestamp_ms)
+            .chain(self.histograms.iter().map(|(_, _, s)| s.timestamp_ms))
     }
 
     fn sample(&mut self, series: SeriesRef, sample: &Sample) {
@@ -60,9 +88,21 @@ impl Log {
                 let Sample { timestamp_ms, start_ms, .. } = *sample;
                 self.floats.push(FloatSample { series, timestamp_ms, start_ms, value: *value });
             }
-            _ => self.histograms.push((series, sample.clone())),
+            value => {
+                self.other_bytes += bytes_max(value).unwrap_or_default();
+                self.histograms.push((self.floats.len(), series, sample.clone()));
+            }
         }
     }
+}
+
+/// Bytes that an entry takes beside its text, at most: varints, an f64.
+const ENTRY_BYTES: usize = 48;
+
+/// Bytes of a definition, at most: each string of the labels may need a longer number than the length that it has
+/// there.
+fn definition_bytes(labels_bytes: usize) -> usize {
+    3 * labels_bytes + ENTRY_BYTES
 }
 
 /// What holds for all samples of one append.
@@ -80,7 +120,9 @@ pub(crate) struct Terms {
 }
 
 impl Shard {
-    /// Appends the samples `order` picks from `batch`, writes each one's outcome, and notes for the WAL what is new.
+    /// Appends the samples `order` picks from `batch`, writes each one's outcome, and notes for the WAL what is new. Ends
+    /// early where the log is full; tells how many it took.
+    #[must_use]
     pub(crate) fn append(
         &mut self,
         terms: Terms,
@@ -88,9 +130,12 @@ impl Shard {
         order: &[u32],
         outcomes: &mut [Outcome],
         log: &mut Log,
-    ) {
+    ) -> usize {
         let ahead = |i: usize| order.get(i).map(|at| batch[*at as usize].series);
         for (i, at) in order.iter().enumerate() {
+            if log.is_full() {
+                return i;
+            }
             self.prefetch(ahead(i + SERIES_AHEAD), ahead(i + CHUNKS_AHEAD));
             let append = &batch[*at as usize];
             let Append { series, sample } = append;
@@ -100,6 +145,7 @@ impl Shard {
                 self.append_one(terms, *series, sample, log)
             };
         }
+        order.len()
     }
 
     /// Takes samples that come from the WAL; tells how many of them nobody knows the series of. Those of a series whose
@@ -130,16 +176,27 @@ impl Shard {
 
     #[inline]
     fn append_one(&mut self, terms: Terms, own: SeriesRef, sample: &Sample, log: &mut Log) -> Outcome {
+        if bytes_max(&sample.value).is_some_and(|bytes| bytes > HISTOGRAM_BYTES_MAX) {
+            return Outcome::TooLarge;
+        }
         let outcome = self.take(terms, own, sample);
         if outcome == Outcome::Stored {
             log.sample(own, sample);
             let series = self.slots.get_mut(self.slot_of(own)).expect("it has just taken a sample");
             if series.defined_in != terms.segment {
                 series.defined_in = terms.segment;
-                log.definitions.push(own);
+                let labels = series.labels;
+                self.define(own, labels, log);
             }
         }
         outcome
+    }
+
+    /// Puts a series among those that the segment needs the labels of.
+    #[cold]
+    fn define(&self, own: SeriesRef, labels: LabelsAt, log: &mut Log) {
+        log.definitions.push(own);
+        log.other_bytes += definition_bytes(self.labels.encoded_bytes(labels));
     }
 
     /// Takes a sample without noting it for the WAL, from which it may come.
@@ -232,17 +289,17 @@ impl Shard {
         log: &mut Log,
     ) {
         let Some(series) = self.get_mut(own).filter(|s| s.tenant == tenant) else { return };
-        let is_defined = std::mem::replace(&mut series.defined_in, segment) == segment;
-        if !is_defined {
-            log.definitions.push(own);
+        let (labels, is_defined) = (series.labels, series.defined_in == segment);
+        // What isn't new needs nothing in the WAL, no definition either.
+        if !self.exemplars.push(own, exemplar.clone()) {
+            return;
         }
-        if self.exemplars.push(own, exemplar.clone()) {
-            log.exemplars.push((own, exemplar.clone()));
-        } else if !is_defined {
-            // Nothing goes to the WAL for its sake.
-            log.definitions.pop();
+        log.other_bytes += exemplar.labels.as_bytes().len() + ENTRY_BYTES;
+        log.exemplars.push((own, exemplar.clone()));
+        if !is_defined {
+            self.define(own, labels, log);
             if let Some(series) = self.get_mut(own) {
-                series.defined_in = 0;
+                series.defined_in = segment;
             }
         }
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::rule::{CHUNK_SAMPLES_MAX, Pace, range_start_ms};
 use crate::Result;
 use crate::chunk::{ChunkAppender, Encoding, Writes};
-use crate::model::{CounterReset, Sample, Value};
+use crate::model::{Sample, Value};
 use crate::select::Chunk;
 
 /// The open chunk and what decides where it ends.
@@ -62,24 +62,22 @@ impl OpenChunk {
                 self.cell_end_ms = self.pace.cell_end_ms(self.min_ms);
             }
         }
-        let mut reset = CounterReset::Unknown;
         if let Some(appender) = &mut self.appender {
             // The first start time begins a chunk that keeps it; one that does takes samples without.
             let keeps = sample.start_ms == 0 || appender.encoding().has_starts();
-            if keeps && timestamp_ms < self.cell_end_ms && appender.count() < CHUNK_SAMPLES_MAX {
-                match appender.append(sample) {
-                    Ok(()) => return,
-                    Err(new) => reset = new.reset,
-                }
-            } else {
-                reset = appender.reset_before(sample);
+            if keeps
+                && timestamp_ms < self.cell_end_ms
+                && appender.count() < CHUNK_SAMPLES_MAX
+                && appender.append(sample).is_ok()
+            {
+                return;
             }
             if let Some(finished) = self.finished() {
                 seal(finished);
             }
         }
         let writes = if sample.start_ms == 0 { Writes::Classic } else { Writes::WithStarts };
-        self.appender = Some(ChunkAppender::start(writes, sample, reset));
+        self.appender = Some(ChunkAppender::start(writes, sample));
         self.min_ms = timestamp_ms;
         self.cell_end_ms = self.pace.cell_end_ms(timestamp_ms);
     }

@@ -87,6 +87,11 @@ impl LabelStore {
         &self.pairs[at.start as usize..][..2 * usize::from(at.pairs)]
     }
 
+    /// Bytes of a series' labels as they are stored.
+    pub(crate) fn encoded_bytes(&self, at: LabelsAt) -> usize {
+        self.run(at).iter().map(|symbol| self.symbol(*symbol).len()).sum()
+    }
+
     /// Stores labels that are made of known symbols.
     ///
     /// # Errors

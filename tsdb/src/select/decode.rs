@@ -2,7 +2,8 @@
 //!
 //! Chunks in order are decoded straight into the columns. One that begins before the last ended is merged with the
 //! tail that it overlaps: floats in the columns; histograms as samples, since integer counts beyond 2^53 and kinds of
-//! samples decide conflicts too and don't survive in columns. Masks and the range are applied to the result.
+//! samples decide conflicts too and don't survive in columns. So is everything of a series with deletions and histograms:
+//! who lost its neighbour has to be seen before counter resets are judged. Masks and the range are applied to the result.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -10,7 +11,7 @@ use std::ops::RangeInclusive;
 use super::{Chunk, Series, resets};
 use crate::Result;
 use crate::chunk::{Columns, Decoder, decode_columns, encode};
-use crate::model::{CounterReset, Labels, Sample, prefer, prefer_float};
+use crate::model::{Labels, Sample, prefer, prefer_float};
 
 impl Series {
     /// Encodes samples, which are sorted by time and have one value a timestamp. Start times aren't kept.
@@ -20,7 +21,8 @@ impl Series {
 
     /// Decodes the samples of a range (milliseconds, both ends included) into `columns`, which are cleared first:
     /// ascending, one sample a timestamp, without what is deleted. Where nobody knows of a counter reset between two
-    /// histograms, they are compared; on the first it may be [`CounterReset::Unknown`].
+    /// histograms, they are compared; on the first it may be
+    /// [`CounterReset::Unknown`](crate::model::CounterReset::Unknown).
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`] when a chunk is damaged.
@@ -40,8 +42,12 @@ impl Series {
             previous = Some(chunk);
             let before = columns.len();
             decode_columns(chunk.encoding, &chunk.data, columns)?;
+            let has_histograms = !columns.histograms.is_empty();
+            if has_histograms && !self.deleted_ms.is_empty() {
+                return self.decode_samples_into(range_ms, columns);
+            }
             if !is_ascending(&columns.timestamps[before.saturating_sub(1)..]) {
-                if !columns.histograms.is_empty() {
+                if has_histograms {
                     return self.decode_samples_into(range_ms, columns);
                 }
                 merge_floats(columns, before);
@@ -67,6 +73,16 @@ impl Series {
         self.samples_in(&(i64::MIN..=i64::MAX))
     }
 
+    /// All samples as they were sent, for whoever encodes them anew or sends them on: ascending, one a timestamp, without
+    /// what is deleted. Counter resets that follow from the numbers alone aren't marked; see [`Series::samples`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when a chunk is damaged.
+    pub fn samples_as_sent(&self) -> Result<Vec<Sample>> {
+        let placed = self.placed_samples(&(i64::MIN..=i64::MAX))?;
+        Ok(placed.into_iter().map(|(_, sample)| sample).collect())
+    }
+
     fn decode_samples_into(&self, range_ms: RangeInclusive<i64>, columns: &mut Columns) -> Result<()> {
         columns.clear();
         for sample in self.samples_in(&range_ms)? {
@@ -79,7 +95,12 @@ impl Series {
 
     /// The samples of all chunks that overlap the range.
     fn samples_in(&self, range_ms: &RangeInclusive<i64>) -> Result<Vec<Sample>> {
-        // With their place among what the chunks gave, to see later who lost its neighbour.
+        Ok(judge_resets(self.placed_samples(range_ms)?))
+    }
+
+    /// The same with their place among what the chunks gave, and what these say of counter resets.
+    fn placed_samples(&self, range_ms: &RangeInclusive<i64>) -> Result<Vec<(usize, Sample)>> {
+        // With places, to see later who lost its neighbour.
         let mut placed: Vec<(usize, Sample)> = Vec::new();
         for chunk in self.ordered().iter().filter(|chunk| chunk.overlaps(range_ms)) {
             for sample in Decoder::new(chunk.encoding, &chunk.data)? {
@@ -91,7 +112,7 @@ impl Series {
         }
         let mut masks = Masks::new(&self.deleted_ms);
         placed.retain(|(_, sample)| !masks.hides(sample.timestamp_ms));
-        Ok(judge_resets(placed))
+        Ok(placed)
     }
 
     /// The chunks by their first timestamp.
@@ -188,7 +209,7 @@ fn merge_samples(mut placed: Vec<(usize, Sample)>) -> Vec<(usize, Sample)> {
     merged
 }
 
-/// Judges counter resets anew wherever a histogram follows another sample than in its chunk.
+/// Judges counter resets wherever a histogram follows another sample than in its chunk.
 fn judge_resets(placed: Vec<(usize, Sample)>) -> Vec<Sample> {
     let mut previous_place = None;
     let mut samples: Vec<Sample> = Vec::with_capacity(placed.len());
@@ -209,38 +230,23 @@ fn remove_deleted(columns: &mut Columns, deleted_ms: &[RangeInclusive<i64>]) {
     }
     let mut masks = Masks::new(deleted_ms);
     let mut kept = 0;
-    let mut has_gap = false;
     for i in 0..columns.len() {
-        if masks.hides(columns.timestamps[i]) {
-            has_gap = true;
-            continue;
+        if !masks.hides(columns.timestamps[i]) {
+            columns.move_to(i, kept);
+            kept += 1;
         }
-        columns.move_to(i, kept);
-        if std::mem::take(&mut has_gap) {
-            judge_column(columns, kept);
-        }
-        kept += 1;
     }
     columns.truncate(kept);
 }
 
-/// Judges a counter reset where a chunk that begins at `at` says nothing.
+/// Judges a counter reset between a chunk that begins at `at` and the sample before.
 fn judge_join(columns: &mut Columns, at: usize) {
-    if let Some(Some(first)) = columns.histograms.get(at)
-        && at > 0
-        && first.counter_reset == CounterReset::Unknown
-    {
-        judge_column(columns, at);
+    if at == 0 || at >= columns.histograms.len() {
+        return;
     }
-}
-
-/// Judges a counter reset before the histogram at `at`, if there is one.
-fn judge_column(columns: &mut Columns, at: usize) {
-    if at < columns.histograms.len() {
-        let (before, after) = columns.histograms.split_at_mut(at);
-        if let Some(now) = &mut after[0] {
-            resets::judge_histogram(now, before.last().and_then(Option::as_ref));
-        }
+    let (before, after) = columns.histograms.split_at_mut(at);
+    if let Some(now) = &mut after[0] {
+        resets::judge_histogram(now, before.last().and_then(Option::as_ref));
     }
 }
 

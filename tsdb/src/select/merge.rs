@@ -73,7 +73,7 @@ fn without_deleted(series: &Series) -> Result<Series> {
         .partition(|chunk| series.deleted_ms.iter().any(|range| chunk.overlaps(range)));
     for chunk in touched {
         let part = Series { chunks: vec![chunk], ..series.clone() };
-        chunks.extend(encode(&part.samples()?));
+        chunks.extend(encode(&part.samples_as_sent()?));
     }
     chunks.sort_by_key(|chunk| chunk.min_ms);
     Ok(Series { labels: series.labels.clone(), chunks, deleted_ms: Vec::new(), newest: None })

@@ -1,13 +1,15 @@
 //! Counter resets between histograms that weren't written one after the other.
 //!
-//! A chunk says what is known of a reset before each of its histograms but the first, about which it may say that there
-//! was one. Where another neighbour has come between (late samples, other chunks, deletions), only the numbers tell.
+//! What a sender said stays: a reset, or that it's a gauge. Within a chunk there is none behind the first histogram.
+//! Everything else follows from the numbers, judged against the sample that now precedes, whichever chunk, block or node
+//! it comes from and whenever it came.
 
 use std::sync::Arc;
 
 use crate::model::{Count, CounterReset, Histogram, Value, is_stale};
 
-/// Sets what is known of a counter reset before `value`, judged against the sample that now precedes it.
+/// Sets what is known of a counter reset before `value`, judged against the sample that now precedes it, unless its
+/// sender has said so.
 pub(super) fn judge(value: &mut Value, previous: Option<&Value>) {
     match (value, previous) {
         (Value::Int(now), Some(Value::Int(previous))) => judge_histogram(now, Some(previous)),
@@ -20,7 +22,7 @@ pub(super) fn judge(value: &mut Value, previous: Option<&Value>) {
 
 /// [`judge`] among histograms of one kind.
 pub(super) fn judge_histogram<C: Count>(now: &mut Arc<Histogram<C>>, previous: Option<&Arc<Histogram<C>>>) {
-    if now.counter_reset == CounterReset::Gauge {
+    if matches!(now.counter_reset, CounterReset::Gauge | CounterReset::Reset) {
         return;
     }
     let comparable = |previous: &&Arc<Histogram<C>>| {

@@ -31,8 +31,10 @@ pub(super) const END_BYTES: usize = 2 * LABEL_BYTES;
 /// Where a label's checksum ends and what it covers begins.
 const CHECKED_FROM: usize = 4;
 
-const HEAD_MAGIC: [u8; 4] = *b"CWh1";
-const TAIL_MAGIC: [u8; 4] = *b"CWt1";
+/// Version of the format, which stands in every label. 1 kept the histograms of an append apart from its floats.
+const VERSION: u8 = b'2';
+const HEAD_MAGIC: [u8; 4] = [b'C', b'W', b'h', VERSION];
+const TAIL_MAGIC: [u8; 4] = [b'C', b'W', b't', VERSION];
 
 /// Flag: this frame repeats an earlier one of its segment.
 pub(super) const FLAG_COPY: u8 = 1;
@@ -191,6 +193,12 @@ pub(super) fn label_here(bytes: &[u8]) -> Option<End> {
     } else {
         None
     }
+}
+
+/// The version of the format by which a segment was written that begins like this, where that is another one.
+pub(super) fn other_version(segment: &[u8]) -> Option<char> {
+    let [b'C', b'W', b'h', version] = *segment.get(4..8)?.first_chunk()? else { return None };
+    (version.is_ascii_digit() && version != VERSION).then_some(char::from(version))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -44,6 +44,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// Most bytes of one append, framing and copies included.
 pub const APPEND_BYTES_MAX: usize = 256 << 20;
+/// Most bytes that wait for a commit, whoever appends: offsets in a buffer are 32 bits.
+pub const HELD_BYTES_MAX: usize = 1 << 30;
 /// Times of a record that has none: an empty range.
 pub const TIMELESS: (i64, i64) = (i64::MAX, i64::MIN);
 
@@ -55,8 +57,8 @@ pub enum RecordKind {
     Series = 1,
     /// [`record::floats`]: float samples.
     Floats = 2,
-    /// [`record::histograms`]: native histogram samples, integer or float.
-    Histograms = 3,
+    /// [`record::samples`]: native histogram samples, integer or float, and floats, in the order of their append.
+    Samples = 3,
     /// [`record::exemplars`].
     Exemplars = 4,
     /// [`record::metadata`].
@@ -67,7 +69,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     const ALL: [Self; 6] =
-        [Self::Series, Self::Floats, Self::Histograms, Self::Exemplars, Self::Metadata, Self::Shard];
+        [Self::Series, Self::Floats, Self::Samples, Self::Exemplars, Self::Metadata, Self::Shard];
 
     /// From the number on disk.
     pub fn from_byte(byte: u8) -> Option<Self> {
@@ -258,9 +260,20 @@ impl Wal {
     /// disk is full. [`Error::Stopped`] for good. [`Error::Invalid`] for a payload above [`PAYLOAD_BYTES_MAX`] and
     /// for more than [`APPEND_BYTES_MAX`] in all.
     pub fn append(&self, segment: Option<u32>, frames: &[Frame<'_>]) -> Result<Appended> {
-        if self.full.load(Ordering::Acquire) {
-            return Err(Error::NoSpace("the WAL waits for room".to_owned()));
-        }
+        self.append_up_to(self.settings.pending_bytes_max, segment, frames)
+    }
+
+    /// As [`Wal::append`], whatever waits for a commit: for who has just committed, and can't do without. [`HELD_BYTES_MAX`]
+    /// holds all the same.
+    ///
+    /// # Errors
+    /// Those of [`Wal::append`].
+    pub fn append_over(&self, segment: Option<u32>, frames: &[Frame<'_>]) -> Result<Appended> {
+        self.append_up_to(HELD_BYTES_MAX, segment, frames)
+    }
+
+    fn append_up_to(&self, most: usize, segment: Option<u32>, frames: &[Frame<'_>]) -> Result<Appended> {
+        self.check_room()?;
         if let Some(large) = frames.iter().find(|f| f.payload.len() > PAYLOAD_BYTES_MAX) {
             let size = large.payload.len();
             return Err(Error::Invalid(format!(
@@ -278,7 +291,7 @@ impl Wal {
         if pending.closed {
             return Err(self.stop_reason());
         }
-        if pending.held_bytes + prepared.bytes > self.settings.pending_bytes_max && pending.held_bytes > 0 {
+        if pending.held_bytes + prepared.bytes > most && pending.held_bytes > 0 {
             return Err(Error::Limit(format!("{} bytes wait for the WAL", pending.held_bytes)));
         }
         if pending.make_room(prepared.bytes, self.durable()) {
@@ -381,6 +394,15 @@ impl Wal {
     /// [`Error::Stopped`], with the reason, once nothing can be written any more.
     pub(crate) fn check_running(&self) -> Result<()> {
         if self.stopped.lock().is_some() { Err(self.stop_reason()) } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// [`Error::NoSpace`] while the disk is full.
+    pub(crate) fn check_room(&self) -> Result<()> {
+        if self.full.load(Ordering::Acquire) {
+            return Err(Error::NoSpace("the WAL waits for room".to_owned()));
+        }
+        Ok(())
     }
 
     /// Stops the log for good; the first reason stays.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
-use super::frame::{END_BYTES, FLAG_COPY, FLAG_RECOVERED, Label};
+use super::frame::{END_BYTES, FLAG_COPY, FLAG_RECOVERED, Label, other_version};
 use super::scan::{Piece, Summary, Tail, scan};
 use super::{RecordKind, RecordRef, WalPosition};
 use crate::disk::Disk;
@@ -150,6 +150,12 @@ impl Reader<'_> {
         let path = WalFile::Segment(number).path(self.dir);
         let size = self.disk.size_bytes(&path).map_err(|e| Error::io("stat", &path, e))?.unwrap_or(0);
         let bytes = self.disk.map(&path, 0..size).map_err(|e| Error::io("map", &path, e))?;
+        if let Some(version) = other_version(&bytes) {
+            return Err(Error::Invalid(format!(
+                "segment {number} of the WAL is of format {version}, which this version of the program doesn't read: \
+                 start the version that wrote it, or use another data folder"
+            )));
+        }
         let (mut found, mut holes) = (Vec::new(), Vec::new());
         let summary = scan(number, &bytes, |piece| match piece {
             Piece::Frame { label, payload, repaired } => {

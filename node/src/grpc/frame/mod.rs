@@ -5,13 +5,15 @@
 //! section:  | kind u8 | length u32 little-endian | payload |
 //! kind:     1 series      definitions of refs, as the WAL writes them, packed: see `packed`
 //!           2 floats      see `floats`; values against the stream's dictionary
-//!           3 histograms  as the WAL writes them, refs in place of series
+//!           3 histograms  as the WAL writes them, refs in place of series; each says how many floats come before it
 //!           4 exemplars   as the WAL writes them, refs in place of series
 //! ```
 //!
 //! A stream's dictionary gives each series a ref: 0, 1, 2 … in the order of their definitions. Both ends keep the
 //! bits of the last float of each ref, 0 before the first. A definition of a ref that exists replaces it, and forgets
-//! its last float. Samples are answered in the order floats, histograms, families ([`Verdict`]s, in runs).
+//! its last float. Samples keep their order, whatever their types: a receiver that took all floats before the histograms
+//! would take a series' histograms as late ones. Answers ([`Verdict`]s, in runs) are in the order samples, exemplars,
+//! families.
 
 mod change;
 mod floats;
@@ -23,12 +25,13 @@ use tsdb::head::SeriesRef;
 use tsdb::model::{Labels, Sample, Value};
 use tsdb::wal::record::exemplars::{Exemplars, ExemplarsWriter};
 use tsdb::wal::record::histograms::{Histograms, HistogramsWriter};
+use tsdb::wal::record::samples::{InOrder, Next};
 use tsdb::wal::record::series::{Series, SeriesWriter};
 use tsdb::{Error, Result};
 
 pub use change::Change;
-use floats::FloatsWriter;
-pub use floats::{Float, Floats};
+pub use floats::Float;
+use floats::{Floats, FloatsWriter};
 pub use verdict::{Verdict, read_verdicts, says_any, write_verdicts};
 
 const SERIES: u8 = 1;
@@ -77,6 +80,7 @@ impl Dictionary {
 pub struct BodyWriter {
     series: SeriesWriter,
     floats: FloatsWriter,
+    float_count: u64,
     histograms: HistogramsWriter,
     exemplars: ExemplarsWriter,
 }
@@ -93,6 +97,7 @@ impl BodyWriter {
             Value::Float(value) => {
                 let bits = value.to_bits();
                 let last = std::mem::replace(&mut dictionary.last[series as usize], bits);
+                self.float_count += 1;
                 self.floats.push(Float {
                     series,
                     timestamp_ms: sample.timestamp_ms,
@@ -100,7 +105,10 @@ impl BodyWriter {
                     change: Change::between(last, bits),
                 });
             }
-            _ => assert!(self.histograms.push(name(series), sample), "only floats are refused"),
+            _ => {
+                let is_taken = self.histograms.push(self.float_count, name(series), sample);
+                assert!(is_taken, "only floats are refused");
+            }
         }
     }
 
@@ -134,6 +142,7 @@ impl BodyWriter {
         }
         self.series.clear();
         self.floats.clear();
+        self.float_count = 0;
         self.histograms.clear();
         self.exemplars.clear();
         body
@@ -151,6 +160,15 @@ fn name(series: u32) -> SeriesRef {
 fn parse_name(series: SeriesRef) -> Result<u32> {
     let wrong = |_| Error::corrupt("frame", 0, "a ref has more than 32 bits");
     u32::try_from(series.to_u64()).map_err(wrong)
+}
+
+/// A sample of a body.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FrameSample {
+    /// A float, against the last one of its ref.
+    Float(Float),
+    /// A histogram of a ref.
+    Histogram(u32, Sample),
 }
 
 /// A body's sections.
@@ -201,15 +219,16 @@ impl<'a> Body<'a> {
             .map(|entry| entry.and_then(|(series, labels)| Ok((parse_name(series)?, labels))))
     }
 
-    /// Float samples, against the dictionary.
-    pub fn floats(&self) -> Floats<'a> {
-        Floats::new(self.floats)
-    }
-
-    /// Histogram samples.
-    pub fn histograms(&self) -> impl Iterator<Item = Result<(u32, Sample)>> + use<'a> {
-        Histograms::new(self.histograms)
-            .map(|entry| entry.and_then(|(series, sample)| Ok((parse_name(series)?, sample))))
+    /// Samples in the order in which they were written; floats are against the dictionary.
+    pub fn samples(&self) -> impl Iterator<Item = Result<FrameSample>> + use<'a> {
+        InOrder::new(Floats::new(self.floats), Histograms::new(self.histograms)).map(|next| {
+            Ok(match next? {
+                Next::Float(float) => FrameSample::Float(float),
+                Next::Histogram(histogram) => {
+                    FrameSample::Histogram(parse_name(histogram.series)?, histogram.sample)
+                }
+            })
+        })
     }
 
     /// Exemplars.

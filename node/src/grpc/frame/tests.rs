@@ -24,15 +24,17 @@ impl Receiver {
             self.last.push(0);
         }
         let mut samples = Vec::new();
-        for float in body.floats().map(Result::unwrap) {
-            let last = &mut self.last[float.series as usize];
-            *last = float.change.apply(*last);
-            let value = Value::Float(f64::from_bits(*last));
-            let sample = Sample { timestamp_ms: float.timestamp_ms, start_ms: float.start_ms, value };
-            samples.push((self.labels[float.series as usize].clone(), sample));
-        }
-        for entry in body.histograms() {
-            let (series, sample) = entry.unwrap();
+        for sample in body.samples().map(Result::unwrap) {
+            let (series, sample) = match sample {
+                FrameSample::Float(float) => {
+                    let last = &mut self.last[float.series as usize];
+                    *last = float.change.apply(*last);
+                    let value = Value::Float(f64::from_bits(*last));
+                    let Float { series, timestamp_ms, start_ms, .. } = float;
+                    (series, Sample { timestamp_ms, start_ms, value })
+                }
+                FrameSample::Histogram(series, sample) => (series, sample),
+            };
             samples.push((self.labels[series as usize].clone(), sample));
         }
         samples
@@ -75,7 +77,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 proptest! {
     /// Frame after frame of one stream, new series among known ones.
     #[test]
-    fn what_is_sent_arrives_bit_by_bit(
+    fn what_is_sent_arrives_bit_by_bit_and_in_order(
         frames in prop::collection::vec(
             prop::collection::vec((0..20usize, any::<i64>(), prop_oneof![Just(0), any::<i64>()], any_value()), 0..30),
             1..6,
@@ -84,8 +86,7 @@ proptest! {
         let (mut dictionary, mut writer, mut receiver) = Default::default();
         let mut refs = std::collections::BTreeMap::new();
         for frame in frames {
-            let mut floats = Vec::new();
-            let mut histograms = Vec::new();
+            let mut samples = Vec::new();
             for (series, timestamp_ms, start_ms, value) in frame {
                 let dictionary: &mut Dictionary = &mut dictionary;
                 let writer: &mut BodyWriter = &mut writer;
@@ -96,20 +97,18 @@ proptest! {
                 });
                 let sample = Sample { timestamp_ms, start_ms, value };
                 writer.sample(dictionary, name, &sample);
-                let list = if matches!(sample.value, Value::Float(_)) { &mut floats } else { &mut histograms };
-                list.push((labels(series), sample));
+                samples.push((labels(series), sample));
             }
-            floats.append(&mut histograms);
             let receiver: &mut Receiver = &mut receiver;
             let read = receiver.read(&writer.finish());
-            prop_assert!(same(&read, &floats), "{read:?} {floats:?}");
+            prop_assert!(same(&read, &samples), "{read:?} {samples:?}");
         }
     }
 
     #[test]
     fn arbitrary_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0..50usize) {
         if let Ok(body) = Body::parse(&bytes) {
-            prop_assert!(body.floats().count() <= bytes.len());
+            prop_assert!(body.samples().count() <= bytes.len());
         }
         prop_assert!(Floats::new(&bytes).count() <= bytes.len());
         let mut dictionary = Dictionary::default();
@@ -121,13 +120,12 @@ proptest! {
         // Cut, or with one byte changed: an error or other samples, never a panic.
         let at = cut % whole.len();
         if let Ok(body) = Body::parse(&whole[..at]) {
-            body.floats().for_each(drop);
+            body.samples().for_each(drop);
         }
         whole[at] ^= bytes.first().copied().unwrap_or(1);
         if let Ok(body) = Body::parse(&whole) {
             body.series().for_each(drop);
-            body.floats().for_each(drop);
-            body.histograms().for_each(drop);
+            body.samples().for_each(drop);
             body.exemplars().for_each(drop);
         }
         let _ = read_verdicts(&bytes, cut);

@@ -72,6 +72,7 @@ impl From<Outcome> for Verdict {
             Outcome::OutOfOrder => Self::OutOfOrder,
             Outcome::TooFarAhead => Self::TooFarAhead,
             Outcome::Deleted => Self::Deleted,
+            Outcome::TooLarge => Self::Invalid,
             Outcome::UnknownSeries => Self::NeedLabels,
         }
     }

@@ -246,7 +246,7 @@ fn is_steady(cluster: &[Series], fetched: &Fetched, columns: &mut Columns) -> Re
 fn choose_and_join(cluster: &[Series], fetched: &Fetched, counter: bool) -> Result<Vec<Chunk>> {
     let mut replicas = Vec::with_capacity(cluster.len());
     for series in cluster {
-        let mut samples = series.samples()?;
+        let mut samples = series.samples_as_sent()?;
         samples.retain(|sample| fetched.range_ms.contains(&sample.timestamp_ms));
         replicas.push(samples);
     }
@@ -261,9 +261,8 @@ fn choose_and_join(cluster: &[Series], fetched: &Fetched, counter: bool) -> Resu
         .collect())
 }
 
-/// The chunks of some samples in a row: the series' own where they lie within, new ones for the rest. What a chunk says
-/// of a counter reset before its first sample was judged against a sample of the same replica, so the first sample's own
-/// chunk is never one of them.
+/// The chunks of some samples in a row: the series' own where they lie within, new ones for the rest. The first
+/// sample's own chunk is never one of them.
 fn chunks_of(piece: &join::Piece, series: &Series, samples: &[Sample]) -> Vec<Chunk> {
     let samples = &samples[piece.samples.clone()];
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Vec::new() };

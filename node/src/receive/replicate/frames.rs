@@ -71,8 +71,8 @@ impl Cutter {
         names: &mut dyn Names,
     ) -> Option<Cut> {
         // Verdicts come in this order.
-        let (mut floats, mut histograms, mut exemplars, mut families) =
-            (Vec::with_capacity(places.len().min(FRAME_ITEMS_MAX)), Vec::new(), Vec::new(), Vec::new());
+        let (mut samples, mut exemplars, mut families) =
+            (Vec::with_capacity(places.len().min(FRAME_ITEMS_MAX)), Vec::new(), Vec::new());
         let mut metadata = Vec::new();
         let mut count = 0;
         while count < FRAME_ITEMS_MAX && self.body.size_bytes() < FRAME_BYTES_MAX {
@@ -82,8 +82,7 @@ impl Cutter {
                 Item::Sample(series, sample) => {
                     let Some(name) = self.name(round, series, place, dictionary, names) else { continue };
                     self.body.sample(dictionary, name, sample);
-                    let is_float = matches!(sample.value, tsdb::model::Value::Float(_));
-                    if is_float { floats.push(place) } else { histograms.push(place) }
+                    samples.push(place);
                 }
                 Item::Exemplar(series, exemplar) => {
                     let Some(name) = self.name(round, series, place, dictionary, names) else { continue };
@@ -104,9 +103,8 @@ impl Cutter {
         if count == 0 {
             return None;
         }
-        floats.append(&mut histograms);
-        floats.append(&mut exemplars);
-        floats.append(&mut families);
+        samples.append(&mut exemplars);
+        samples.append(&mut families);
         let bounds = round.content.bounds();
         let frame = pb::Frame {
             id: 0,
@@ -120,7 +118,7 @@ impl Cutter {
             body: self.body.finish().into(),
             families: metadata,
         };
-        Some(Cut { frame, places: floats })
+        Some(Cut { frame, places: samples })
     }
 
     fn name(

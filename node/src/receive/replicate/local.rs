@@ -53,16 +53,31 @@ impl Names {
         self.0.fill(Ok(SeriesRef::NONE));
     }
 
-    /// The series' name, made where there is none.
-    fn get(&mut self, content: &Content, series: u32) -> Result<std::result::Result<SeriesRef, Verdict>> {
+    /// The series' name. Where there is none it is made, unless the item that asks for it is refused by a new series:
+    /// then this is what is said of it.
+    fn get(
+        &mut self,
+        content: &Content,
+        series: u32,
+        refusal: Option<Verdict>,
+    ) -> Result<std::result::Result<SeriesRef, Verdict>> {
         let name = &mut self.0[series as usize];
-        if *name == Ok(SeriesRef::NONE) {
-            *name = match content.labels(series) {
-                Ok(labels) => intern(&content.tenant, content.key(series), &labels)?,
-                Err(_) => Err(Verdict::Invalid),
-            };
+        if *name != Ok(SeriesRef::NONE) {
+            return Ok(*name);
         }
-        Ok(*name)
+        let found = match (content.labels(series), refusal) {
+            (Err(_), _) => Err(Verdict::Invalid),
+            (Ok(labels), None) => intern(&content.tenant, content.key(series), &labels)?,
+            (Ok(labels), Some(refusal)) => {
+                match content.tenant.find(content.key(series), &labels) {
+                    Some(found) => Ok(found),
+                    // A later item may be one that it is made for.
+                    None => return Ok(Err(refusal)),
+                }
+            }
+        };
+        *name = found;
+        Ok(found)
     }
 }
 
@@ -145,24 +160,31 @@ fn append(
     verdicts: &mut [Verdict],
 ) -> Result<WalPosition> {
     let mut gathered = Gathered::with_room(places.len());
+    let bounds = content.bounds();
     for (at, place) in places.iter().enumerate() {
         match content.item(place.item as usize) {
-            Item::Sample(series, sample) => match names.get(content, series)? {
-                Ok(series) => gathered.sample(at, series, sample.clone()),
-                Err(verdict) => verdicts[at] = verdict,
-            },
-            Item::Exemplar(series, exemplar) => match names.get(content, series)? {
-                Ok(series) => {
-                    gathered.exemplars.push((series, exemplar.clone()));
-                    verdicts[at] = Verdict::Stored;
+            Item::Sample(series, sample) => {
+                let refusal = bounds.refusal_of_first(sample).map(Verdict::from);
+                match names.get(content, series, refusal)? {
+                    Ok(series) => gathered.sample(at, series, sample.clone()),
+                    Err(verdict) => verdicts[at] = verdict,
                 }
-                Err(verdict) => verdicts[at] = verdict,
-            },
+            }
+            // No series is made for its sake. It isn't refused either: its samples are, if there were any.
+            Item::Exemplar(series, exemplar) => {
+                match names.get(content, series, Some(Verdict::Superseded))? {
+                    Ok(series) => {
+                        gathered.exemplars.push((series, exemplar.clone()));
+                        verdicts[at] = Verdict::Stored;
+                    }
+                    Err(verdict) => verdicts[at] = verdict,
+                }
+            }
             Item::Family(family) => {
                 gathered.families.push(family.clone());
                 verdicts[at] = Verdict::Stored;
             }
         }
     }
-    gathered.append(&content.tenant, &content.bounds(), verdicts)
+    gathered.append(&content.tenant, &bounds, verdicts)
 }

@@ -434,8 +434,10 @@ fn report(round: &Round, fates: &[Fate]) -> Report {
             Fate::Safe { is_new } if item < samples => {
                 report.take(&content.batch.appends[item].sample, *is_new);
             }
-            Fate::Safe { .. } => {
-                report.exemplars += u64::from(item < samples + content.batch.exemplars.len());
+            // One that wasn't new was left out, having no series.
+            Fate::Safe { is_new } => {
+                let is_exemplar = item < samples + content.batch.exemplars.len();
+                report.exemplars += u64::from(*is_new && is_exemplar);
             }
             Fate::Refused(verdict) => {
                 let reason = reason(*verdict);

@@ -28,7 +28,7 @@ use tsdb::{Error, Result};
 use super::Membership;
 use super::local::{Gathered, intern};
 use crate::grpc::MESSAGE_BYTES_MAX;
-use crate::grpc::frame::{Body, REFS_MAX, Verdict, write_verdicts};
+use crate::grpc::frame::{Body, Float, FrameSample, REFS_MAX, Verdict, write_verdicts};
 use crate::node::App;
 use crate::receive::ingest::bounds;
 
@@ -239,22 +239,24 @@ impl StreamOf {
     /// to restore: [`Verdict::NeedLabels`] will be said of it.
     fn decode(&mut self, body: &Body<'_>, tenant: u32) -> Result<Vec<Decoded>> {
         let mut samples = Vec::new();
-        for float in body.floats() {
-            let float = float?;
-            let mut bits = 0;
-            if let Some(entry) = self.entries.get_mut(float.series as usize).filter(|e| e.tenant == tenant) {
-                entry.last = float.change.apply(entry.last);
-                bits = entry.last;
-            }
-            let value = Value::Float(f64::from_bits(bits));
-            let sample = Sample { timestamp_ms: float.timestamp_ms, start_ms: float.start_ms, value };
-            samples.push(Decoded { name: float.series, sample });
-        }
-        for histogram in body.histograms() {
-            let (name, sample) = histogram?;
-            samples.push(Decoded { name, sample });
+        for sample in body.samples() {
+            samples.push(match sample? {
+                FrameSample::Float(float) => self.decode_float(&float, tenant),
+                FrameSample::Histogram(name, sample) => Decoded { name, sample },
+            });
         }
         Ok(samples)
+    }
+
+    fn decode_float(&mut self, float: &Float, tenant: u32) -> Decoded {
+        let mut bits = 0;
+        if let Some(entry) = self.entries.get_mut(float.series as usize).filter(|e| e.tenant == tenant) {
+            entry.last = float.change.apply(entry.last);
+            bits = entry.last;
+        }
+        let value = Value::Float(f64::from_bits(bits));
+        let sample = Sample { timestamp_ms: float.timestamp_ms, start_ms: float.start_ms, value };
+        Decoded { name: float.series, sample }
     }
 
     /// Waits, a little, until this store goes by the document of `epoch`.
@@ -276,10 +278,26 @@ impl StreamOf {
         defined: &[(u32, Labels)],
         samples: Vec<Decoded>,
     ) -> Result<Applied> {
+        let bounds = self.bounds(frame);
+        // What a new series has no sample for isn't made: a refused sample leaves nothing behind.
+        let mut wanted: Vec<u32> = Vec::new();
+        if !defined.is_empty() {
+            let is_taken = |decoded: &&Decoded| bounds.refusal_of_first(&decoded.sample).is_none();
+            wanted.extend(samples.iter().filter(is_taken).map(|decoded| decoded.name));
+            wanted.sort_unstable();
+        }
         let mut limited = Vec::new();
+        let mut unwanted = Vec::new();
         for (name, labels) in defined {
             if self.check_owner(*name, terms) {
                 let key = SeriesKey(self.app.hasher.key(labels.as_bytes()).0 ^ KEY_DOMAIN);
+                if wanted.binary_search(name).is_err() {
+                    match tenant.find(key, labels) {
+                        Some(series) => self.entries[*name as usize].series = series,
+                        None => unwanted.push(*name),
+                    }
+                    continue;
+                }
                 match intern(tenant, key, labels) {
                     Ok(Ok(series)) => self.entries[*name as usize].series = series,
                     Ok(Err(verdict)) => limited.push((*name, verdict)),
@@ -287,9 +305,16 @@ impl StreamOf {
                 }
             }
         }
+        unwanted.sort_unstable();
         let mut verdicts = Vec::with_capacity(samples.len() + frame.families.len());
         let mut gathered = Gathered::with_room(samples.len());
         for Decoded { name, sample } in samples {
+            if unwanted.binary_search(&name).is_ok()
+                && let Some(refusal) = bounds.refusal_of_first(&sample)
+            {
+                verdicts.push(refusal.into());
+                continue;
+            }
             match self.find(name, terms, &limited) {
                 Ok(series) => {
                     gathered.sample(verdicts.len(), series, sample);
@@ -300,6 +325,11 @@ impl StreamOf {
         }
         for entry in body.exemplars() {
             let (name, exemplar) = entry?;
+            if unwanted.binary_search(&name).is_ok() {
+                // No series is made for its sake. It isn't refused either: its samples are, if there were any.
+                verdicts.push(Verdict::Superseded);
+                continue;
+            }
             match self.find(name, terms, &limited) {
                 Ok(series) => {
                     gathered.exemplars.push((series, exemplar));
@@ -310,7 +340,7 @@ impl StreamOf {
         }
         verdicts.extend(std::iter::repeat_n(Verdict::Stored, frame.families.len()));
         gathered.families.extend(frame.families.iter().map(family));
-        let position = match gathered.append(tenant, &self.bounds(frame), &mut verdicts) {
+        let position = match gathered.append(tenant, &bounds, &mut verdicts) {
             Ok(position) => position,
             Err(error) => return Ok(error.into()),
         };

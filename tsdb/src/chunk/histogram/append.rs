@@ -2,6 +2,11 @@
 //!
 //! A sample with buckets that the chunk hasn't makes the chunk be written anew with the buckets of both; one that lacks
 //! some of the chunk's gets zeros for them. A change of anything else, or a counter reset, needs a new chunk.
+//!
+//! A chunk's header says there was a reset only where the sender said so. What follows from the numbers is left to
+//! whoever reads: a late sample, or another block's, may yet come between the chunk and the one before, and a header
+//! can't be taken back. (Prometheus writes what it derives, and believes it: a late sample that shows the same reset
+//! makes two of it. It derives anew where a header says nothing.)
 
 use super::cell::{Cell, ChunkCount, FloatCell};
 use super::decode::{HistogramDecoder, State, values};
@@ -18,10 +23,7 @@ const LAYOUT_BUCKETS_MAX: usize = 1024;
 
 /// The chunk can't take the sample: begin another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewChunk {
-    /// What is known of a counter reset between the two, for the new chunk's header.
-    pub reset: CounterReset,
-}
+pub struct NewChunk;
 
 /// An open histogram chunk.
 #[derive(Clone, Debug)]
@@ -33,9 +35,9 @@ pub struct HistogramAppender<C: ChunkCount> {
 }
 
 impl<C: ChunkCount> HistogramAppender<C> {
-    /// An empty chunk, of the encoding with start times or without; `reset` says what is known about the chunk before.
-    pub fn new(with_starts: bool, reset: CounterReset) -> Self {
-        let header = Header::new(reset, with_starts);
+    /// An empty chunk, of the encoding with start times or without.
+    pub fn new(with_starts: bool) -> Self {
+        let header = Header::new(CounterReset::Unknown, with_starts);
         Self { writer: BitWriter::new(&header.bytes()), header, state: None }
     }
 
@@ -46,7 +48,7 @@ impl<C: ChunkCount> HistogramAppender<C> {
     pub fn resume(bytes: &[u8], with_starts: bool) -> Result<Self> {
         let mut decoder = HistogramDecoder::<C>::new(bytes, with_starts)?;
         if decoder.header.count == 0 {
-            return Ok(Self::new(with_starts, decoder.header.reset));
+            return Ok(Self::new(with_starts));
         }
         for sample in decoder.by_ref() {
             sample?;
@@ -135,39 +137,21 @@ impl<C: ChunkCount> HistogramAppender<C> {
         self.writer.capacity_bytes() + self.state.as_ref().map_or(0, cells)
     }
 
-    /// What is known of a counter reset between the chunk and a sample behind it, for the header of a chunk that begins
-    /// with it.
-    pub fn reset_before(&self, histogram: &Histogram<C>) -> CounterReset {
-        match &self.state {
-            None => CounterReset::Unknown,
-            _ if is_stale(histogram.sum) => CounterReset::Unknown,
-            Some(state) => match self.judge(state, histogram) {
-                Ok(()) if self.header.reset == CounterReset::Gauge => CounterReset::Gauge,
-                Ok(()) => CounterReset::NotReset,
-                Err(NewChunk { reset }) => reset,
-            },
-        }
-    }
-
     /// Whether the chunk may go on with `histogram`, whatever its buckets.
     fn judge(&self, state: &State<C>, histogram: &Histogram<C>) -> Result<(), NewChunk> {
         let is_gauge = histogram.counter_reset == CounterReset::Gauge;
         if is_gauge != (self.header.reset == CounterReset::Gauge) || state.is_stale() {
-            return Err(NewChunk { reset: CounterReset::Unknown });
+            return Err(NewChunk);
         }
         if is_gauge {
-            return if state.layout.suits(histogram) {
-                Ok(())
-            } else {
-                Err(NewChunk { reset: CounterReset::Gauge })
-            };
+            return if state.layout.suits(histogram) { Ok(()) } else { Err(NewChunk) };
         }
         let [count, zero_count] = state.counts.map(|cell| cell.value(C::default()));
-        if histogram.counter_reset == CounterReset::Reset || histogram.count < count {
-            return Err(NewChunk { reset: CounterReset::Reset });
-        }
-        if !state.layout.suits(histogram) {
-            return Err(NewChunk { reset: CounterReset::Unknown });
+        if histogram.counter_reset == CounterReset::Reset
+            || histogram.count < count
+            || !state.layout.suits(histogram)
+        {
+            return Err(NewChunk);
         }
         let shrank = histogram.zero_count < zero_count
             || shrank(
@@ -178,7 +162,7 @@ impl<C: ChunkCount> HistogramAppender<C> {
                 bucket_indexes(&state.layout.negative_spans).zip(values::<C>(&state.negative)),
                 histogram.negative(),
             );
-        if shrank { Err(NewChunk { reset: CounterReset::Reset }) } else { Ok(()) }
+        if shrank { Err(NewChunk) } else { Ok(()) }
     }
 
     /// Writes the chunk anew in a wider layout.
@@ -186,12 +170,9 @@ impl<C: ChunkCount> HistogramAppender<C> {
         let (positive, negative) = wider.buckets();
         let own = histogram.positive_buckets.len() + histogram.negative_buckets.len();
         if positive + negative > LAYOUT_BUCKETS_MAX.max(own) {
-            let is_gauge = self.header.reset == CounterReset::Gauge;
-            return Err(NewChunk {
-                reset: if is_gauge { CounterReset::Gauge } else { CounterReset::NotReset },
-            });
+            return Err(NewChunk);
         }
-        let narrow = std::mem::replace(self, Self::new(self.header.starts.is_some(), self.header.reset));
+        let narrow = std::mem::replace(self, Self::new(self.header.starts.is_some()));
         let mut wider = Some(wider);
         let samples = HistogramDecoder::<C>::new(narrow.bytes(), narrow.has_starts());
         for sample in samples.expect("what was written can be read") {
@@ -207,9 +188,8 @@ impl<C: ChunkCount> HistogramAppender<C> {
     /// Writes the first sample, and the layout before it.
     fn begin(&mut self, layout: Layout, timestamp_ms: i64, start_ms: i64, histogram: &Histogram<C>) {
         self.header.reset = match histogram.counter_reset {
-            known @ (CounterReset::Gauge | CounterReset::Reset) => known,
-            _ if self.header.reset == CounterReset::Gauge => CounterReset::Unknown,
-            _ => self.header.reset,
+            said @ (CounterReset::Gauge | CounterReset::Reset) => said,
+            CounterReset::Unknown | CounterReset::NotReset => CounterReset::Unknown,
         };
         let writer = &mut self.writer;
         layout.write(writer);

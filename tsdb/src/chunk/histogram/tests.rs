@@ -12,13 +12,13 @@ type Timed<C> = (i64, i64, Histogram<C>);
 
 /// As chunks, each begun where the one before said so.
 fn encode<C: ChunkCount>(samples: &[Timed<C>], with_starts: bool) -> Vec<HistogramAppender<C>> {
-    let mut chunks = vec![HistogramAppender::new(with_starts, CounterReset::Unknown)];
+    let mut chunks = vec![HistogramAppender::new(with_starts)];
     for (timestamp_ms, start_ms, histogram) in samples {
         let last = chunks.last_mut().unwrap();
         let before = last.bytes().to_vec();
-        if let Err(NewChunk { reset }) = last.append(*timestamp_ms, *start_ms, histogram) {
+        if last.append(*timestamp_ms, *start_ms, histogram) == Err(NewChunk) {
             assert_eq!(last.bytes(), before, "a refusal leaves the chunk as it was");
-            let mut next = HistogramAppender::new(with_starts, reset);
+            let mut next = HistogramAppender::new(with_starts);
             next.append(*timestamp_ms, *start_ms, histogram).unwrap();
             chunks.push(next);
         }
@@ -235,7 +235,7 @@ fn new_buckets_widen_the_chunk() {
     assert_eq!(chunks.len(), 2, "the third lost a bucket: a reset");
     assert_same(&decode(chunks[0].bytes(), false), &samples[..2], false);
     assert_eq!(resets(chunks[0].bytes()), [CounterReset::Unknown, CounterReset::NotReset]);
-    assert_eq!(resets(chunks[1].bytes()), [CounterReset::Reset]);
+    assert_eq!(resets(chunks[1].bytes()), [CounterReset::Unknown], "which whoever reads finds out");
 }
 
 #[test]
@@ -252,18 +252,18 @@ fn what_a_counter_cannot_do_begins_a_new_chunk() {
     use CounterReset::{Gauge, NotReset, Reset, Unknown};
     let before = counter(0, &[5, 5]);
     let after = |histogram: &IntHistogram| {
-        let mut chunk = HistogramAppender::new(false, Unknown);
-        chunk.append(1, 0, &before).unwrap();
-        let foretold = chunk.reset_before(histogram);
-        let appended = chunk.append(2, 0, histogram).map_err(|NewChunk { reset }| reset);
-        assert_eq!(appended.err().unwrap_or(NotReset), foretold);
-        appended
+        let chunks = encode(&[(1, 0, before.clone()), (2, 0, histogram.clone())], false);
+        match &chunks[..] {
+            [one] => Ok(assert_eq!(resets(one.bytes()), [Unknown, NotReset])),
+            [_, next] => Err(resets(next.bytes())[0]),
+            _ => unreachable!("two samples begin two chunks at most"),
+        }
     };
     assert_eq!(after(&counter(0, &[5, 6])), Ok(()));
-    assert_eq!(after(&counter(0, &[4, 9])), Err(Reset));
-    assert_eq!(after(&counter(0, &[9])), Err(Reset));
+    assert_eq!(after(&counter(0, &[4, 9])), Err(Unknown));
+    assert_eq!(after(&counter(0, &[9])), Err(Unknown));
     assert_eq!(after(&IntHistogram { counter_reset: Reset, ..counter(0, &[5, 6]) }), Err(Reset));
-    assert_eq!(after(&IntHistogram { counter_reset: Gauge, ..counter(0, &[5, 6]) }), Err(Unknown));
+    assert_eq!(after(&IntHistogram { counter_reset: Gauge, ..counter(0, &[5, 6]) }), Err(Gauge));
     assert_eq!(after(&IntHistogram { schema: 1, ..counter(0, &[5, 6]) }), Err(Unknown));
     assert_eq!(after(&IntHistogram { zero_threshold: 0.1, ..counter(0, &[5, 6]) }), Err(Unknown));
 }
@@ -282,8 +282,9 @@ fn only_stale_samples_follow_a_stale_one() {
 
 #[test]
 fn bytes_are_those_of_the_format() {
-    let mut chunk = HistogramAppender::new(false, CounterReset::Reset);
-    chunk.append(1, 0, &IntHistogram { zero_count: 1, count: 4, ..counter(1, &[1, 2]) }).unwrap();
+    let mut chunk = HistogramAppender::new(false);
+    let first = IntHistogram { zero_count: 1, count: 4, ..counter(1, &[1, 2]) };
+    chunk.append(1, 0, &IntHistogram { counter_reset: CounterReset::Reset, ..first }).unwrap();
     chunk.append(3, 0, &IntHistogram { zero_count: 1, count: 6, ..counter(1, &[2, 3]) }).unwrap();
     let bits = concat!(
         "00000000", // zero threshold 0

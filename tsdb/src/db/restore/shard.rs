@@ -23,8 +23,8 @@ use crate::head::shard::Shard;
 use crate::model::{Sample, Value};
 use crate::wal::record::exemplars::Exemplars;
 use crate::wal::record::floats::{FloatSample, Floats};
-use crate::wal::record::histograms::Histograms;
 use crate::wal::record::metadata::MetadataRecords;
+use crate::wal::record::samples;
 use crate::wal::record::series::Series;
 use crate::wal::{RecordKind, RecordRef};
 use crate::{Error, Result, files};
@@ -135,8 +135,8 @@ impl RestoringShard {
                     batch.push(Append { series, sample });
                 }
             }
-            RecordKind::Histograms => {
-                for sample in Histograms::new(record.payload) {
+            RecordKind::Samples => {
+                for sample in samples::read(record.payload)? {
                     let (series, sample) = sample?;
                     batch.push(Append { series, sample });
                 }

@@ -1,10 +1,12 @@
 //! The engine as a whole, on the in-memory disk.
 
+mod acks;
 mod behaviour;
 mod collecting;
 mod cutting;
 mod folders;
 mod hook;
+mod mixed;
 mod model;
 mod restart;
 mod retention;

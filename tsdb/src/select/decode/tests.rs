@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::Encoding;
-use crate::model::{FloatHistogram, IntHistogram, Span, Value, stale_nan};
+use crate::model::{CounterReset, FloatHistogram, IntHistogram, Span, Value, stale_nan};
 
 fn labels() -> Labels {
     Labels::from_sorted([("__name__", "m")])

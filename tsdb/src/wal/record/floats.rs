@@ -24,7 +24,7 @@ const NO_START: u8 = 1 << 6;
 const UNUSED: u8 = 1 << 7;
 
 /// Most bytes of one sample.
-const SAMPLE_BYTES_MAX: usize = 1 + 3 * varint::BYTES_MAX + 8;
+pub const SAMPLE_BYTES_MAX: usize = 1 + 3 * varint::BYTES_MAX + 8;
 
 /// A float sample of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,13 +1,14 @@
-//! Native histogram samples.
+//! Native histogram samples, and how many floats of the same append come before each: see `samples`.
 //!
 //! ```text
-//! sample: | control u8 | ref, time, start: signed varints | schema: signed varint | sum f64 |
+//! sample: | control u8 | floats | ref, time, start: signed varints | schema: signed varint | sum f64 |
 //!         | zero_threshold f64 | zero_count | count | layout positive | layout negative |
 //!         | counts positive | counts negative | custom bounds |
 //! layout: | spans: unsigned varint | per span: offset signed, length unsigned varint |
 //! counts: | buckets: unsigned varint | integer: differences to the bucket before, signed varints; float: f64 each |
 //! custom: | bounds: unsigned varint | f64 each |                only where control says so
 //! control:  bit 0  float counts      bits 1-2  counter reset      bit 3  custom bounds
+//!           bit 4  floats come between this histogram and the one before: `floats`, an unsigned varint, says how many
 //! ```
 //! Ref, timestamp and start are differences to the sample before, the first to 0. `zero_count` and `count` are
 //! unsigned varints, or f64 with float counts. Floats are little-endian.
@@ -26,13 +27,37 @@ const FLOAT: u8 = 1;
 const RESET_SHIFT: u8 = 1;
 const RESET_BITS: u8 = 0b11;
 const CUSTOM: u8 = 1 << 3;
-const UNUSED: u8 = 0xf0;
+const FLOATS: u8 = 1 << 4;
+const UNUSED: u8 = 0xe0;
+
+/// Most bytes that a histogram may take in a record: larger ones are refused, so that every record stays below
+/// [`PAYLOAD_BYTES_MAX`](crate::wal::PAYLOAD_BYTES_MAX) and every node can log what it is sent.
+pub const HISTOGRAM_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes that a sample takes in a record, at most; `None` for a float.
+pub fn bytes_max(value: &Value) -> Option<usize> {
+    match value {
+        Value::Float(_) => None,
+        Value::Int(histogram) => Some(histogram_bytes_max(histogram)),
+        Value::Histogram(histogram) => Some(histogram_bytes_max(histogram)),
+    }
+}
+
+fn histogram_bytes_max<C>(histogram: &Histogram<C>) -> usize {
+    // Control, eight varints, two counts, sum and threshold; then five lists with their lengths.
+    const FIXED: usize = 1 + 15 * varint::BYTES_MAX + 2 * 8;
+    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
+    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
+    let bounds = histogram.custom_values.as_ref().map_or(0, |bounds| bounds.len());
+    FIXED + 2 * varint::BYTES_MAX * spans + varint::BYTES_MAX * buckets + 8 * bounds
+}
 
 /// Writes histogram samples.
 #[derive(Default)]
 pub struct HistogramsWriter {
     bytes: Vec<u8>,
     count: usize,
+    floats_before: u64,
     series: u64,
     timestamp_ms: i64,
     start_ms: i64,
@@ -40,13 +65,14 @@ pub struct HistogramsWriter {
 }
 
 impl HistogramsWriter {
-    /// Adds a sample; says no to a float, which belongs into another record.
+    /// Adds a sample that `floats_before` floats of the append come before, as many as before the last one or more;
+    /// says no to a float, which belongs into another list.
     #[must_use]
-    pub fn push(&mut self, series: SeriesRef, sample: &Sample) -> bool {
+    pub fn push(&mut self, floats_before: u64, series: SeriesRef, sample: &Sample) -> bool {
         match &sample.value {
             Value::Float(_) => return false,
-            Value::Int(histogram) => self.put(series, sample, 0, histogram),
-            Value::Histogram(histogram) => self.put(series, sample, FLOAT, histogram),
+            Value::Int(histogram) => self.put(floats_before, series, sample, 0, histogram),
+            Value::Histogram(histogram) => self.put(floats_before, series, sample, FLOAT, histogram),
         }
         true
     }
@@ -77,10 +103,22 @@ impl HistogramsWriter {
         *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
     }
 
-    fn put<C: Coded>(&mut self, series: SeriesRef, sample: &Sample, float: u8, histogram: &Histogram<C>) {
+    fn put<C: Coded>(
+        &mut self,
+        floats_before: u64,
+        series: SeriesRef,
+        sample: &Sample,
+        float: u8,
+        histogram: &Histogram<C>,
+    ) {
         let out = &mut self.bytes;
         let custom = if histogram.custom_values.is_some() { CUSTOM } else { 0 };
-        out.push(float | (histogram.counter_reset as u8) << RESET_SHIFT | custom);
+        let floats = floats_before - std::mem::replace(&mut self.floats_before, floats_before);
+        let has_floats = if floats > 0 { FLOATS } else { 0 };
+        out.push(float | (histogram.counter_reset as u8) << RESET_SHIFT | custom | has_floats);
+        if floats > 0 {
+            varint::put(out, floats);
+        }
         put_series(out, &mut self.series, series);
         put_timestamp(out, &mut self.timestamp_ms, sample.timestamp_ms);
         put_timestamp(out, &mut self.start_ms, sample.start_ms);
@@ -171,22 +209,37 @@ impl Coded for f64 {
 /// Reads histogram samples.
 pub type Histograms<'a> = Entries<'a, Previous>;
 
+/// A histogram sample of a series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramSample {
+    /// How many floats of the same append come before it.
+    pub floats_before: u64,
+    /// Which series.
+    pub series: SeriesRef,
+    /// The sample, which is no float.
+    pub sample: Sample,
+}
+
 /// What the next sample is read against.
 #[derive(Default)]
 pub struct Previous {
+    floats_before: u64,
     series: u64,
     timestamp_ms: i64,
     start_ms: i64,
 }
 
 impl<'a> Decode<'a> for Previous {
-    type Entry = (SeriesRef, Sample);
+    type Entry = HistogramSample;
     const WHAT: &'static str = "WAL record of histograms";
 
     fn decode(&mut self, rest: &mut Rest<'a>) -> Result<Self::Entry> {
         let control = rest.byte()?;
         if control & UNUSED != 0 {
             return Err(rest.error("unknown control bits"));
+        }
+        if control & FLOATS != 0 {
+            self.floats_before = self.floats_before.saturating_add(rest.unsigned()?);
         }
         let series = rest.series(&mut self.series)?;
         let timestamp_ms = rest.timestamp(&mut self.timestamp_ms)?;
@@ -196,7 +249,8 @@ impl<'a> Decode<'a> for Previous {
         } else {
             Value::Histogram(Arc::new(histogram(rest, control)?))
         };
-        Ok((series, Sample { timestamp_ms, start_ms, value }))
+        let sample = Sample { timestamp_ms, start_ms, value };
+        Ok(HistogramSample { floats_before: self.floats_before, series, sample })
     }
 }
 
@@ -284,18 +338,23 @@ mod tests {
 
     fn round_trip(all: &[(SeriesRef, Sample)]) -> Vec<u8> {
         let mut writer = HistogramsWriter::default();
-        for (series, sample) in all {
-            assert!(writer.push(*series, sample));
+        let mut written = Vec::new();
+        for (i, (series, sample)) in all.iter().enumerate() {
+            let floats_before = 200 * (i as u64 / 2);
+            assert!(writer.push(floats_before, *series, sample));
+            written.push(HistogramSample { floats_before, series: *series, sample: sample.clone() });
         }
         let read: Vec<_> = Histograms::new(writer.payload()).map(Result::unwrap).collect();
-        assert_eq!(read, all);
+        assert_eq!(read, written);
+        let most = all.iter().filter_map(|(_, sample)| bytes_max(&sample.value)).sum::<usize>();
+        assert!(writer.payload().len() <= most, "{} bytes, not {most}", writer.payload().len());
         writer.payload().to_vec()
     }
 
     #[test]
     fn a_float_is_turned_away() {
         let mut writer = HistogramsWriter::default();
-        assert!(!writer.push(SeriesRef::from_u64(1), &Sample::float(1, 2.0)));
+        assert!(!writer.push(0, SeriesRef::from_u64(1), &Sample::float(1, 2.0)));
         assert!(writer.is_empty());
         assert_eq!(writer.times_ms(), TIMELESS);
     }
@@ -306,7 +365,7 @@ mod tests {
         wrong.positive_buckets.pop();
         let sample = Sample { timestamp_ms: 1, start_ms: 0, value: Value::Int(Arc::new(wrong)) };
         let mut writer = HistogramsWriter::default();
-        assert!(writer.push(SeriesRef::from_u64(1), &sample));
+        assert!(writer.push(0, SeriesRef::from_u64(1), &sample));
         assert!(Histograms::new(writer.payload()).next().unwrap().is_err());
     }
 

@@ -11,6 +11,7 @@ pub mod exemplars;
 pub mod floats;
 pub mod histograms;
 pub mod metadata;
+pub mod samples;
 pub mod series;
 
 mod bytes;
