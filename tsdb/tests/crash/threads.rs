@@ -54,7 +54,7 @@ fn write(db: &Db, writer: usize, seed: u64) -> BTreeMap<Key, Fact> {
         let committed = db.commit();
         if db.durable() >= position {
             let acked = keys.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ack());
-            acked.for_each(|(key, _)| drop(facts.insert(*key, Fact::Acked)));
+            facts.extend(acked.map(|(key, _)| (*key, Fact::Acked)));
         }
         if committed.is_err() {
             break;
