@@ -223,9 +223,18 @@ impl Db {
             }
             self.core.create_dir(&parent)?;
             self.core.disk.rename(dir, &to).map_err(|e| Error::io("rename", dir, e))?;
-            self.core.disk.sync_dir(&parent).map_err(|e| Error::io("sync", &parent, e))?;
         }
-        tenant.show_block(&Block::open(&*self.core.disk, &to)?);
+        let sync = || self.core.disk.sync_dir(&parent).map_err(|e| Error::io("sync", &parent, e));
+        match sync().and_then(|()| Block::open(&*self.core.disk, &to)) {
+            Ok(block) => tenant.show_block(&block),
+            Err(error) => {
+                if to != dir {
+                    // Else the block would be there unseen, and in the way of whoever tries again.
+                    let _ = self.core.disk.rename(&to, dir);
+                }
+                return Err(error);
+            }
+        }
         drop(housekeeping);
         Ok(())
     }

@@ -7,11 +7,11 @@
 //! 2. the tenant's newest sample, in head or blocks, and [`SLACK_MS`] more, and what has gone by since this process first
 //!    saw that sample: so blocks of a tenant that fell silent go too, though later where the process is restarted.
 
-use crate::block::BlockMeta;
+use std::sync::atomic::Ordering;
 
 use super::maintain::{Maintenance, Problem};
 use super::tenant::Tenant;
-use std::sync::atomic::Ordering;
+use crate::block::BlockMeta;
 
 /// Time may be this far ahead of a tenant's newest sample, in milliseconds.
 pub(super) const SLACK_MS: i64 = 60 * 60 * 1000;

@@ -412,7 +412,7 @@ fn writers_readers_and_cuts_at_once_lose_nothing_and_show_nothing_twice() {
         let (db, tenant) = (&db, &tenant);
         scope.spawn(move || {
             for i in 0..100 {
-                maintain(&db, BASE_MS + i).unwrap();
+                maintain(db, BASE_MS + i).unwrap();
                 std::thread::yield_now();
             }
         });
