@@ -140,8 +140,11 @@ fn section(meta: &BlockMeta) -> Result<Option<&serde_json::Map<String, Value>>, 
     }
 }
 
-/// Samples of a downsampled block are aggregates: taken for what was measured they give wrong answers.
-fn judge_resolution(meta: &BlockMeta) -> Result<(), String> {
+/// Whether a block is raw. Samples of a downsampled one are aggregates: taken for what was measured they give wrong answers.
+///
+/// # Errors
+/// Says that it isn't, without its name.
+pub fn judge_resolution(meta: &BlockMeta) -> Result<(), String> {
     let resolution = section(meta)?.and_then(|s| s.get("downsample")).and_then(|d| d.get("resolution"));
     match resolution {
         None | Some(Value::Null) => Ok(()),

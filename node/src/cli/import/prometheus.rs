@@ -10,6 +10,7 @@ use tsdb::disk::Disk;
 
 use super::upload::{Uploaded, upload};
 use super::{Checks, Summary};
+use crate::bucket::foreign::judge_resolution;
 use crate::cli::Failure;
 use crate::cli::api::{Api, Connection};
 use crate::cli::blocks::{find_blocks, open_folder};
@@ -66,6 +67,8 @@ impl PrometheusTsdb {
         path: &Path,
     ) -> Result<(Uploaded, BlockMeta), Failure> {
         let block = Block::open(disk, path)?;
+        // Before it is read: its chunks are of an encoding of its own.
+        judge_resolution(block.meta()).map_err(Failure::failed)?;
         if !self.checks.no_verify {
             let report = block.verify();
             if let Some(problem) = report.problems.first() {
