@@ -23,7 +23,7 @@ pub type ParseLabels = fn(&[u8], &Limits) -> Result<Labels, String>;
 pub enum Reason {
     /// Its labels, or the sample itself, can't be stored.
     Invalid,
-    /// Older than `max_backfill`.
+    /// Older than `max_backfill`, or than what retention keeps.
     TooOld,
     /// Out of order, and older than the window.
     OutOfOrder,
@@ -56,8 +56,10 @@ impl Reason {
     pub fn why(self) -> &'static str {
         match self {
             Self::Invalid => "can't be stored",
-            Self::TooOld => "is older than max_backfill allows",
-            Self::OutOfOrder => "is older than its series' newest, and than out_of_order_window allows",
+            Self::TooOld => "is older than max_backfill or storage.retention allows",
+            Self::OutOfOrder => {
+                "is older than its series' newest, and than out_of_order_window or storage.retention allows"
+            }
             Self::TooFarAhead => "is further ahead than max_future allows",
             Self::Deleted => "lies in a range that was deleted",
             Self::SeriesLimit => "is of a new series, and the tenant may have no more",
@@ -137,6 +139,20 @@ pub struct Request<'a> {
     pub now_ms: i64,
 }
 
+impl Request<'_> {
+    /// Which times are taken: what the limits allow and retention wouldn't remove at once.
+    pub fn bounds(&self) -> Bounds {
+        let limited = bounds(self.limits, self.now_ms);
+        let Some(kept_ms) = self.tenant.settings().retention_ms else { return limited };
+        let oldest_ms = self.now_ms.saturating_sub(kept_ms);
+        Bounds {
+            in_order_min_ms: limited.in_order_min_ms.max(oldest_ms),
+            out_of_order_min_ms: limited.out_of_order_min_ms.max(oldest_ms),
+            ..limited
+        }
+    }
+}
+
 /// Stores a batch.
 ///
 /// # Errors
@@ -156,7 +172,7 @@ pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -
         leave_out_orphans(batch);
     }
 
-    let bounds = bounds(request.limits, request.now_ms);
+    let bounds = request.bounds();
     let mut position = request.tenant.append(&batch.appends, &bounds, &mut scratch.outcomes)?;
     if scratch.outcomes.contains(&Outcome::UnknownSeries) {
         position = position.max(append_again(request, batch, scratch, &bounds, &mut report)?);
@@ -188,7 +204,7 @@ pub(super) fn refuse_undecoded(request: &Request<'_>, batch: &Batch, report: &mu
     }
 }
 
-/// Which times the tenant's samples may have.
+/// Which times a tenant's limits allow.
 pub fn bounds(limits: &Limits, now_ms: i64) -> Bounds {
     Bounds {
         in_order_min_ms: limits.max_backfill.max().map_or(i64::MIN, |age| now_ms.saturating_sub(age.ms)),

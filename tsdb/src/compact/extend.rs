@@ -264,7 +264,9 @@ mod tests {
             let mut expected = BTreeMap::<Labels, BTreeSet<i64>>::new();
             for (own, samples) in &contents {
                 let mut builder = LabelsBuilder::default();
-                own.iter().chain(added.iter()).for_each(|(n, v)| drop(builder.set(n, v)));
+                for (name, value) in own.iter().chain(added.iter()) {
+                    builder.set(name, value);
+                }
                 expected.entry(builder.labels()).or_default().extend(samples.keys());
             }
             let found = read(&extended(&disk, &input, &added));

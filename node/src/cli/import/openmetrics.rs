@@ -13,7 +13,7 @@ mod pieces;
 mod plan;
 mod survey;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -105,4 +105,5 @@ async fn retention(api: &Api) -> Result<Retention, Failure> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "files that a user names lie outside of any data folder")]
 mod tests;

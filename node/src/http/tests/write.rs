@@ -230,6 +230,31 @@ async fn nothing_is_stored_of_openmetrics_that_is_not_whole() {
 }
 
 #[tokio::test]
+async fn what_retention_would_remove_is_refused_and_names_the_option() {
+    let yaml =
+        "storage: {retention: 30d}\nlimits: {max_backfill: unlimited, out_of_order_window: unlimited}\n";
+    let node = TestNode::with(yaml).await;
+    let day_ms = 86_400_000;
+    let at = |days: i64| NOW_MS - days * day_ms;
+    let sent = [series(&[("__name__", "written")], &[(at(40), 1.0), (at(20), 2.0), (at(31), 3.0)])];
+    let written = node.write(sent.to_vec()).await;
+    let text = format!("text 1 {}\ntext 2 {}\ntext 3 {}\n", at(40), at(20), at(31));
+    let imported = node.post("/api/v1/import/prometheus", &[], text).await;
+    for answer in [written, imported] {
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(
+            answer.text().contains("storage.retention") && answer.text().contains("(and 1 more)"),
+            "{}",
+            answer.text()
+        );
+    }
+    for name in ["written", "text"] {
+        let url = format!("/api/v1/query?query=count_over_time({name}[60d])&time={}", NOW_MS / 1000);
+        assert_eq!(node.get(&url).await.data()["result"][0]["value"][1], "1", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_stored_of_a_gzip_body_that_was_cut() {
     use std::io::Write as _;
     let node = TestNode::start().await;

@@ -101,6 +101,7 @@ impl Pieces {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "files that a user names lie outside of any data folder")]
 mod tests {
     use super::*;
 
