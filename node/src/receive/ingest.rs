@@ -24,7 +24,7 @@ pub type ParseLabels = fn(&[u8], &Limits) -> Result<Labels, String>;
 pub enum Reason {
     /// Its labels, or the sample itself, can't be stored.
     Invalid,
-    /// Older than `max_backfill`.
+    /// Older than `max_backfill`, or than what retention keeps.
     TooOld,
     /// Out of order, and older than the window.
     OutOfOrder,
@@ -57,8 +57,10 @@ impl Reason {
     pub fn why(self) -> &'static str {
         match self {
             Self::Invalid => "can't be stored",
-            Self::TooOld => "is older than max_backfill allows",
-            Self::OutOfOrder => "is older than its series' newest, and than out_of_order_window allows",
+            Self::TooOld => "is older than max_backfill or storage.retention allows",
+            Self::OutOfOrder => {
+                "is older than its series' newest, and than out_of_order_window or storage.retention allows"
+            }
             Self::TooFarAhead => "is further ahead than max_future allows",
             Self::Deleted => "lies in a range that was deleted",
             Self::SeriesLimit => "is of a new series, and the tenant may have no more",
@@ -151,6 +153,20 @@ pub struct Request<'a> {
     pub now_ms: i64,
 }
 
+impl Request<'_> {
+    /// Which times are taken: what the limits allow and retention wouldn't remove at once.
+    pub fn bounds(&self) -> Bounds {
+        let limited = bounds(self.limits, self.now_ms);
+        let Some(kept_ms) = self.tenant.settings().retention_ms else { return limited };
+        let oldest_ms = self.now_ms.saturating_sub(kept_ms);
+        Bounds {
+            in_order_min_ms: limited.in_order_min_ms.max(oldest_ms),
+            out_of_order_min_ms: limited.out_of_order_min_ms.max(oldest_ms),
+            ..limited
+        }
+    }
+}
+
 /// Stores a batch.
 ///
 /// # Errors
@@ -160,7 +176,7 @@ pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -
     let mut report = Report::default();
     refuse_undecoded(request, batch, &mut report);
     request.tenant.lookup(&batch.keys, &mut scratch.refs);
-    let bounds = bounds(request.limits, request.now_ms);
+    let bounds = request.bounds();
     scratch.standings.clear();
     if scratch.refs.iter().any(|r| r.is_none()) {
         intern_new(request, batch, scratch, &bounds, &mut report)?;
@@ -204,7 +220,7 @@ pub(super) fn refuse_undecoded(request: &Request<'_>, batch: &Batch, report: &mu
     }
 }
 
-/// Which times the tenant's samples may have.
+/// Which times a tenant's limits allow.
 pub fn bounds(limits: &Limits, now_ms: i64) -> Bounds {
     Bounds {
         in_order_min_ms: limits.max_backfill.max().map_or(i64::MIN, |age| now_ms.saturating_sub(age.ms)),

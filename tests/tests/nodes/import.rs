@@ -77,11 +77,39 @@ async fn a_block_with_index_format_1_opens_or_says_why_not() {
 }
 
 #[tokio::test]
-async fn an_openmetrics_file_comes_in_whole_and_bad_lines_are_named() {
+async fn of_thanos_blocks_raw_ones_come_in_with_their_external_labels_and_downsampled_ones_are_named() {
+    let Some(dir) = fixtures("blocks/thanos") else { return };
+    let data = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(data.path(), &[]);
+    let mut summaries = Vec::new();
+    for _ in 0..2 {
+        let ended =
+            run(Some(node.url()), &["import", "prometheus-tsdb", dir.to_str().unwrap(), "-o", "json"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for (ulid, resolution) in
+            [("01KKS78PKKR6BQ0SQ5BARRTAKC", "300000"), ("01KKS78PXE91TK8YX406DERWV2", "3600000")]
+        {
+            let wanted = format!("{ulid}: it is downsampled (resolution {resolution} ms)");
+            assert!(ended.stderr.contains(&wanted), "{ended:?}");
+        }
+        summaries.push(serde_json::from_str::<Value>(&ended.stdout).unwrap());
+    }
+    assert_eq!((&summaries[0]["blocks"], &summaries[0]["samples"]), (&json!(1), &json!(480)));
+    assert_eq!((&summaries[1]["blocks"], &summaries[1]["already_there"]), (&json!(0), &json!(1)));
+    let found = node.http().query("{__name__=~\".+\"}[3h]", 1_735_696_800_000).await;
+    for series in found.as_array().unwrap() {
+        let metric = &series["metric"];
+        assert_eq!((&metric["prometheus"], &metric["replica"]), (&json!("test"), &json!("0")), "{series}");
+    }
+    assert_eq!(samples(&found).values().map(Vec::len).collect::<Vec<_>>(), [120; 4]);
+}
+
+#[tokio::test]
+async fn an_openmetrics_file_comes_in_whole_or_not_at_all() {
     let data = tempfile::tempdir().unwrap();
     let node = NodeProcess::start(&data.path().join("node"), &[]);
     let file = data.path().join("metrics.txt");
-    // Three ranges of two hours, in no order, and one line that can't be.
+    // Three ranges of two hours, in no order.
     let begin_s = 1_700_000_000;
     let mut text = String::from("# TYPE imported counter\n");
     for minute in (0..360).rev() {
@@ -89,16 +117,31 @@ async fn an_openmetrics_file_comes_in_whole_and_bad_lines_are_named() {
             text += &format!("imported_total{{series=\"{series}\"}} {minute} {}.5\n", begin_s + minute * 60);
         }
     }
-    text += "this line is wrong\n# EOF\n";
-    std::fs::write(&file, text).unwrap();
-    let ended = run(Some(node.url()), &["import", "openmetrics", file.to_str().unwrap(), "-o", "json"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(
-        ended.stderr.contains("not everything was imported") && ended.stderr.contains("line"),
-        "{ended:?}"
-    );
+    let import = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        run(Some(node.url()), &["import", "openmetrics", file.to_str().unwrap(), "-o", "json"])
+    };
+    for (faulty, wanted) in [
+        (text.clone(), "the data does not end with # EOF"),
+        (format!("{}17", &text[..text.len() - 20]), "the data does not end with # EOF"),
+        (format!("{text}# EOF\n{text}# EOF\n"), "there is data after # EOF"),
+        (
+            format!("{text}imported_total 1 1700000000000\n# EOF\n"),
+            "line 722: \"1700000000000\" isn't a time",
+        ),
+        (format!("{text}this line is wrong\n# EOF\n"), "line 722"),
+        (format!("{text}imported_total 1 4100000000\n# EOF\n"), "limits.max_future"),
+    ] {
+        let ended = import(&faulty);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(wanted), "{wanted}: {ended:?}");
+        let blocks = run(None, &["blocks", "ls", node.data_dir().to_str().unwrap()]);
+        assert!(blocks.stderr.contains("no block lies in"), "{blocks:?}");
+    }
+    let ended = import(&format!("{text}# EOF\n"));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(summary["samples"], 720, "{summary}");
+    assert_eq!((&summary["samples"], &summary["series"]), (&json!(720), &json!(2)), "{summary}");
 
     let found = node.http().query("imported_total[7h]", (begin_s + 360 * 60) * 1000).await;
     let found = samples(&found);
@@ -126,4 +169,15 @@ fn verbs_look_at_recorded_blocks_where_they_lie() {
         metrics.len() == 10 && metrics[0]["series"].as_u64() > metrics[9]["series"].as_u64(),
         "{inspected}"
     );
+}
+
+#[test]
+fn a_file_with_samples_older_than_retention_names_the_option() {
+    let data = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(&data.path().join("node"), &["--storage-retention", "15d"]);
+    let file = data.path().join("metrics.txt");
+    std::fs::write(&file, "old 1 1700000000\n# EOF\n").unwrap();
+    let ended = run(Some(node.url()), &["import", "openmetrics", file.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("storage.retention of this node allows (15d)"), "{ended:?}");
 }

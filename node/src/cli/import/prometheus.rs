@@ -10,6 +10,7 @@ use tsdb::disk::Disk;
 
 use super::upload::{Uploaded, upload};
 use super::{Checks, Summary};
+use crate::bucket::foreign::judge_resolution;
 use crate::cli::Failure;
 use crate::cli::api::{Api, Connection};
 use crate::cli::blocks::{find_blocks, open_folder};
@@ -39,7 +40,7 @@ impl PrometheusTsdb {
         let disk = open_folder(&self.dir)?;
         let blocks = find_blocks(&disk, &self.dir)?;
         let bar = output.progress(blocks.len() as u64, "blocks");
-        let mut summary = Summary::default();
+        let mut summary = Summary { series_of_blocks: Some(0), ..Summary::default() };
         for path in blocks {
             let shown = self.dir.join(&path);
             bar.set_message(format!("{},", shown.display()));
@@ -47,7 +48,7 @@ impl PrometheusTsdb {
                 Ok((Uploaded::Taken, meta)) => {
                     summary.blocks += 1;
                     summary.samples += meta.stats.num_samples;
-                    summary.series += meta.stats.num_series;
+                    *summary.series_of_blocks.get_or_insert_default() += meta.stats.num_series;
                 }
                 Ok((Uploaded::AlreadyThere, _)) => summary.already_there += 1,
                 // One bad block doesn't keep the others out.
@@ -66,6 +67,8 @@ impl PrometheusTsdb {
         path: &Path,
     ) -> Result<(Uploaded, BlockMeta), Failure> {
         let block = Block::open(disk, path)?;
+        // Before it is read: its chunks are of an encoding of its own.
+        judge_resolution(block.meta()).map_err(Failure::failed)?;
         if !self.checks.no_verify {
             let report = block.verify();
             if let Some(problem) = report.problems.first() {

@@ -9,7 +9,7 @@ use tsdb::model::{Labels, Sample};
 
 use super::super::batch::Batch;
 use super::super::budget::Held;
-use super::super::ingest::{ParseLabels, Request, bounds};
+use super::super::ingest::{ParseLabels, Request};
 use super::route::Salt;
 use crate::config::Config;
 
@@ -95,7 +95,7 @@ impl Content {
 
     /// Which times may be taken, by this node's clock.
     pub fn bounds(&self) -> Bounds {
-        bounds(self.request().limits, self.now_ms)
+        self.request().bounds()
     }
 
     /// What keeps its series apart from others' in the routes.

@@ -82,14 +82,83 @@ async fn our_blocks_open_in_promtool_and_answer_the_same_in_prometheus() {
     }
 }
 
-fn promtool_reads(promtool: &Path, data: &Path, blocks: &[(PathBuf, Value)]) {
-    let call = |args: &[&str]| {
-        let output = Command::new(promtool).arg("tsdb").args(args).arg(data).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "promtool tsdb {args:?}: {text}{told}");
-        text
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_years_of_a_sample_a_day_are_few_blocks_for_us_and_for_prometheus() {
+    const DAY_S: i64 = 86_400;
+    const DAYS: i64 = 7_300;
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeProcess::start(&dir.path().join("node"), &[]);
+    let end_s = now_ms() / 1000 / DAY_S * DAY_S;
+    let mut text = String::from("# TYPE sparse gauge\n");
+    for day in 0..DAYS {
+        for series in ["a", "b"] {
+            text += &format!("sparse{{s=\"{series}\"}} {day} {}\n", end_s - day * DAY_S);
+        }
+    }
+    let file = dir.path().join("sparse.om");
+    std::fs::write(&file, text + "# EOF\n").unwrap();
+    let import = || {
+        let ended = run(Some(node.url()), &["import", "openmetrics", file.to_str().unwrap(), "-o", "json"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()
     };
+    let first = import();
+    let count = first["blocks"].as_u64().unwrap();
+    assert!((1..=7).contains(&count), "{first}");
+    assert_eq!((&first["samples"], &first["series"]), (&(2 * DAYS).into(), &2.into()), "{first}");
+    let again = import();
+    assert_eq!((&again["blocks"], &again["already_there"]), (&0.into(), &first["blocks"]), "{again}");
+
+    let asked = [("query", format!("count_over_time(sparse[{}d])", DAYS + 1)), ("time", end_s.to_string())];
+    let ask = asked.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let ours = node.http().form("/api/v1/query", &ask).await.json()["data"]["result"].clone();
+    let found: Vec<_> = ours.as_array().unwrap().iter().map(|s| s["value"][1].as_str().unwrap()).collect();
+    assert_eq!(found, ["7300", "7300"]);
+
+    let blocks: Vec<_> = blocks_of(node.data_dir());
+    assert_eq!(blocks.len() as u64, count);
+    if let Some(promtool) = promtool() {
+        let data = dir.path().join("promtool");
+        blocks.iter().for_each(|(path, _)| copy(path, &data.join(path.file_name().unwrap())));
+        std::fs::create_dir_all(data.join("wal")).unwrap();
+        let dumped = promtool_tsdb(&promtool, &data, &["dump"]);
+        assert_eq!(dumped.lines().count() as i64, 2 * DAYS);
+    }
+    for (name, program) in [("old", prometheus()), ("new", prometheus_new())] {
+        let Some(program) = program else { continue };
+        let home = dir.path().join(name);
+        for (path, _) in &blocks {
+            copy(path, &home.join("data").join(path.file_name().unwrap()));
+        }
+        let peer =
+            Peer::prometheus(&program, &home, "global: {}\n", &["--storage.tsdb.retention.time=100y"]).await;
+        let theirs = peer.http().form("/api/v1/query", &ask).await.json()["data"]["result"].clone();
+        let values = |found: &Value| -> Vec<Value> {
+            found.as_array().unwrap().iter().map(|s| s["value"].clone()).collect()
+        };
+        assert_eq!(values(&theirs), values(&ours), "{name}");
+    }
+}
+
+/// The blocks in a folder, each with its `meta.json`.
+fn blocks_of(dir: &Path) -> Vec<(PathBuf, Value)> {
+    let listed = run(None, &["blocks", "ls", &dir.display().to_string(), "-o", "json"]);
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let listed = listed.as_array().unwrap().iter();
+    listed.map(|block| (PathBuf::from(block["path"].as_str().unwrap()), block["meta"].clone())).collect()
+}
+
+/// What `promtool tsdb` says of a folder.
+fn promtool_tsdb(promtool: &Path, data: &Path, args: &[&str]) -> String {
+    let output = Command::new(promtool).arg("tsdb").args(args).arg(data).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "promtool tsdb {args:?}: {text}{told}");
+    text
+}
+
+fn promtool_reads(promtool: &Path, data: &Path, blocks: &[(PathBuf, Value)]) {
+    let call = |args: &[&str]| promtool_tsdb(promtool, data, args);
     let list = call(&["list"]);
     let analysis = call(&["analyze"]);
     for (path, _) in blocks {
