@@ -5,6 +5,7 @@
 //!    with what to do about it. [`mod@swap`] adds compare-and-swap, which the ring document, leases and catalogs
 //!    rest on.
 //! 3. [`catalog`] says which blocks a tenant has, [`ship`] brings local blocks there, [`remote`] reads them anywhere.
+//!    [`foreign`] judges blocks that others made.
 //!
 //! While the bucket is away nothing here waits for long: callers get [`Error::Unreachable`] and go on with what they
 //! know.
@@ -14,6 +15,7 @@ pub mod catalog;
 mod copy;
 mod error;
 mod folder;
+pub mod foreign;
 pub mod keys;
 mod location;
 mod parts;

@@ -22,9 +22,9 @@ use tsdb::files;
 use crate::http::time::format_rfc3339;
 
 /// The section's name in `meta.json`.
-const SECTION: &str = "thanos";
+pub(super) const SECTION: &str = "thanos";
 /// Where others may put what is theirs, and where ours is.
-const OURS: &str = "carillon";
+pub(super) const OURS: &str = "carillon";
 /// External labels: they tell Thanos that replicas of a tenant's blocks are replicas.
 pub const TENANT_LABEL: &str = "tenant_id";
 /// As [`TENANT_LABEL`]: which store a block came from.

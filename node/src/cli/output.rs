@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::Failure;
@@ -40,6 +40,13 @@ impl Rows {
             headings: headings.iter().map(|h| h.trim_start_matches('#')).collect(),
             numeric: headings.iter().map(|h| h.starts_with('#')).collect(),
             rows: Vec::new(),
+        }
+    }
+
+    /// Adds the row, if there is one.
+    pub fn extend(&mut self, row: Option<Vec<String>>) {
+        if let Some(row) = row {
+            self.push(row);
         }
     }
 
@@ -131,16 +138,32 @@ impl Output {
     pub fn progress(&self, total: u64, unit: &str) -> ProgressBar {
         let bar = ProgressBar::new(total);
         let template = format!(
-            "{{elapsed:>4}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{msg}} {{eta}} left"
+            "{{elapsed:>4}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{rate}}, {{msg}} {{eta}} left"
         );
-        bar.set_style(ProgressStyle::with_template(&template).expect("the template names known keys"));
+        let style = ProgressStyle::with_template(&template).expect("the template names known keys");
+        bar.set_style(style.with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            // A line that is drawn in part is drawn again.
+            let _ = text.write_str(&rate(state.per_sec()));
+        }));
         bar
     }
+}
+
+/// A rate in whole steps a second, or with one digit where that would say little.
+fn rate(per_s: f64) -> String {
+    if per_s < 10.0 { format!("{per_s:.1}/s") } else { format!("{}/s", HumanCount(per_s as u64)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_told_as_exactly_as_they_are_known() {
+        for (per_s, told) in [(0.0, "0.0/s"), (1.26, "1.3/s"), (12.9, "12/s"), (92_866.092_3, "92,866/s")] {
+            assert_eq!(rate(per_s), told);
+        }
+    }
 
     fn rows() -> Rows {
         let mut rows = Rows::new(&["series", "#value"]);

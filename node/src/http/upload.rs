@@ -6,7 +6,9 @@
 //! POST /api/v1/upload/block/{ulid}/finish            the block is verified in the background
 //! GET  /api/v1/upload/block/{ulid}/check             {"result":"uploading|validating|complete|failed","error":"…"}
 //! ```
-//! Files are written below `uploads/` in the data folder; what a crash leaves there is removed at the next start.
+//! Files are written below `uploads/` in the data folder; what a crash leaves there is removed at the next start. At the end
+//! the block is read whole; where it has external labels, it is written anew with them as labels of its series
+//! (`crate::bucket::foreign`).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,12 +26,15 @@ use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tsdb::block::{Block, BlockMeta};
 use tsdb::disk::{Disk, DiskFile};
-use tsdb::model::TenantId;
+use tsdb::model::{Labels, TenantId};
 use tsdb::{Error, files};
 use ulid::Ulid;
 
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
+use super::time::format_rfc3339;
+use crate::bucket::foreign::{self, Terms};
+use crate::config::Config;
 use crate::env::on_disk;
 use crate::node::App;
 
@@ -41,6 +46,8 @@ const META_BYTES_MAX: usize = 8 << 20;
 const FILE_BYTES_MAX: u64 = 64 << 30;
 /// Longest silence inside a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where a block is written anew, inside of its upload's folder.
+const EXTENDED_DIR: &str = "extended";
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -58,7 +65,8 @@ pub struct Uploads(Mutex<HashMap<(TenantId, Ulid), Upload>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Upload {
-    Uploading,
+    /// Files come. Whoever writes one has the token too: a file mustn't change after it was verified.
+    Uploading(Arc<()>),
     Validating,
     Complete,
     Failed(String),
@@ -90,17 +98,47 @@ impl Uploads {
         let mut uploads = self.0.lock();
         match uploads.get(key) {
             Some(Upload::Validating) => return Err(bad("the block is being verified")),
-            Some(Upload::Uploading | Upload::Complete | Upload::Failed(_)) | None => {}
+            Some(Upload::Uploading(token)) if Arc::strong_count(token) > 1 => return Err(still_sent()),
+            Some(Upload::Uploading(_) | Upload::Complete | Upload::Failed(_)) | None => {}
         }
         if uploads.len() >= UPLOADS_MAX {
-            uploads.retain(|_, state| matches!(state, Upload::Uploading | Upload::Validating));
+            uploads.retain(|_, state| matches!(state, Upload::Uploading(_) | Upload::Validating));
         }
         if uploads.len() >= UPLOADS_MAX {
             return Err(ApiError::new(Kind::TooMany, "too many uploads are under way"));
         }
-        uploads.insert(key.clone(), Upload::Uploading);
+        uploads.insert(key.clone(), Upload::Uploading(Arc::default()));
         Ok(())
     }
+
+    /// Lets a file of a block come; to be held until it is written.
+    fn file(&self, key: &(TenantId, Ulid)) -> Result<Arc<()>, ApiError> {
+        match self.0.lock().get(key) {
+            Some(Upload::Uploading(token)) => Ok(token.clone()),
+            _ => Err(not_started()),
+        }
+    }
+
+    /// Ends the files of a block; `false` where that was done before.
+    fn finish(&self, key: &(TenantId, Ulid)) -> Result<bool, ApiError> {
+        match self.0.lock().get_mut(key) {
+            Some(Upload::Uploading(token)) if Arc::strong_count(token) > 1 => Err(still_sent()),
+            Some(state @ Upload::Uploading(_)) => {
+                *state = Upload::Validating;
+                Ok(true)
+            }
+            Some(Upload::Validating | Upload::Complete) => Ok(false),
+            Some(Upload::Failed(_)) | None => Err(not_started()),
+        }
+    }
+}
+
+fn still_sent() -> ApiError {
+    ApiError::new(Kind::Unavailable, "a file of the block is still being sent; try again")
+}
+
+fn not_started() -> ApiError {
+    bad("the upload wasn't started")
 }
 
 fn bad(message: impl Into<String>) -> ApiError {
@@ -130,12 +168,29 @@ async fn start(
         return Err(bad(format!("meta.json is that of block {}", parsed.ulid)));
     }
     let (disk, own) = (app.env.disk.clone(), files::tenant(&tenant).join(block.to_string()));
-    let is_there = on_disk(&*app.env.pool, move || {
-        disk.size_bytes(&own.join(files::BLOCK_META)).map_err(|e| Error::io("look for", &own, e))
+    let stored = on_disk(&*app.env.pool, move || {
+        let size = disk.size_bytes(&own.join(files::BLOCK_META));
+        match size.map_err(|e| Error::io("look for", &own, e))? {
+            Some(_) => BlockMeta::read(&*disk, &own).map(Some),
+            None => Ok(None),
+        }
     });
-    if is_there.await?.is_some() {
-        return Err(ApiError::new(Kind::Conflict, format!("tenant {tenant} has block {block} already")));
+    match stored.await? {
+        Some(stored) if foreign::is_same(&stored, &parsed) => {
+            return Err(ApiError::new(Kind::Conflict, format!("tenant {tenant} has block {block} already")));
+        }
+        Some(stored) => {
+            return Err(bad(format!(
+                "tenant {tenant} has another block that is called {block}: from {} to {}, {} samples",
+                format_rfc3339(stored.min_ms),
+                format_rfc3339(stored.max_ms),
+                stored.stats.num_samples
+            )));
+        }
+        None => {}
     }
+    let config = app.config.load_full();
+    terms(&app, &config, &tenant).judge(&parsed).map_err(bad)?;
     app.uploads.begin(&(tenant.clone(), block))?;
     let (disk, dir) = (app.env.disk.clone(), folder(&tenant, block));
     on_disk(&*app.env.pool, move || {
@@ -150,6 +205,12 @@ async fn start(
     })
     .await?;
     Ok(StatusCode::OK)
+}
+
+/// What blocks of a tenant are judged by.
+fn terms<'a>(app: &App, config: &'a Config, tenant: &TenantId) -> Terms<'a> {
+    let limits = config.limits_of(tenant.as_str());
+    Terms { now_ms: app.env.clock.now_ms(), retention: config.retention, limits }
 }
 
 /// A block's file by its path in the block: nothing else may be written.
@@ -172,9 +233,7 @@ async fn file(
     let url_only = axum::extract::Request::from_parts(parts, Body::empty());
     let params = Params::from_request(url_only, &app).await?;
     let path = folder(&tenant, block).join(file_path(params.get("path").unwrap_or_default())?);
-    if app.uploads.state(&(tenant, block)) != Some(Upload::Uploading) {
-        return Err(bad("the upload wasn't started"));
-    }
+    let _token = app.uploads.file(&(tenant, block))?;
     receive_file(&app, path, body).await?;
     Ok(StatusCode::OK)
 }
@@ -234,13 +293,8 @@ async fn finish(
 ) -> Result<StatusCode, ApiError> {
     let block = block_id(&block)?;
     let key = (tenant, block);
-    {
-        let mut uploads = app.uploads.0.lock();
-        match uploads.get_mut(&key) {
-            Some(state @ Upload::Uploading) => *state = Upload::Validating,
-            Some(Upload::Validating | Upload::Complete) => return Ok(StatusCode::OK),
-            Some(Upload::Failed(_)) | None => return Err(bad("the upload wasn't started")),
-        }
+    if !app.uploads.finish(&key)? {
+        return Ok(StatusCode::OK);
     }
     // A tenant that never wrote begins to exist with its block.
     app.tenant(&key.0)?;
@@ -261,30 +315,53 @@ async fn finish(
     Ok(StatusCode::OK)
 }
 
-/// Verifies the block whole, then adds it; a bad one is removed.
+/// Verifies the block whole, then adds it; what isn't added is removed.
 fn add(app: &App, tenant: &TenantId, dir: &Path) -> tsdb::Result<()> {
-    let disk = &*app.env.disk;
-    let added = verify(disk, dir).and_then(|()| app.storage.db().add_block(tenant, dir));
-    if added.is_err()
-        && let Err(error) = disk.remove_dir(dir)
-    {
-        tracing::warn!(dir = %dir.display(), %error, "a refused block can't be removed");
+    let added = verify(app, tenant, dir).and_then(|external| match external.is_empty() {
+        true => app.storage.db().add_block(tenant, dir),
+        false => add_extended(app, tenant, dir, &external),
+    });
+    // A block that was added is no longer there.
+    match app.env.disk.remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %dir.display(), %error, "what is left of an upload can't be removed");
+        }
+        _ => {}
     }
     added
 }
 
-fn verify(disk: &dyn Disk, dir: &Path) -> tsdb::Result<()> {
+/// Reads all of a block; its external labels.
+fn verify(app: &App, tenant: &TenantId, dir: &Path) -> tsdb::Result<Labels> {
+    let disk = &*app.env.disk;
     disk.sync_dir(&dir.join(files::BLOCK_CHUNKS_DIR))
         .and_then(|()| disk.sync_dir(dir))
         .map_err(|e| Error::io("sync", dir, e))?;
-    let report = Block::open(disk, dir)?.verify();
-    match report.problems.first() {
-        None => Ok(()),
-        Some(first) => Err(Error::Invalid(format!(
+    let block = Block::open(disk, dir)?;
+    let report = block.verify();
+    if let Some(first) = report.problems.first() {
+        return Err(Error::Invalid(format!(
             "the block has {} problems; the first: {first}",
             report.problem_count
-        ))),
+        )));
     }
+    let config = app.config.load_full();
+    let terms = terms(app, &config, tenant);
+    if let Some(range_ms) = report.range_ms {
+        terms.judge_newest(block.meta(), *range_ms.end()).map_err(Error::Invalid)?;
+    }
+    terms.judge(block.meta()).map_err(Error::Invalid)
+}
+
+/// Writes the block anew inside of its folder, with more labels, and adds that.
+fn add_extended(app: &App, tenant: &TenantId, dir: &Path, external: &Labels) -> tsdb::Result<()> {
+    let block = Block::open(&*app.env.disk, dir)?;
+    let parent = dir.join(EXTENDED_DIR);
+    app.env.disk.create_dir(&parent).map_err(|e| Error::io("create", &parent, e))?;
+    let meta = foreign::extended_meta(block.meta());
+    let extended = tsdb::compact::extend(&app.env.disk, &parent, meta, &block, external)?;
+    let extended = extended.ok_or_else(|| Error::Invalid("the block holds no samples".to_owned()))?;
+    app.storage.db().add_block(tenant, &parent.join(extended.ulid.to_string()))
 }
 
 async fn check(
@@ -294,7 +371,7 @@ async fn check(
 ) -> Result<Response, ApiError> {
     let block = block_id(&block)?;
     let body = match app.uploads.state(&(tenant, block)) {
-        Some(Upload::Uploading) => serde_json::json!({"result": "uploading"}),
+        Some(Upload::Uploading(_)) => serde_json::json!({"result": "uploading"}),
         Some(Upload::Validating) => serde_json::json!({"result": "validating"}),
         Some(Upload::Failed(error)) => serde_json::json!({"result": "failed", "error": error}),
         Some(Upload::Complete) => serde_json::json!({"result": "complete"}),

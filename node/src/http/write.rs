@@ -123,7 +123,11 @@ async fn import(
                 Encoding::Plain => *plain = body.into(),
                 Encoding::Gzip => gunzip(&body, most, held, plain)?,
             }
-            text::decode(plain, format, now_ms, &intake.app.hasher, batch);
+            text::decode(plain, format, now_ms, &intake.app.hasher, batch).map_err(WriteError::Broken)?;
+            if format == text::Format::OpenMetrics {
+                let limits = intake.config.limits_of(intake.tenant.id().as_str());
+                text::judge(plain, batch, limits).map_err(WriteError::Broken)?;
+            }
             Ok(())
         })
     };

@@ -7,7 +7,8 @@
 //! foo_bucket{le="1"} 11 # {trace_id="KOO5"} 0.67 1520879607.789        (OpenMetrics: seconds; exemplars)
 //! ```
 //! A series' raw bytes are those from the line's start to the closing brace; only series that are new are parsed.
-//! A line that can't be read is refused by its number, and the others are taken.
+//! A line that can't be read is refused by its number, and the others are taken. OpenMetrics ends with `# EOF`: a body
+//! that doesn't was cut, and one that goes on behind it was put together of several; neither is taken at all.
 
 use tsdb::db::{Exemplar, Metadata};
 use tsdb::model::{Labels, METRIC_NAME, Sample, Value};
@@ -25,33 +26,108 @@ pub enum Format {
     OpenMetrics,
 }
 
-/// Decodes `body` into `batch`; samples without a timestamp get `now_ms`.
-pub fn decode(body: &[u8], format: Format, now_ms: i64, hasher: &SeriesHasher, batch: &mut Batch) {
-    let mut families = Families::default();
-    let mut offset = 0;
-    for (number, line) in body.split(|b| *b == b'\n').enumerate() {
-        let start = offset;
-        offset += line.len() + 1;
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let taken = match trimmed(line) {
-            [] => Ok(()),
-            [b'#', comment @ ..] => {
-                if format == Format::OpenMetrics && trimmed(comment) == b"EOF" {
-                    break;
-                }
-                families.take(comment)
-            }
-            _ => sample_into(line, start, format, now_ms, hasher, batch),
-        };
-        if let Err(why) = taken {
-            batch.refused.push(Refused {
-                series: None,
-                count: 1,
-                why: format!("line {}: {why}", number + 1),
-            });
-        }
+/// Latest time of OpenMetrics, in seconds since the Unix epoch: the end of the year 9999. The text format's milliseconds,
+/// taken for seconds, lie beyond it from 1978 on.
+const SECONDS_MAX: f64 = 253_402_300_799.0;
+
+/// Decodes a whole `body` into `batch`; samples without a timestamp get `now_ms`.
+///
+/// # Errors
+/// Those of [`Reader::read`] and [`Reader::finish`]: nothing that is in `batch` may be stored then.
+pub fn decode(
+    body: &[u8],
+    format: Format,
+    now_ms: i64,
+    hasher: &SeriesHasher,
+    batch: &mut Batch,
+) -> Result<(), String> {
+    let mut reader = Reader::new(format, now_ms);
+    reader.read(body, hasher, batch)?;
+    reader.finish()
+}
+
+/// Whether every line of a decoded body, and the labels of each of its series, can be read: what a format with an end
+/// mark is judged by before anything of it is stored.
+///
+/// # Errors
+/// The first fault, and how many there are besides.
+pub fn judge(body: &[u8], batch: &Batch, limits: &Limits) -> Result<(), String> {
+    let lines = batch.refused.iter().map(|refused| refused.why.clone());
+    let series = (0..batch.raw.len()).filter_map(|i| labels(batch.raw_labels(body, i as u32), limits).err());
+    let mut faults = lines.chain(series);
+    let Some(first) = faults.next() else { return Ok(()) };
+    let more = match faults.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Err(format!("{first}{more}; nothing of the body is stored"))
+}
+
+/// Reads a body in pieces of whole lines.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    format: Format,
+    now_ms: i64,
+    /// Lines read so far.
+    lines: usize,
+    /// Whether the end mark was read.
+    has_ended: bool,
+}
+
+impl Reader {
+    /// At the start of a body; samples without a timestamp get `now_ms`.
+    pub fn new(format: Format, now_ms: i64) -> Self {
+        Self { format, now_ms, lines: 0, has_ended: false }
     }
-    families.finish(&mut batch.metadata);
+
+    /// Adds the samples of the next piece to `batch`, which refers into it.
+    ///
+    /// # Errors
+    /// The line that stands behind the end mark.
+    pub fn read(&mut self, piece: &[u8], hasher: &SeriesHasher, batch: &mut Batch) -> Result<(), String> {
+        let mut families = Families::default();
+        let mut offset = 0;
+        for line in piece.split_inclusive(|b| *b == b'\n') {
+            let start = offset;
+            offset += line.len();
+            self.lines += 1;
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let content = trimmed(line);
+            if self.has_ended && !content.is_empty() {
+                return Err(format!("line {}: there is data after # EOF", self.lines));
+            }
+            let taken = match content {
+                [] => Ok(()),
+                [b'#', comment @ ..] => {
+                    self.has_ended = self.format == Format::OpenMetrics && trimmed(comment) == b"EOF";
+                    families.take(comment)
+                }
+                _ => sample_into(line, start, self.format, self.now_ms, hasher, batch),
+            };
+            if let Err(why) = taken {
+                let why = format!("line {}: {why}", self.lines);
+                batch.refused.push(Refused { series: None, count: 1, why });
+            }
+        }
+        families.finish(&mut batch.metadata);
+        Ok(())
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// When the format has an end mark, and none was read.
+    pub fn finish(&self) -> Result<(), String> {
+        if self.format == Format::OpenMetrics && !self.has_ended {
+            return Err(format!(
+                "the data does not end with # EOF, which OpenMetrics demands: it was cut short behind line {}, or is of \
+                 another format",
+                self.lines
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn sample_into(
@@ -266,12 +342,14 @@ fn timestamp(text: &[u8], format: Format) -> Result<i64, String> {
             parsed.ok_or_else(|| format!("{} isn't a timestamp in milliseconds", shown()))
         }
         Format::OpenMetrics => {
-            let ms = (number(text)? * 1000.0).round();
-            // 2^63 as a float: what is below fits.
-            if ms.abs() < 9.223_372_036_854_775e18 {
-                Ok(ms as i64)
+            let seconds = number(text)?;
+            if seconds.abs() <= SECONDS_MAX {
+                Ok((seconds * 1000.0).round() as i64)
             } else {
-                Err(format!("{} isn't a time", shown()))
+                Err(format!(
+                    "{} isn't a time in seconds up to the year 9999 (is it in milliseconds?)",
+                    shown()
+                ))
             }
         }
     }

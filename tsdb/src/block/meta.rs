@@ -18,6 +18,7 @@ use ulid::Ulid;
 use crate::chunk::Encoding;
 use crate::disk::Disk;
 use crate::files;
+use crate::head::rule::TIMESTAMP_MS_MAX;
 use crate::index::coding::crc32c;
 use crate::{Error, Result};
 
@@ -26,6 +27,10 @@ const VERSION: u32 = 1;
 
 /// Longest `meta.json` that is read; a block made of 10,000 others has 1 MB.
 pub const META_BYTES_MAX: u64 = 16 << 20;
+
+/// Longest range of a block, in milliseconds: a hundred years. A longer one is a wrong number, and whoever walks a block's
+/// range in steps would never come to its end.
+const RANGE_MS_MAX: i64 = 100 * 366 * 86_400_000;
 
 /// Our field, and the checksum in it.
 const OURS: &str = "carillon";
@@ -159,7 +164,8 @@ impl BlockMeta {
     /// From the bytes of a `meta.json`.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when it isn't JSON, lacks a field, has another version or fails its checksum.
+    /// [`Error::Corrupt`] when it isn't JSON, lacks a field, has another version, a range that no block has, or fails its
+    /// checksum.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let wrong = |reason: String| Error::corrupt("block meta", 0, reason);
         let mut document: Value = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
@@ -176,6 +182,10 @@ impl BlockMeta {
         }
         if meta.min_ms > meta.max_ms {
             return Err(wrong(format!("its range begins at {} and ends at {}", meta.min_ms, meta.max_ms)));
+        }
+        let is_near = |at_ms: i64| (-TIMESTAMP_MS_MAX..=TIMESTAMP_MS_MAX).contains(&at_ms);
+        if !is_near(meta.min_ms) || !is_near(meta.max_ms) || meta.max_ms - meta.min_ms > RANGE_MS_MAX {
+            return Err(wrong(format!("no block has a range from {} to {}", meta.min_ms, meta.max_ms)));
         }
         Ok(meta)
     }
@@ -292,6 +302,9 @@ mod tests {
             "{\"ulid\":1}",
             &FOREIGN.replace("\"version\":1", "\"version\":2"),
             &FOREIGN.replace("\"minTime\":1", "\"minTime\":9"),
+            &FOREIGN.replace("\"minTime\":1", "\"minTime\":-9223372036854775808"),
+            &FOREIGN.replace("\"maxTime\":3", "\"maxTime\":9223372036854775807"),
+            &FOREIGN.replace("\"maxTime\":3", "\"maxTime\":3200000000000"),
             &FOREIGN.replace("01JFJ", "!!!!!"),
         ] {
             assert!(matches!(BlockMeta::from_json(bad.as_bytes()), Err(Error::Corrupt { .. })), "{bad}");

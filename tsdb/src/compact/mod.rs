@@ -1,4 +1,4 @@
-//! Makes one block out of several.
+//! Makes one block out of several; and one with more labels out of one ([`extend()`]).
 //!
 //! Steps:
 //!
@@ -12,6 +12,7 @@
 //! Assumes that each block's series are in label order; one that isn't is refused, and the others' caller goes on
 //! without it. Memory: 4 bytes a symbol and block, one series' overlapping chunks, and what the index writer takes.
 
+mod extend;
 mod series;
 mod symbols;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::files;
 use crate::index::reader::{SeriesEntry, StoredIds};
 use crate::index::writer::SymbolStage;
 use crate::{Error, Result};
+pub use extend::extend;
 use series::Gathered;
 use symbols::Renumbering;
 

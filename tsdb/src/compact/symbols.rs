@@ -13,6 +13,15 @@ pub(super) enum Renumbering {
 }
 
 impl Renumbering {
+    /// From pairs of what a block's labels call a symbol, ascending, and its new number.
+    pub(super) fn new(pairs: Vec<(u32, u32)>) -> Self {
+        if pairs.iter().zip(0..).all(|(pair, number)| pair.0 == number) {
+            Self::Numbers(pairs.into_iter().map(|pair| pair.1).collect())
+        } else {
+            Self::References(pairs)
+        }
+    }
+
     /// The new number of a symbol; `None` where there is no such symbol.
     pub(super) fn get(&self, reference: u32) -> Option<u32> {
         match self {
@@ -38,14 +47,7 @@ pub(super) fn renumber(blocks: &[Block]) -> Result<(Vec<Renumbering>, u32)> {
         count += 1;
         Ok(())
     })?;
-    let renumberings = pairs.into_iter().map(|pairs| {
-        if pairs.iter().zip(0..).all(|(pair, number)| pair.0 == number) {
-            Renumbering::Numbers(pairs.into_iter().map(|pair| pair.1).collect())
-        } else {
-            Renumbering::References(pairs)
-        }
-    });
-    Ok((renumberings.collect(), count))
+    Ok((pairs.into_iter().map(Renumbering::new).collect(), count))
 }
 
 /// Visits the distinct symbols in order, each with the blocks that have it and what they call it.

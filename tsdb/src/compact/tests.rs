@@ -13,9 +13,9 @@ use crate::select::{Select, Series};
 
 const RANGE_MS: i64 = 7_200_000;
 
-type Contents = BTreeMap<Labels, BTreeMap<i64, f64>>;
+pub(super) type Contents = BTreeMap<Labels, BTreeMap<i64, f64>>;
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn encoded(labels: &Labels, samples: &BTreeMap<i64, f64>) -> Vec<crate::select::
     Series::from_samples(labels.clone(), &samples).chunks
 }
 
-fn block(disk: &Arc<dyn Disk>, ulid: u128, contents: &Contents) -> Block {
+pub(super) fn block(disk: &Arc<dyn Disk>, ulid: u128, contents: &Contents) -> Block {
     let meta = BlockMeta::new(Ulid(ulid), 0, RANGE_MS);
     let mut writer = BlockWriter::create(disk, Path::new(""), meta).unwrap();
     for (labels, samples) in contents {
@@ -34,7 +34,7 @@ fn block(disk: &Arc<dyn Disk>, ulid: u128, contents: &Contents) -> Block {
     Block::open(&**disk, &PathBuf::from(meta.ulid.to_string())).unwrap()
 }
 
-fn read(block: &Block) -> BTreeMap<Labels, BTreeMap<i64, u64>> {
+pub(super) fn read(block: &Block) -> BTreeMap<Labels, BTreeMap<i64, u64>> {
     let matchers = vec![Matcher::equal("absent", "")];
     let all = block.select(&Select { matchers, range_ms: i64::MIN..=i64::MAX, shard: None }).unwrap();
     let samples = |series: Series| {
@@ -54,11 +54,11 @@ fn merge_all(disk: &Arc<dyn Disk>, blocks: &[Block]) -> Option<Block> {
     Some(merged)
 }
 
-fn disk() -> Arc<dyn Disk> {
+pub(super) fn disk() -> Arc<dyn Disk> {
     Arc::new(MemoryDisk::new())
 }
 
-fn run(range: std::ops::Range<i64>, value: f64) -> BTreeMap<i64, f64> {
+pub(super) fn run(range: std::ops::Range<i64>, value: f64) -> BTreeMap<i64, f64> {
     range.map(|t| (t * 1000, value)).collect()
 }
 

@@ -26,8 +26,12 @@ struct Summary {
     blocks: u64,
     /// Samples in them.
     samples: u64,
-    /// Series in them, counted in each block.
-    series: u64,
+    /// Series in them, each once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series: Option<u64>,
+    /// The sum of the blocks' series: one that is in several blocks counts in each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series_of_blocks: Option<u64>,
     /// Blocks that the node had before.
     already_there: u64,
     /// Parts that weren't brought in, with the reason.
@@ -49,12 +53,13 @@ impl Summary {
         output.show(self, || {
             let mut rows = Rows::new(&["what", "#count"]);
             for (what, count) in [
-                ("blocks", self.blocks),
-                ("samples", self.samples),
+                ("blocks", Some(self.blocks)),
+                ("samples", Some(self.samples)),
                 ("series", self.series),
-                ("blocks that were there already", self.already_there),
+                ("series, summed over blocks", self.series_of_blocks),
+                ("blocks that were there already", Some(self.already_there)),
             ] {
-                rows.push(vec![what.to_owned(), count.to_string()]);
+                rows.extend(count.map(|count| vec![what.to_owned(), count.to_string()]));
             }
             rows
         })?;

@@ -39,7 +39,7 @@ impl PrometheusTsdb {
         let disk = open_folder(&self.dir)?;
         let blocks = find_blocks(&disk, &self.dir)?;
         let bar = output.progress(blocks.len() as u64, "blocks");
-        let mut summary = Summary::default();
+        let mut summary = Summary { series_of_blocks: Some(0), ..Summary::default() };
         for path in blocks {
             let shown = self.dir.join(&path);
             bar.set_message(format!("{},", shown.display()));
@@ -47,7 +47,7 @@ impl PrometheusTsdb {
                 Ok((Uploaded::Taken, meta)) => {
                     summary.blocks += 1;
                     summary.samples += meta.stats.num_samples;
-                    summary.series += meta.stats.num_series;
+                    *summary.series_of_blocks.get_or_insert_default() += meta.stats.num_series;
                 }
                 Ok((Uploaded::AlreadyThere, _)) => summary.already_there += 1,
                 // One bad block doesn't keep the others out.

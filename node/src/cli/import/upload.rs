@@ -40,15 +40,11 @@ pub(super) async fn upload(
     dir: &Path,
     progress: impl Fn(u64),
 ) -> Result<Uploaded, Failure> {
-    let mut meta = BlockMeta::read(disk, dir)?;
-    let files = block_files(disk, dir)?;
-    list_files(&mut meta, &files);
-    let call = |step: &str| format!("/api/v1/upload/block/{}/{step}", meta.ulid);
-    let (status, text) = api.post_bytes(&call("start"), &[], meta.to_json().into()).await?;
-    if status == reqwest::StatusCode::CONFLICT {
-        return Ok(Uploaded::AlreadyThere);
-    }
-    accepted(&meta, "begin", status, &text)?;
+    let (meta, files) = match offer(api, disk, dir).await? {
+        Offered::Wanted(meta, files) => (*meta, files),
+        Offered::AlreadyThere => return Ok(Uploaded::AlreadyThere),
+    };
+    let call = |step: &str| call(&meta, step);
     for (path, size_bytes) in files {
         let bytes =
             disk.map(&dir.join(&path), 0..size_bytes).map_err(|e| tsdb::Error::io("read", &path, e))?;
@@ -60,6 +56,35 @@ pub(super) async fn upload(
     let (status, text) = api.post_bytes(&call("finish"), &[], bytes::Bytes::new()).await?;
     accepted(&meta, "finish", status, &text)?;
     wait_until_taken(api, &meta, &call("check")).await
+}
+
+/// What a node says to a block of which it knows `meta.json` alone.
+#[derive(Debug)]
+pub(super) enum Offered {
+    /// It waits for the files, which are these with their sizes in bytes.
+    Wanted(Box<BlockMeta>, Vec<(PathBuf, u64)>),
+    /// It has the block.
+    AlreadyThere,
+}
+
+/// Begins an upload: the node judges what the block says of itself.
+///
+/// # Errors
+/// When the node can't be reached or refuses the block, with its reason.
+pub(super) async fn offer(api: &Api, disk: &dyn Disk, dir: &Path) -> Result<Offered, Failure> {
+    let mut meta = BlockMeta::read(disk, dir)?;
+    let files = block_files(disk, dir)?;
+    list_files(&mut meta, &files);
+    let (status, text) = api.post_bytes(&call(&meta, "start"), &[], meta.to_json().into()).await?;
+    if status == reqwest::StatusCode::CONFLICT {
+        return Ok(Offered::AlreadyThere);
+    }
+    accepted(&meta, "begin", status, &text)?;
+    Ok(Offered::Wanted(Box::new(meta), files))
+}
+
+fn call(meta: &BlockMeta, step: &str) -> String {
+    format!("/api/v1/upload/block/{}/{step}", meta.ulid)
 }
 
 async fn wait_until_taken(api: &Api, meta: &BlockMeta, path: &str) -> Result<Uploaded, Failure> {

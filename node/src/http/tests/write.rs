@@ -201,6 +201,53 @@ async fn text_is_imported_plain_and_compressed() {
 }
 
 #[tokio::test]
+async fn nothing_is_stored_of_openmetrics_that_is_not_whole() {
+    let node = TestNode::start().await;
+    let now_s = NOW_MS / 1000;
+    let headers = [("content-type", "application/openmetrics-text; version=1.0.0")];
+    let lines =
+        format!("# TYPE kept counter\nkept_total{{a=\"1\"}} 1 {now_s}\nkept_total{{a=\"2\"}} 2 {now_s}\n");
+    for (body, wanted) in [
+        (lines.clone(), "does not end with # EOF"),
+        (format!("{lines}kept_total{{a=\"3\"}} 17"), "does not end with # EOF"),
+        (format!("{lines}# EO"), "does not end with # EOF"),
+        (format!("{lines}# EOF\n{lines}# EOF\n"), "line 5: there is data after # EOF"),
+        (
+            format!("{lines}kept_total 1 {NOW_MS}\n# EOF\n"),
+            "line 4: \"1767225600000\" isn't a time in seconds",
+        ),
+        (format!("{lines}this is no line\n# EOF\n"), "line 4"),
+        (format!("{lines}kept_total{{a=\"1\",a=\"1\"}} 1\nx{{ 1\n# EOF\n"), "(and 1 more)"),
+    ] {
+        let answer = node.post("/api/v1/import/prometheus", &headers, body.clone()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(answer.text().contains(wanted), "{body}: {}", answer.text());
+        let found = node.get("/api/v1/series?match[]={__name__=~\".%2B\"}").await;
+        assert_eq!(found.data(), serde_json::json!([]), "{body}");
+    }
+    let whole = node.post("/api/v1/import/prometheus", &headers, format!("{lines}# EOF\n")).await;
+    assert_eq!(whole.status, StatusCode::NO_CONTENT, "{}", whole.text());
+}
+
+#[tokio::test]
+async fn nothing_is_stored_of_a_gzip_body_that_was_cut() {
+    use std::io::Write as _;
+    let node = TestNode::start().await;
+    let text: String =
+        (0..200).map(|i| format!("cut{{i=\"{i}\",r=\"{:x}\"}} {i} {NOW_MS}\n", i * i * 7919)).collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    for end in (0..gzip.len()).step_by(97).chain(gzip.len() - 9..gzip.len()) {
+        let headers = [("content-encoding", "gzip")];
+        let answer = node.post("/api/v1/import/prometheus", &headers, gzip[..end].to_vec()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{end} of {} bytes", gzip.len());
+    }
+    let found = node.get("/api/v1/series?match[]=cut").await;
+    assert_eq!(found.data(), serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     tokio::time::pause();
     let node = TestNode::start().await;

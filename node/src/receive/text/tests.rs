@@ -9,7 +9,7 @@ const NOW_MS: i64 = 1_000;
 /// Each sample as `series timestamp value`, each refusal, each exemplar.
 fn read(body: &str, format: Format) -> (Vec<String>, Vec<String>, Vec<Exemplar>) {
     let mut batch = Batch::default();
-    decode(body.as_bytes(), format, NOW_MS, &SeriesHasher::new(1), &mut batch);
+    Reader::new(format, NOW_MS).read(body.as_bytes(), &SeriesHasher::new(1), &mut batch).unwrap();
     let mut refused: Vec<_> = batch.refused.iter().map(|r| r.why.clone()).collect();
     let mut samples = Vec::new();
     for (append, owner) in batch.appends.iter().zip(&batch.owners) {
@@ -49,7 +49,7 @@ fn names_may_be_any_text_in_quotes() {
 #[test]
 fn openmetrics_has_seconds_and_exemplars_and_an_end() {
     let body = "# TYPE foo histogram\nfoo_bucket{le=\"1\"} 11 1.5 # {trace_id=\"K}\"} 0.67 1.25\n\
-                foo_bucket{le=\"2\"} 17 # {} 9\nfoo_count 17\n# EOF\nbar 1\n";
+                foo_bucket{le=\"2\"} 17 # {} 9\nfoo_count 17\n# EOF\n\n";
     let (samples, refused, exemplars) = read(body, Format::OpenMetrics);
     assert_eq!(refused, Vec::<String>::new());
     assert_eq!(
@@ -58,6 +58,51 @@ fn openmetrics_has_seconds_and_exemplars_and_an_end() {
     );
     let times: Vec<_> = exemplars.iter().map(|e| (e.timestamp_ms, e.value, e.labels.to_string())).collect();
     assert_eq!(times, [(1250, 0.67, "{trace_id=\"K}\"}".to_owned()), (1000, 9.0, "{}".to_owned())]);
+}
+
+#[test]
+fn openmetrics_that_was_cut_or_joined_is_refused_wherever_that_happened() {
+    let whole = "# TYPE m counter\nm_total{a=\"b\"} 1 17\nm_total{a=\"c\"} 2 1795625140.5\n# EOF\n";
+    let decoded = |body: &str| {
+        decode(body.as_bytes(), Format::OpenMetrics, NOW_MS, &SeriesHasher::new(1), &mut Batch::default())
+    };
+    let mark_end = whole.len() - 1;
+    for end in 0..=whole.len() {
+        let (cut, is_whole) = (&whole[..end], end >= mark_end);
+        assert_eq!(decoded(cut).is_ok(), is_whole, "{cut:?}");
+        if !is_whole {
+            assert!(decoded(cut).unwrap_err().contains("does not end with # EOF"));
+        }
+        // A cut one with a whole one behind it has one end mark, and passes; two whole ones never do.
+        let joined = format!("{whole}{cut}");
+        assert_eq!(decoded(&joined).is_ok(), cut.is_empty(), "{joined:?}");
+    }
+    // The same in pieces of a line each.
+    let mut reader = Reader::new(Format::OpenMetrics, NOW_MS);
+    for line in format!("{whole}m 1\n").split_inclusive('\n') {
+        let read = reader.read(line.as_bytes(), &SeriesHasher::new(1), &mut Batch::default());
+        assert_eq!(read.is_ok(), line != "m 1\n", "{line}");
+        assert_eq!(reader.finish().is_ok(), line == "# EOF\n" || line == "m 1\n", "{line}");
+    }
+}
+
+#[test]
+fn milliseconds_are_not_taken_for_seconds() {
+    for (time, taken) in [
+        ("1700000000000", false),
+        ("-1700000000000", false),
+        ("253402300800", false),
+        ("1e300", false),
+        ("NaN", false),
+        ("253402300799", true),
+        ("1700000000.123", true),
+        ("-5", true),
+    ] {
+        let (samples, refused, _) = read(&format!("m 1 {time}\n"), Format::OpenMetrics);
+        assert_eq!((samples.len(), refused.len()), (usize::from(taken), usize::from(!taken)), "{time}");
+        let (_, refused, _) = read(&format!("m 1 17 # {{}} 1 {time}\n"), Format::OpenMetrics);
+        assert_eq!(refused.len(), usize::from(!taken), "of an exemplar: {time}");
+    }
 }
 
 #[test]
@@ -89,7 +134,7 @@ fn a_bad_line_is_named_and_the_others_are_taken() {
 fn metadata_comes_from_comments() {
     let body = "# HELP a Some\\nhelp\n# TYPE a counter\n# UNIT a seconds\na 1\n# TYPE b strange\n# TYPE\n";
     let mut batch = Batch::default();
-    decode(body.as_bytes(), Format::OpenMetrics, 0, &SeriesHasher::new(1), &mut batch);
+    Reader::new(Format::OpenMetrics, 0).read(body.as_bytes(), &SeriesHasher::new(1), &mut batch).unwrap();
     let found: Vec<_> = batch.metadata.iter().map(|m| [&m.family[..], &m.kind, &m.help, &m.unit]).collect();
     assert_eq!(found, [["a", "counter", "Some\nhelp", "seconds"], ["b", "unknown", "", ""]]);
     assert_eq!(batch.refused.len(), 1);
@@ -105,7 +150,7 @@ proptest! {
         }
         line += "} 1";
         let mut batch = Batch::default();
-        decode(line.as_bytes(), Format::Text, 0, &SeriesHasher::new(1), &mut batch);
+        decode(line.as_bytes(), Format::Text, 0, &SeriesHasher::new(1), &mut batch).unwrap();
         let found = labels(batch.raw_labels(line.as_bytes(), 0), &Limits::default()).unwrap();
         let wanted = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain([("__name__", "m")]);
         prop_assert_eq!(found, Labels::from_pairs(wanted).unwrap());
@@ -114,5 +159,7 @@ proptest! {
     #[test]
     fn hostile_text_is_refused_or_read(body in "[ \\t\\n{}\"\\\\=,#a0é]{0,80}", openmetrics: bool) {
         read(&body, if openmetrics { Format::OpenMetrics } else { Format::Text });
+        let format = if openmetrics { Format::OpenMetrics } else { Format::Text };
+        let _ = decode(body.as_bytes(), format, 0, &SeriesHasher::new(1), &mut Batch::default());
     }
 }
