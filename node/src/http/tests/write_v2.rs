@@ -389,7 +389,7 @@ async fn names_may_be_any_utf_8_and_nothing_else() {
 
 #[tokio::test]
 async fn labels_beyond_a_tenants_limits_are_refused_alone_and_bytes_beyond_the_nodes_together() {
-    let node = TestNode::with("http: {max_decompressed_body: 100kB}\n").await;
+    let node = TestNode::with("http: {max_in_flight: 256kB}\n").await;
     let mut symbols = Symbols::new();
     let long = "x".repeat(9_000);
     let timeseries = vec![
@@ -403,5 +403,5 @@ async fn labels_beyond_a_tenants_limits_are_refused_alone_and_bytes_beyond_the_n
     let many = vec![request.timeseries[0].clone(); 20];
     let answer = send(&node, &pb::Request { timeseries: many, ..request }).await;
     assert_eq!((answer.status, written(&answer)), (StatusCode::PAYLOAD_TOO_LARGE, [0, 0, 0]));
-    assert!(answer.text().contains("http.max_decompressed_body"), "{}", answer.text());
+    assert!(answer.text().contains("http.max_in_flight"), "{}", answer.text());
 }

@@ -7,10 +7,11 @@ use tsdb::model::{CounterReset, Labels};
 
 use super::*;
 use crate::config::Limits;
+use crate::receive::budget::Budget;
 
-fn decoded(plain: &[u8]) -> Result<Batch, Malformed> {
-    let mut batch = Batch::default();
-    decode(plain, &SeriesHasher::new(1), &mut batch)?;
+fn decoded(plain: &[u8]) -> Result<Batch, BodyError> {
+    let (mut batch, mut held) = (Batch::default(), Budget::new(usize::MAX).hold());
+    decode(plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, usize::MAX), &mut batch)?;
     Ok(batch)
 }
 
@@ -133,8 +134,8 @@ fn one_histogram(histogram: pb::Histogram) -> Result<Sample, String> {
     let series = pb::TimeSeries { histograms: vec![histogram], ..Default::default() };
     let plain = pb::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec();
     let mut batch = decoded(&plain).unwrap();
-    match batch.refused.pop() {
-        Some(refused) => Err(refused.why),
+    match batch.refused.described().first() {
+        Some(refused) => Err(refused.why.clone()),
         None => Ok(batch.appends.pop().unwrap().sample),
     }
 }
