@@ -116,11 +116,17 @@ impl Fields {
             let counts = |side: &Side| side.counts.clone();
             let (positive, negative) = (counts(&self.positive), counts(&self.negative));
             let (count, zero) = (self.count_float, self.zero_float);
-            Value::Histogram(Arc::new(reduced(self.histogram(count, zero, positive, negative, check_float)?, |a, b| a + b)))
+            Value::Histogram(Arc::new(reduced(
+                self.histogram(count, zero, positive, negative, check_float)?,
+                |a, b| a + b,
+            )))
         } else {
             let (positive, negative) = (absolute(&self.positive.deltas)?, absolute(&self.negative.deltas)?);
             let (count, zero) = (self.count_int, self.zero_int);
-            Value::Int(Arc::new(reduced(self.histogram(count, zero, positive, negative, check_int)?, u64::saturating_add)))
+            Value::Int(Arc::new(reduced(
+                self.histogram(count, zero, positive, negative, check_int)?,
+                u64::saturating_add,
+            )))
         };
         Ok(Sample { timestamp_ms, start_ms, value })
     }

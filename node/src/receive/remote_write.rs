@@ -210,11 +210,7 @@ fn exemplar_into(
 const KINDS: [&str; 8] =
     ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
 
-fn metadata_into(
-    bytes: &[u8],
-    memory: &mut DecodedBytes<'_>,
-    batch: &mut Batch,
-) -> Result<(), BodyError> {
+fn metadata_into(bytes: &[u8], memory: &mut DecodedBytes<'_>, batch: &mut Batch) -> Result<(), BodyError> {
     let mut metadata = Metadata::default();
     let mut kind = 0;
     let mut fields = Reader::new(bytes);

@@ -35,8 +35,11 @@ fn attack(input: &[u8], decode: Decode, prost_reads: fn(&[u8]) -> bool) {
 }
 
 fn check(plain: &[u8], decode: Decode, prost_reads: fn(&[u8]) -> bool) {
-    let (mut batch, mut held, hasher) = (Batch::default(), Budget::new(usize::MAX).hold(), SeriesHasher::new(1));
-    if let Err(refused) = decode(plain, &hasher, &mut DecodedBytes::new(&mut held, DECODED_BYTES_MAX), &mut batch) {
+    let (mut batch, mut held, hasher) =
+        (Batch::default(), Budget::new(usize::MAX).hold(), SeriesHasher::new(1));
+    if let Err(refused) =
+        decode(plain, &hasher, &mut DecodedBytes::new(&mut held, DECODED_BYTES_MAX), &mut batch)
+    {
         // Groups, which no sender writes any more, are refused by design, as are spans longer than any histogram, a table
         // of symbols without nothing in front, and parts that take too much.
         let is_by_design = matches!(
@@ -52,7 +55,9 @@ fn check(plain: &[u8], decode: Decode, prost_reads: fn(&[u8]) -> bool) {
     assert_eq!(batch.owners.len(), batch.appends.len());
     assert!(batch.owners.iter().all(|owner| *owner < series));
     assert!(batch.exemplars.iter().all(|(owner, _)| *owner < series));
-    assert!(batch.refused.described().iter().all(|refused| refused.series.is_none_or(|owner| owner < series)));
+    assert!(
+        batch.refused.described().iter().all(|refused| refused.series.is_none_or(|owner| owner < series))
+    );
     for owner in 0..series {
         // Judged later, when the series is new to the node: refused or taken, never a panic.
         drop(labels::from_remote_write(batch.raw_labels(plain, owner), &Limits::default()));

@@ -226,17 +226,25 @@ fn snappy_bodies_are_read_and_broken_ones_refused() {
 
 #[test]
 fn finer_histograms_than_are_stored_are_reduced() {
-    for (schema, offset, length) in [(9, -7, 40u32), (12, 1000, 300), (52, i32::MIN / 2, 900), (52, 1 << 30, 5)] {
+    for (schema, offset, length) in
+        [(9, -7, 40u32), (12, 1000, 300), (52, i32::MIN / 2, 900), (52, 1 << 30, 5)]
+    {
         let mut histogram = int_histogram();
         histogram.schema = schema;
-        histogram.positive_spans = vec![
-            pb::BucketSpan { offset, length },
-            pb::BucketSpan { offset: 3, length: 2 },
-        ];
-        histogram.positive_deltas = std::iter::once(2).chain((0..length + 1).map(|i| i64::from(i % 2) * 2 - 1)).collect();
+        histogram.positive_spans =
+            vec![pb::BucketSpan { offset, length }, pb::BucketSpan { offset: 3, length: 2 }];
+        histogram.positive_deltas =
+            std::iter::once(2).chain((0..length + 1).map(|i| i64::from(i % 2) * 2 - 1)).collect();
         let fine = histogram.clone();
         histogram.count = None;
-        let count: i64 = histogram.positive_deltas.iter().scan(0, |at, d| { *at += d; Some(*at) }).sum();
+        let count: i64 = histogram
+            .positive_deltas
+            .iter()
+            .scan(0, |at, d| {
+                *at += d;
+                Some(*at)
+            })
+            .sum();
         histogram.count = Some(pb::histogram::Count::CountInt(count as u64 + 4));
         let sample = one_histogram(histogram).unwrap();
         let Value::Int(found) = sample.value else { panic!("an integer histogram was sent") };
@@ -244,7 +252,8 @@ fn finer_histograms_than_are_stored_are_reduced() {
         // Each bucket's observations stand where a bucket of schema 8 holds them: 2^(schema - 8) go into one.
         let mut wanted = std::collections::BTreeMap::new();
         let mut at = 0;
-        let indexes = (0..length as i32).map(|i| offset + i).chain([3, 4].map(|i| offset + length as i32 + i));
+        let indexes =
+            (0..length as i32).map(|i| offset + i).chain([3, 4].map(|i| offset + length as i32 + i));
         for (index, delta) in indexes.zip(&fine.positive_deltas) {
             at += delta;
             let coarse = (f64::from(index) / 2f64.powi(schema - 8)).ceil() as i32;
@@ -274,7 +283,18 @@ fn tiny_elements_are_refused_before_they_fill_the_memory() {
         message.extend(content);
         message
     };
-    let exemplar = series([vec![3 << 3 | 2], { let mut l = Vec::new(); tsdb::varint::put(&mut l, 400_000); l }, empties(1, 200_000)].concat());
+    let exemplar = series(
+        [
+            vec![3 << 3 | 2],
+            {
+                let mut l = Vec::new();
+                tsdb::varint::put(&mut l, 400_000);
+                l
+            },
+            empties(1, 200_000),
+        ]
+        .concat(),
+    );
     let metadata = [3 << 3 | 2, 3, 2 << 3 | 2, 1, b'm'].repeat(100_000);
     for (what, plain) in [
         ("series", empties(1, 200_000)),
@@ -285,7 +305,8 @@ fn tiny_elements_are_refused_before_they_fill_the_memory() {
         ("metadata", metadata),
     ] {
         let (mut batch, mut held) = (Batch::default(), Budget::new(usize::MAX).hold());
-        let decoded = decode(&plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, MOST), &mut batch);
+        let decoded =
+            decode(&plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, MOST), &mut batch);
         assert_eq!(decoded, Err(BodyError::OverBudget(OverBudget::Request { most: MOST })), "{what}");
         assert!(bytes_of(&batch) <= 2 * MOST, "{what}: {}", bytes_of(&batch));
         assert!(batch.refused.described().len() <= 16);

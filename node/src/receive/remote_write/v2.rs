@@ -12,7 +12,8 @@ use tsdb::db::{Exemplar, Metadata};
 
 use super::{BodyError, KINDS, sample};
 use crate::receive::batch::{
-    Batch, EXEMPLAR_BYTES, Family, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SeriesHasher, histogram_bytes,
+    Batch, EXEMPLAR_BYTES, Family, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SeriesHasher,
+    histogram_bytes,
 };
 use crate::receive::budget::DecodedBytes;
 use crate::receive::wire::{Malformed, Reader};
