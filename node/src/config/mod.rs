@@ -82,8 +82,8 @@ options! {
         /// Largest body of a write request after decompression; a request that declares more is answered 413
         /// before anything is allocated.
         "http.max_decompressed_body" http_max_decompressed_body: Size = Size::mib(64), reload;
-        /// Bytes of write requests in work at once, decompressed; beyond it requests are answered 503, and senders
-        /// try again.
+        /// Memory of write requests in work at once: bodies as sent, decompressed, and decoded. Beyond it requests
+        /// are answered 503, and senders try again; one whose decoded parts alone need more than half is answered 413.
         "http.max_in_flight" http_max_in_flight: Size = Size::mib(256), restart;
         /// How long a stopping node waits for requests in work.
         "http.stop_timeout" http_stop_timeout: Duration = Duration::from_s(10), reload;

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::env::on_cores;
 use crate::node::App;
 use crate::receive::batch::Batch;
-use crate::receive::budget::Held;
+use crate::receive::budget::{DecodedBytes, Held, OverBudget};
 use crate::receive::ingest::{ParseLabels, Reason, Report, Request, Scratch, ingest};
 use crate::receive::replicate::{Begun, Content, NoQuorum, Replicator};
 use crate::receive::{labels, remote_write, text};
@@ -78,7 +78,7 @@ async fn take_remote_write(
     let most = config.http_max_decompressed_body.as_usize();
     let declared = remote_write::declared_bytes(&body, most)?;
     if !held.grow(declared) {
-        return Err(WriteError::Busy);
+        return Err(OverBudget::Node.into());
     }
     let tenant = app.tenant(id)?;
     let now_ms = app.env.clock.now_ms();
@@ -88,13 +88,12 @@ async fn take_remote_write(
         intake.take(held, |intake, plain, batch, held| {
             remote_write::decompress(&body, declared, plain)?;
             let hasher = &intake.app.hasher;
+            let mut memory = DecodedBytes::new(held, intake.app.in_flight.decoded_bytes_max());
             match message {
-                Message::V1 => {
-                    remote_write::decode(plain, hasher, batch).map_err(remote_write::BodyError::from)?;
-                }
-                Message::V2 => remote_write::v2::decode(plain, most, hasher, batch)?,
+                Message::V1 => remote_write::decode(plain, hasher, &mut memory, batch)?,
+                Message::V2 => remote_write::v2::decode(plain, hasher, &mut memory, batch)?,
             }
-            if held.grow(batch.gathered.len()) { Ok(()) } else { Err(WriteError::Busy) }
+            Ok(())
         })
     };
     if small { work() } else { on_cores(&*app.env.pool, true, work).await }
@@ -123,7 +122,8 @@ async fn import(
                 Encoding::Plain => *plain = body.into(),
                 Encoding::Gzip => gunzip(&body, most, held, plain)?,
             }
-            text::decode(plain, format, now_ms, &intake.app.hasher, batch).map_err(WriteError::Broken)?;
+            let mut memory = DecodedBytes::new(held, intake.app.in_flight.decoded_bytes_max());
+            text::decode(plain, format, now_ms, &intake.app.hasher, &mut memory, batch)?;
             if format == text::Format::OpenMetrics {
                 let limits = intake.config.limits_of(intake.tenant.id().as_str());
                 text::judge(plain, batch, limits).map_err(WriteError::Broken)?;
@@ -289,7 +289,7 @@ async fn read_body(
                 return Err(too_large());
             }
             if !held.grow(data.len()) {
-                return Err(WriteError::Busy);
+                return Err(OverBudget::Node.into());
             }
             match &first {
                 None => first = Some(data),
@@ -338,7 +338,7 @@ fn gunzip(body: &[u8], most: usize, held: &mut Held, plain: &mut Vec<u8>) -> Res
     let mut decoder = flate2::read::MultiGzDecoder::new(body);
     loop {
         if !held.grow(GUNZIP_STEP_BYTES) {
-            return Err(WriteError::Busy);
+            return Err(OverBudget::Node.into());
         }
         let mut step = decoder.by_ref().take(GUNZIP_STEP_BYTES as u64);
         let read =
@@ -390,12 +390,27 @@ enum WriteError {
     Refused(String),
     /// Parts of it met a limit.
     Limited(String),
-    /// Too many bytes are in work.
-    Busy,
+    /// Its memory isn't to be had, now or ever.
+    OverBudget(OverBudget),
     /// Too few replicas have them, or said so in time.
     NoQuorum(NoQuorum),
     /// The engine's answer.
     Engine(tsdb::Error),
+}
+
+impl From<text::TextError> for WriteError {
+    fn from(error: text::TextError) -> Self {
+        match error {
+            text::TextError::Fault(why) => Self::Broken(why),
+            text::TextError::OverBudget(error) => error.into(),
+        }
+    }
+}
+
+impl From<OverBudget> for WriteError {
+    fn from(error: OverBudget) -> Self {
+        Self::OverBudget(error)
+    }
 }
 
 impl From<NoQuorum> for WriteError {
@@ -413,9 +428,8 @@ impl From<tsdb::Error> for WriteError {
 impl From<remote_write::BodyError> for WriteError {
     fn from(error: remote_write::BodyError) -> Self {
         match error {
-            remote_write::BodyError::TooLarge { .. } | remote_write::BodyError::Spelled { .. } => {
-                Self::TooLarge(error.to_string())
-            }
+            remote_write::BodyError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            remote_write::BodyError::OverBudget(error) => error.into(),
             _ => Self::Broken(error.to_string()),
         }
     }
@@ -428,10 +442,8 @@ impl IntoResponse for WriteError {
             Self::Unsupported(message) => (Kind::UnsupportedMedia, message),
             Self::TooLarge(message) => (Kind::TooLarge, message),
             Self::Limited(message) => (Kind::TooMany, message),
-            Self::Busy => {
-                let message = "too many bytes of write requests are in work (http.max_in_flight)";
-                (Kind::Unavailable, message.to_owned())
-            }
+            Self::OverBudget(error @ OverBudget::Request { .. }) => (Kind::TooLarge, error.to_string()),
+            Self::OverBudget(error @ OverBudget::Node) => (Kind::Unavailable, error.to_string()),
             Self::NoQuorum(error) => (Kind::Unavailable, error.to_string()),
             Self::Engine(error) => {
                 let ApiError { kind, message } = error.into();

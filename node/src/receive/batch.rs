@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use tsdb::db::{Append, Exemplar, Metadata, SeriesKey, SeriesRef};
-use tsdb::model::Sample;
+use tsdb::model::{FloatHistogram, Sample};
 
 /// A request's contents.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub struct Batch {
     /// Metadata of metric families.
     pub metadata: Vec<Metadata>,
     /// Parts that can't be stored; the rest is.
-    pub refused: Vec<Refused>,
+    pub refused: Refusals,
     /// For the decoder of remote write 2.0: where in the body each symbol begins and ends.
     pub symbols: Vec<(u32, u32)>,
     /// For it, too: what series say of their families.
@@ -46,15 +46,77 @@ pub struct Family {
     pub unit: u32,
 }
 
+/// Parts of a request that can't be stored: all are counted, the first few described. A hostile request has millions.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    /// How many samples they stand for.
+    count: u64,
+    described: Vec<Refused>,
+}
+
 /// A part of a request that can't be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The index of its series, where it has one.
     pub series: Option<u32>,
-    /// How many samples it stands for.
-    pub count: u64,
     /// Why, for the sender to read.
     pub why: String,
+}
+
+/// Refusals that are described.
+const DESCRIBED_MAX: usize = 16;
+
+impl Refusals {
+    /// How many samples they stand for.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The first of them, in their order.
+    pub fn described(&self) -> &[Refused] {
+        &self.described
+    }
+
+    /// Adds a part that stands for `count` samples, of the series with index `series` where it has one.
+    pub fn push(&mut self, series: Option<u32>, count: u64, why: impl FnOnce() -> String) {
+        self.count += count;
+        if self.described.len() < DESCRIBED_MAX {
+            self.described.push(Refused { series, why: why() });
+        }
+    }
+
+    /// How many there are, for [`Self::truncate`].
+    pub fn mark(&self) -> (u64, usize) {
+        (self.count, self.described.len())
+    }
+
+    /// Forgets what was pushed since a mark.
+    pub fn truncate(&mut self, (count, described): (u64, usize)) {
+        self.count = count;
+        self.described.truncate(described);
+    }
+
+    fn clear(&mut self) {
+        self.truncate((0, 0));
+    }
+}
+
+/// Memory that a series of a batch takes until it is in the head, its labels aside: key and place here, and what the
+/// look-up notes of it.
+pub const SERIES_BYTES: usize =
+    size_of::<SeriesKey>() + size_of::<Raw>() + size_of::<SeriesRef>() + size_of::<u64>();
+/// The same for a float sample: it, the index of its series, and its outcome.
+pub const SAMPLE_BYTES: usize = size_of::<Append>() + size_of::<u32>() + size_of::<u32>();
+/// The same for an exemplar without labels, which is gathered once more for the head.
+pub const EXEMPLAR_BYTES: usize = 2 * size_of::<(SeriesRef, Exemplar)>() + ALLOCATION_BYTES;
+/// The same for metadata without its texts.
+pub const METADATA_BYTES: usize = size_of::<Metadata>() + 4 * ALLOCATION_BYTES;
+/// What an allocation takes beside what was asked for.
+const ALLOCATION_BYTES: usize = 16;
+
+/// The same for a native histogram whose message has `message_bytes`: a bucket or span of one byte becomes one of eight.
+pub fn histogram_bytes(message_bytes: usize) -> usize {
+    SAMPLE_BYTES + size_of::<FloatHistogram>() + 2 * ALLOCATION_BYTES + size_of::<u64>() * message_bytes
 }
 
 /// Where a series' raw labels are.
@@ -117,7 +179,7 @@ impl Batch {
 
     /// Notes a part of the series with index `owner` that can't be stored.
     pub fn refuse(&mut self, owner: u32, why: String) {
-        self.refused.push(Refused { series: Some(owner), count: 1, why });
+        self.refused.push(Some(owner), 1, || why);
     }
 
     /// A series' raw labels.

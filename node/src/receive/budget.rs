@@ -1,4 +1,7 @@
-//! Bytes of write requests in work at once: a bound for the node's memory, whatever clients send.
+//! Memory of write requests in work at once: a bound for the node, whatever clients send.
+//!
+//! A request holds its body as it came, the body decompressed, and what is decoded of it: two bytes on the wire may be
+//! a histogram of two hundred. All three are taken from one budget, the last in steps while the decoder goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +22,12 @@ impl Budget {
     /// A budget of `most` bytes.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), most })
+    }
+
+    /// The most that one request's decoded parts may take: half of the budget. What needs more can never be taken.
+    pub fn decoded_bytes_max(&self) -> usize {
+        // Offsets in a batch have 32 bits.
+        (self.most / 2).min(u32::MAX as usize)
     }
 
     /// Nothing yet.
@@ -45,6 +54,68 @@ impl Held {
     }
 }
 
+/// Why a request can't be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverBudget {
+    /// It needs more than any request may have: it can never succeed.
+    #[error("the message's parts take more than {most} bytes when decoded (half of http.max_in_flight)")]
+    Request {
+        /// What a request may have.
+        most: usize,
+    },
+    /// The node has no more now.
+    #[error("too many bytes of write requests are in work (http.max_in_flight)")]
+    Node,
+}
+
+/// What a request's decoded parts take from the node's budget.
+pub struct DecodedBytes<'h> {
+    held: &'h mut Held,
+    /// Bytes that are held and not used yet.
+    left: usize,
+    /// Bytes that are held.
+    taken: usize,
+    most: usize,
+}
+
+/// By how much a decoder's share grows: the budget is shared by all threads, and elements are small.
+const STEP_BYTES: usize = 64 << 10;
+
+impl<'h> DecodedBytes<'h> {
+    /// An account of at most `most` bytes, which [`Held`] gives back.
+    pub fn new(held: &'h mut Held, most: usize) -> Self {
+        Self { held, left: 0, taken: 0, most }
+    }
+
+    /// Takes `bytes`, before they are allocated.
+    ///
+    /// # Errors
+    /// When the request, or the node, has no more.
+    #[inline]
+    pub fn take(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => self.grow(bytes),
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        let used = self.taken - self.left;
+        let needed = used.checked_add(bytes).filter(|needed| *needed <= self.most);
+        let needed = needed.ok_or(OverBudget::Request { most: self.most })?;
+        let taken = needed.max(self.taken.saturating_add(STEP_BYTES).min(self.most));
+        if !self.held.grow(taken - self.taken) {
+            return Err(OverBudget::Node);
+        }
+        (self.taken, self.left) = (taken, taken - needed);
+        Ok(())
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -64,5 +135,25 @@ mod tests {
         assert_eq!(budget.used(), 100);
         drop(held);
         assert!(budget.used() == 0 && budget.hold().grow(100));
+    }
+
+    #[test]
+    fn a_request_takes_no_more_than_its_share_and_no_more_than_there_is() {
+        let budget = Budget::new(4 * STEP_BYTES);
+        let (mut one, mut other) = (budget.hold(), budget.hold());
+        let most = budget.decoded_bytes_max();
+        let mut bytes = DecodedBytes::new(&mut one, most);
+        assert_eq!(bytes.take(1), Ok(()));
+        assert_eq!(budget.used(), STEP_BYTES);
+        assert_eq!(bytes.take(most), Err(OverBudget::Request { most }));
+        assert_eq!(bytes.take(most - 1), Ok(()));
+        assert_eq!(bytes.take(1), Err(OverBudget::Request { most }));
+        assert_eq!(bytes.take(usize::MAX), Err(OverBudget::Request { most }));
+        assert!(other.grow(2 * STEP_BYTES - 10));
+        let mut last = budget.hold();
+        let mut bytes = DecodedBytes::new(&mut last, most);
+        assert_eq!(bytes.take(11), Err(OverBudget::Node));
+        drop((one, other, last));
+        assert_eq!(budget.used(), 0);
     }
 }

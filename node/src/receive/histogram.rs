@@ -1,4 +1,5 @@
-//! Native histograms from remote write: absolute counts from deltas, and the checks that keep a bad one out.
+//! Native histograms from remote write: absolute counts from deltas, and the checks that keep a bad one out. Those of a
+//! resolution finer than any that is stored are reduced to the finest, as Prometheus does.
 
 use std::sync::Arc;
 
@@ -9,8 +10,14 @@ use tsdb::varint::unzigzag;
 
 use super::wire::{Malformed, Reader};
 
-/// Resolutions that exist.
-const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
+/// Resolutions that a sender may use.
+const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=52;
+
+/// The finest resolution that is stored.
+const SCHEMA_MAX: i32 = 8;
+
+/// Most spans, and most buckets, of a side of a histogram. SDKs keep to 160 buckets; schema 8 has 2,048 a factor of 256.
+const BUCKETS_MAX: usize = 16_384;
 
 /// One message `Histogram`: `Err` when the message is broken, `Ok(Err)` when the histogram is.
 pub fn decode<const HAS_START: bool>(bytes: &[u8]) -> Result<Result<Sample, String>, Malformed> {
@@ -25,12 +32,12 @@ pub fn decode<const HAS_START: bool>(bytes: &[u8]) -> Result<Result<Sample, Stri
             5 => raw.zero_threshold = field.double()?,
             6 => raw.zero_int = field.varint()?,
             7 => raw.zero_float = field.double()?,
-            8 => raw.negative.spans.push(span(field.bytes()?)?),
-            9 => field.varints(|v| raw.negative.deltas.push(unzigzag(v)))?,
-            10 => field.doubles(|v| raw.negative.counts.push(v))?,
-            11 => raw.positive.spans.push(span(field.bytes()?)?),
-            12 => field.varints(|v| raw.positive.deltas.push(unzigzag(v)))?,
-            13 => field.doubles(|v| raw.positive.counts.push(v))?,
+            8 => raw.push(|raw| &mut raw.negative.spans, span(field.bytes()?)?),
+            9 => field.varints(|v| raw.push(|raw| &mut raw.negative.deltas, unzigzag(v)))?,
+            10 => field.doubles(|v| raw.push(|raw| &mut raw.negative.counts, v))?,
+            11 => raw.push(|raw| &mut raw.positive.spans, span(field.bytes()?)?),
+            12 => field.varints(|v| raw.push(|raw| &mut raw.positive.deltas, unzigzag(v)))?,
+            13 => field.doubles(|v| raw.push(|raw| &mut raw.positive.counts, v))?,
             14 => {
                 raw.reset = match field.varint()? {
                     1 => CounterReset::Reset,
@@ -40,7 +47,7 @@ pub fn decode<const HAS_START: bool>(bytes: &[u8]) -> Result<Result<Sample, Stri
                 }
             }
             15 => raw.timestamp_ms = field.varint()? as i64,
-            16 => field.doubles(|v| raw.custom_values.push(v))?,
+            16 => field.doubles(|v| raw.push(|raw| &mut raw.custom_values, v))?,
             17 if HAS_START => raw.start_ms = field.varint()? as i64,
             _ => {}
         }
@@ -65,6 +72,8 @@ struct Fields {
     /// Only in those of remote write 2.0.
     start_ms: i64,
     custom_values: Vec<f64>,
+    /// Whether it has more of something than [`BUCKETS_MAX`], which isn't kept.
+    is_too_large: bool,
 }
 
 #[derive(Default)]
@@ -88,17 +97,36 @@ fn span(bytes: &[u8]) -> Result<Span, Malformed> {
 }
 
 impl Fields {
+    /// Adds an element to one of the lists.
+    fn push<T>(&mut self, list: impl FnOnce(&mut Self) -> &mut Vec<T>, element: T) {
+        let list = list(self);
+        if list.len() < BUCKETS_MAX {
+            list.push(element);
+        } else {
+            self.is_too_large = true;
+        }
+    }
+
     fn into_sample(self) -> Result<Sample, String> {
+        if self.is_too_large {
+            return Err(format!("histogram has more than {BUCKETS_MAX} spans or buckets on a side"));
+        }
         let (timestamp_ms, start_ms) = (self.timestamp_ms, self.start_ms);
         let value = if self.is_float {
             let counts = |side: &Side| side.counts.clone();
             let (positive, negative) = (counts(&self.positive), counts(&self.negative));
             let (count, zero) = (self.count_float, self.zero_float);
-            Value::Histogram(Arc::new(self.histogram(count, zero, positive, negative, check_float)?))
+            Value::Histogram(Arc::new(reduced(
+                self.histogram(count, zero, positive, negative, check_float)?,
+                |a, b| a + b,
+            )))
         } else {
             let (positive, negative) = (absolute(&self.positive.deltas)?, absolute(&self.negative.deltas)?);
             let (count, zero) = (self.count_int, self.zero_int);
-            Value::Int(Arc::new(self.histogram(count, zero, positive, negative, check_int)?))
+            Value::Int(Arc::new(reduced(
+                self.histogram(count, zero, positive, negative, check_int)?,
+                u64::saturating_add,
+            )))
         };
         Ok(Sample { timestamp_ms, start_ms, value })
     }
@@ -135,6 +163,38 @@ impl Fields {
         check(&histogram)?;
         Ok(histogram)
     }
+}
+
+/// The histogram at a resolution that is stored: 2^n buckets of schema s + n are one of schema s.
+fn reduced<C: Count>(mut histogram: Histogram<C>, add: fn(C, C) -> C) -> Histogram<C> {
+    let steps = histogram.schema - SCHEMA_MAX;
+    if steps <= 0 {
+        return histogram;
+    }
+    let side = |buckets: &mut dyn Iterator<Item = (i32, C)>| {
+        let (mut spans, mut counts): (Vec<Span>, Vec<C>) = Default::default();
+        let mut next = 0;
+        for (index, count) in buckets {
+            let index = ((i64::from(index) - 1) >> steps) as i32 + 1;
+            match (spans.last_mut(), counts.last_mut()) {
+                (Some(_), Some(last)) if index == next - 1 => *last = add(*last, count),
+                (Some(span), Some(_)) if index == next => {
+                    span.length += 1;
+                    counts.push(count);
+                }
+                _ => {
+                    spans.push(Span { offset: index - next, length: 1 });
+                    counts.push(count);
+                }
+            }
+            next = index + 1;
+        }
+        (spans, counts)
+    };
+    (histogram.positive_spans, histogram.positive_buckets) = side(&mut histogram.positive());
+    (histogram.negative_spans, histogram.negative_buckets) = side(&mut histogram.negative());
+    histogram.schema = SCHEMA_MAX;
+    histogram
 }
 
 /// Absolute counts from differences.

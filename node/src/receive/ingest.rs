@@ -212,8 +212,8 @@ pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -
 
 /// Counts the parts that couldn't be decoded.
 pub(super) fn refuse_undecoded(request: &Request<'_>, batch: &Batch, report: &mut Report) {
-    for refused in &batch.refused {
-        report.refuse(Reason::Invalid, refused.count, || match refused.series {
+    if let Some(refused) = batch.refused.described().first() {
+        report.refuse(Reason::Invalid, batch.refused.count(), || match refused.series {
             Some(series) => format!("{}: {}", describe(request, batch, series), refused.why),
             None => refused.why.clone(),
         });

@@ -5,13 +5,15 @@ use tsdb::model::{Labels, METRIC_NAME};
 use super::wire::Reader;
 use crate::config::Limits;
 
-/// Labels that the node itself gives to blocks: in a series they would be hidden by those.
-const RESERVED: [&str; 2] = ["tenant_id", "carillon_replica"];
+/// Memory that a pair of texts takes while it is judged.
+pub const PAIR_BYTES: usize = size_of::<(&str, &str)>();
 
 /// Longest part of a name or value that an error quotes.
 const QUOTED_BYTES_MAX: usize = 200;
 
-/// The labels in remote write's raw bytes: repeated field 1 of `TimeSeries`.
+/// The labels in remote write's raw bytes, repeated field 1 of `TimeSeries`, sorted by name. The specification demands
+/// that senders sort them; vmagent with external labels and many clients don't, Prometheus takes theirs, and a sender
+/// that is answered 400 drops its data for good.
 ///
 /// # Errors
 /// What is wrong with them, for the sender to read.
@@ -30,17 +32,29 @@ pub fn from_remote_write(raw: &[u8], limits: &Limits) -> Result<Labels, String> 
         }
         let name = text(name).map_err(|shown| format!("label name {shown} isn't UTF-8"))?;
         let value = text(value).map_err(|shown| format!("value {shown} of label {name:?} isn't UTF-8"))?;
+        if pairs.len() >= pairs_max(limits) {
+            return Err(too_many(&pairs, limits));
+        }
         pairs.push((name, value));
     }
-    if let Some(w) = pairs.windows(2).find(|w| w[0].0 >= w[1].0) {
-        let (a, b) = (quoted(w[0].0), quoted(w[1].0));
-        return Err(if w[0].0 == w[1].0 {
-            format!("label {a} occurs twice in {}", shown(&pairs))
-        } else {
-            format!("labels aren't sorted: {a} stands before {b} in {}", shown(&pairs))
-        });
+    if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+        pairs.sort_unstable();
+        if let Some(twice) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
+            return Err(format!("label {} occurs twice in {}", quoted(twice[0].0), shown(&pairs)));
+        }
     }
     checked(&pairs, limits)
+}
+
+/// Pairs of a series that are looked at: those that may be stored, and as many that are empty, and so absent. A hostile
+/// series has millions.
+pub fn pairs_max(limits: &Limits) -> usize {
+    usize::try_from(limits.max_labels.saturating_mul(2)).unwrap_or(usize::MAX)
+}
+
+/// What is said of a series with more.
+pub fn too_many(pairs: &[(&str, &str)], limits: &Limits) -> String {
+    format!("there are more than {} labels (max_labels) in {}", limits.max_labels, shown(pairs))
 }
 
 /// Labels from sorted, unique pairs, after all other checks.
@@ -54,9 +68,6 @@ pub fn checked(pairs: &[(&str, &str)], limits: &Limits) -> Result<Labels, String
     for (name, value) in pairs {
         if name.is_empty() {
             return wrong("a label has an empty name".to_owned());
-        }
-        if RESERVED.contains(name) {
-            return wrong(format!("label {name} is reserved for the node's own use"));
         }
         if name.len() as u64 > limits.max_label_name_length {
             let most = limits.max_label_name_length;
@@ -149,6 +160,24 @@ mod tests {
     }
 
     #[test]
+    fn labels_in_any_order_are_the_same_labels() {
+        let wanted = Labels::from_pairs([("__name__", "up"), ("a", "1"), ("job", "x")]).unwrap();
+        for pairs in [
+            [("__name__", "up"), ("a", "1"), ("job", "x")],
+            [("job", "x"), ("a", "1"), ("__name__", "up")],
+            [("a", "1"), ("__name__", "up"), ("job", "x")],
+        ] {
+            assert_eq!(judged(&pairs).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn labels_that_blocks_have_too_are_a_series_own() {
+        let pairs = [("__name__", "m"), ("carillon_replica", "a"), ("tenant_id", "42")];
+        assert_eq!(judged(&pairs).unwrap(), Labels::from_pairs(pairs).unwrap());
+    }
+
+    #[test]
     fn bad_labels_are_named() {
         let long = "x".repeat(9000);
         let many: Vec<String> = (0..70).map(|i| format!("l{i:02}")).collect();
@@ -158,13 +187,14 @@ mod tests {
             (&[("job", "a")][..], "__name__ is missing"),
             (&[("__name__", ""), ("job", "a")], "__name__ is missing"),
             (&[], "__name__ is missing"),
-            (&[("__name__", "m"), ("b", "1"), ("a", "1")], "aren't sorted: \"b\" stands before \"a\""),
             (&[("__name__", "m"), ("a", "1"), ("a", "2")], "\"a\" occurs twice"),
+            (&[("a", "1"), ("__name__", "m"), ("a", "1")], "\"a\" occurs twice"),
+            (&[("a", ""), ("__name__", "m"), ("a", "1")], "\"a\" occurs twice"),
             (&[("", "v"), ("__name__", "m")], "empty name"),
-            (&[("__name__", "m"), ("tenant_id", "x")], "tenant_id is reserved"),
             (&[("__name__", "m"), ("a", &long)], "more than 8192 bytes"),
             (&[("__name__", "m"), (&long, "a")], "more than 1024 bytes"),
             (&too_many, "there are 71 labels"),
+            (&[("", ""); 1000], "there are more than 64 labels"),
         ] {
             let message = judged(pairs).unwrap_err();
             assert!(message.contains(wanted), "{message}");

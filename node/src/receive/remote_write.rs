@@ -8,7 +8,10 @@
 use tsdb::db::{Exemplar, Metadata};
 use tsdb::model::{Sample, Value};
 
-use super::batch::{Batch, Raw, SeriesHasher};
+use super::batch::{
+    Batch, EXEMPLAR_BYTES, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SeriesHasher, histogram_bytes,
+};
+use super::budget::{DecodedBytes, OverBudget};
 use super::wire::{Malformed, Reader};
 use super::{histogram, labels};
 
@@ -28,14 +31,9 @@ pub enum BodyError {
         /// What is allowed.
         most: usize,
     },
-    /// Labels that stand for more than is allowed.
-    #[error(
-        "the symbols that the message refers to have more than {most} bytes (http.max_decompressed_body)"
-    )]
-    Spelled {
-        /// What is allowed.
-        most: usize,
-    },
+    /// Its parts take more memory than there is for them.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
     /// Not a remote write message.
     #[error("the body isn't a remote write message: {0}")]
     Malformed(#[from] Malformed),
@@ -65,19 +63,24 @@ pub fn decompress(body: &[u8], declared: usize, plain: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-/// Decodes a message `WriteRequest` into `batch`.
+/// Decodes a message `WriteRequest` into `batch`, whose growth is taken from `memory` beforehand.
 ///
 /// # Errors
-/// When the message is broken; the batch is then of no use.
-pub fn decode(plain: &[u8], hasher: &SeriesHasher, batch: &mut Batch) -> Result<(), Malformed> {
+/// When the message is broken or needs too much memory; the batch is then of no use.
+pub fn decode(
+    plain: &[u8],
+    hasher: &SeriesHasher,
+    memory: &mut DecodedBytes<'_>,
+    batch: &mut Batch,
+) -> Result<(), BodyError> {
     let mut request = Reader::new(plain);
     while let Some((number, field)) = request.field()? {
         match number {
             1 => {
                 let series = field.bytes()?;
-                series_into(series, request.position() - series.len(), hasher, batch)?;
+                series_into(series, request.position() - series.len(), hasher, memory, batch)?;
             }
-            3 => metadata_into(field.bytes()?, batch)?,
+            3 => metadata_into(field.bytes()?, memory, batch)?,
             _ => {}
         }
     }
@@ -89,8 +92,10 @@ fn series_into(
     bytes: &[u8],
     offset: usize,
     hasher: &SeriesHasher,
+    memory: &mut DecodedBytes<'_>,
     batch: &mut Batch,
-) -> Result<(), Malformed> {
+) -> Result<(), BodyError> {
+    memory.take(SERIES_BYTES)?;
     let owner = u32::try_from(batch.keys.len()).map_err(|_| Malformed::TooMany)?;
     let (mut first, mut end, mut split) = (usize::MAX, 0, false);
     let (samples, mut histograms) = (batch.appends.len(), 0);
@@ -105,15 +110,22 @@ fn series_into(
                 first = first.min(at);
                 end = fields.position();
             }
-            2 => batch.push_sample(owner, sample::<false>(field.bytes()?)?),
-            3 => exemplar_into(field.bytes()?, owner, batch)?,
-            4 => match histogram::decode::<false>(field.bytes()?)? {
-                Ok(sample) => {
-                    batch.push_sample(owner, sample);
-                    histograms += 1;
+            2 => {
+                memory.take(SAMPLE_BYTES)?;
+                batch.push_sample(owner, sample::<false>(field.bytes()?)?);
+            }
+            3 => exemplar_into(field.bytes()?, owner, memory, batch)?,
+            4 => {
+                let message = field.bytes()?;
+                memory.take(histogram_bytes(message.len()))?;
+                match histogram::decode::<false>(message)? {
+                    Ok(sample) => {
+                        batch.push_sample(owner, sample);
+                        histograms += 1;
+                    }
+                    Err(why) => batch.refuse(owner, why),
                 }
-                Err(why) => batch.refuse(owner, why),
-            },
+            }
             _ => {}
         }
     }
@@ -122,6 +134,7 @@ fn series_into(
     }
     let first = first.min(end);
     if split {
+        memory.take(bytes.len())?;
         let raw = gather(bytes, &mut batch.gathered)?;
         let key = hasher.key(&batch.gathered[raw.start as usize..raw.end as usize]);
         batch.push_series(key, Raw::Gathered(raw));
@@ -163,7 +176,13 @@ fn sample<const HAS_START: bool>(bytes: &[u8]) -> Result<Sample, Malformed> {
     Ok(Sample { timestamp_ms, start_ms, value: Value::Float(value) })
 }
 
-fn exemplar_into(bytes: &[u8], owner: u32, batch: &mut Batch) -> Result<(), Malformed> {
+fn exemplar_into(
+    bytes: &[u8],
+    owner: u32,
+    memory: &mut DecodedBytes<'_>,
+    batch: &mut Batch,
+) -> Result<(), BodyError> {
+    memory.take(EXEMPLAR_BYTES + bytes.len())?;
     let (mut value, mut timestamp_ms) = (0.0, 0);
     let mut pairs = Vec::new();
     let mut fields = Reader::new(bytes);
@@ -179,6 +198,7 @@ fn exemplar_into(bytes: &[u8], owner: u32, batch: &mut Batch) -> Result<(), Malf
                         _ => {}
                     }
                 }
+                memory.take(labels::PAIR_BYTES)?;
                 pairs.push((name, text));
             }
             2 => value = field.double()?,
@@ -197,7 +217,7 @@ fn exemplar_into(bytes: &[u8], owner: u32, batch: &mut Batch) -> Result<(), Malf
 const KINDS: [&str; 8] =
     ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
 
-fn metadata_into(bytes: &[u8], batch: &mut Batch) -> Result<(), Malformed> {
+fn metadata_into(bytes: &[u8], memory: &mut DecodedBytes<'_>, batch: &mut Batch) -> Result<(), BodyError> {
     let mut metadata = Metadata::default();
     let mut kind = 0;
     let mut fields = Reader::new(bytes);
@@ -213,6 +233,7 @@ fn metadata_into(bytes: &[u8], batch: &mut Batch) -> Result<(), Malformed> {
     }
     metadata.kind = (*KINDS.get(kind).unwrap_or(&KINDS[0])).to_owned();
     if !metadata.family.is_empty() {
+        memory.take(METADATA_BYTES + bytes.len())?;
         batch.metadata.push(metadata);
     }
     Ok(())

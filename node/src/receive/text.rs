@@ -7,15 +7,22 @@
 //! foo_bucket{le="1"} 11 # {trace_id="KOO5"} 0.67 1520879607.789        (OpenMetrics: seconds; exemplars)
 //! ```
 //! A series' raw bytes are those from the line's start to the closing brace; only series that are new are parsed.
+//! Bounds of histograms and summaries are spelled one way ([`canonical_bound`]): such a series is written anew.
 //! A line that can't be read is refused by its number, and the others are taken. OpenMetrics ends with `# EOF`: a body
 //! that doesn't was cut, and one that goes on behind it was put together of several; neither is taken at all.
+
+use std::borrow::Cow;
 
 use tsdb::db::{Exemplar, Metadata};
 use tsdb::model::{Labels, METRIC_NAME, Sample, Value};
 
-use super::batch::{Batch, Raw, Refused, SeriesHasher};
+use self::bound::canonical_bound;
+use super::batch::{Batch, EXEMPLAR_BYTES, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SeriesHasher};
+use super::budget::{Budget, DecodedBytes, OverBudget};
 use super::labels;
 use crate::config::Limits;
+
+mod bound;
 
 /// Which of the two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,20 +37,37 @@ pub enum Format {
 /// taken for seconds, lie beyond it from 1978 on.
 const SECONDS_MAX: f64 = 253_402_300_799.0;
 
-/// Decodes a whole `body` into `batch`; samples without a timestamp get `now_ms`.
+/// Most labels of an exemplar: OpenMetrics allows 128 characters for all of them.
+const EXEMPLAR_LABELS_MAX: usize = 128;
+
+/// Why a body can't be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// It isn't what it says it is.
+    #[error("{0}")]
+    Fault(String),
+    /// Its parts take more memory than there is for them.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+}
+
+/// Decodes a whole `body` into `batch`, whose growth is taken from `memory` beforehand; samples without a timestamp get
+/// `now_ms`.
 ///
 /// # Errors
-/// Those of [`Reader::read`] and [`Reader::finish`]: nothing that is in `batch` may be stored then.
+/// Those of [`Reader::read`] and [`Reader::finish`], and that there is too little memory: nothing that is in `batch` may
+/// be stored then.
 pub fn decode(
     body: &[u8],
     format: Format,
     now_ms: i64,
     hasher: &SeriesHasher,
+    memory: &mut DecodedBytes<'_>,
     batch: &mut Batch,
-) -> Result<(), String> {
+) -> Result<(), TextError> {
     let mut reader = Reader::new(format, now_ms);
-    reader.read(body, hasher, batch)?;
-    reader.finish()
+    reader.read_within(body, hasher, memory, batch)?;
+    reader.finish().map_err(TextError::Fault)
 }
 
 /// Whether every line of a decoded body, and the labels of each of its series, can be read: what a format with an end
@@ -52,11 +76,16 @@ pub fn decode(
 /// # Errors
 /// The first fault, and how many there are besides.
 pub fn judge(body: &[u8], batch: &Batch, limits: &Limits) -> Result<(), String> {
-    let lines = batch.refused.iter().map(|refused| refused.why.clone());
-    let series = (0..batch.raw.len()).filter_map(|i| labels(batch.raw_labels(body, i as u32), limits).err());
-    let mut faults = lines.chain(series);
-    let Some(first) = faults.next() else { return Ok(()) };
-    let more = match faults.count() {
+    let mut first = batch.refused.described().first().map(|refused| refused.why.clone());
+    let mut faults = batch.refused.count();
+    for series in 0..batch.raw.len() as u32 {
+        if let Err(why) = labels(batch.raw_labels(body, series), limits) {
+            faults += 1;
+            first = first.or(Some(why));
+        }
+    }
+    let Some(first) = first else { return Ok(()) };
+    let more = match faults - 1 {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
@@ -72,19 +101,34 @@ pub struct Reader {
     lines: usize,
     /// Whether the end mark was read.
     has_ended: bool,
+    /// The type that the last `# TYPE` line names.
+    kind: &'static str,
 }
 
 impl Reader {
     /// At the start of a body; samples without a timestamp get `now_ms`.
     pub fn new(format: Format, now_ms: i64) -> Self {
-        Self { format, now_ms, lines: 0, has_ended: false }
+        Self { format, now_ms, lines: 0, has_ended: false, kind: UNKNOWN }
     }
 
-    /// Adds the samples of the next piece to `batch`, which refers into it.
+    /// Adds the samples of the next piece of a file to `batch`, which refers into it; what they take is bounded by the
+    /// length of the piece.
     ///
     /// # Errors
     /// The line that stands behind the end mark.
     pub fn read(&mut self, piece: &[u8], hasher: &SeriesHasher, batch: &mut Batch) -> Result<(), String> {
+        let mut held = Budget::new(usize::MAX).hold();
+        let mut memory = DecodedBytes::new(&mut held, usize::MAX);
+        self.read_within(piece, hasher, &mut memory, batch).map_err(|error| error.to_string())
+    }
+
+    fn read_within(
+        &mut self,
+        piece: &[u8],
+        hasher: &SeriesHasher,
+        memory: &mut DecodedBytes<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), TextError> {
         let mut families = Families::default();
         let mut offset = 0;
         for line in piece.split_inclusive(|b| *b == b'\n') {
@@ -95,22 +139,72 @@ impl Reader {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let content = trimmed(line);
             if self.has_ended && !content.is_empty() {
-                return Err(format!("line {}: there is data after # EOF", self.lines));
+                return Err(TextError::Fault(format!("line {}: there is data after # EOF", self.lines)));
             }
             let taken = match content {
                 [] => Ok(()),
                 [b'#', comment @ ..] => {
                     self.has_ended = self.format == Format::OpenMetrics && trimmed(comment) == b"EOF";
-                    families.take(comment)
+                    let before = families.found.len();
+                    let kind = families.take(comment);
+                    memory.take((families.found.len() - before) * (METADATA_BYTES + comment.len()))?;
+                    kind.map(|kind| self.kind = kind.unwrap_or(self.kind))
                 }
-                _ => sample_into(line, start, self.format, self.now_ms, hasher, batch),
+                _ => {
+                    let before = (batch.exemplars.len(), batch.gathered.len());
+                    let taken = self.sample(line, start, hasher, batch);
+                    let exemplars = (batch.exemplars.len() - before.0) * (EXEMPLAR_BYTES + line.len());
+                    memory.take(SERIES_BYTES + SAMPLE_BYTES + exemplars + batch.gathered.len() - before.1)?;
+                    taken
+                }
             };
             if let Err(why) = taken {
-                let why = format!("line {}: {why}", self.lines);
-                batch.refused.push(Refused { series: None, count: 1, why });
+                batch.refused.push(None, 1, || format!("line {}: {why}", self.lines));
             }
         }
         families.finish(&mut batch.metadata);
+        Ok(())
+    }
+
+    /// Adds the sample of a line that begins at `offset` in the piece.
+    fn sample(
+        &self,
+        line: &[u8],
+        offset: usize,
+        hasher: &SeriesHasher,
+        batch: &mut Batch,
+    ) -> Result<(), String> {
+        let indent = line.iter().take_while(|b| is_space(**b)).count();
+        let end = indent + series_length(&line[indent..])?;
+        let raw = &line[indent..end];
+        let mut words = Words(&line[end..]);
+        let value = number(words.next().ok_or("the value is missing")?)?;
+        let timestamp_ms = match words.next_unless_exemplar() {
+            Some(text) => timestamp(text, self.format)?,
+            None => self.now_ms,
+        };
+        let exemplar = match (self.format, words.exemplar()) {
+            (_, None) => None,
+            (Format::OpenMetrics, Some(text)) => Some(exemplar(text, timestamp_ms)?),
+            (Format::Text, Some(_)) => return Err("there is something behind the timestamp".to_owned()),
+        };
+        if words.next().is_some() {
+            return Err("there is something behind the timestamp".to_owned());
+        }
+        let at = |i: usize| u32::try_from(i).map_err(|_| "the body is too large".to_owned());
+        let (key, place) = match with_canonical_bound(raw, self.kind)? {
+            None => (hasher.key(raw), Raw::Body(at(offset + indent)?..at(offset + end)?)),
+            Some(spelled) => {
+                let start = at(batch.gathered.len())?;
+                batch.gathered.extend_from_slice(spelled.as_bytes());
+                (hasher.key(spelled.as_bytes()), Raw::Gathered(start..at(batch.gathered.len())?))
+            }
+        };
+        let owner = batch.push_series(key, place);
+        batch.push_sample(owner, Sample { timestamp_ms, start_ms: 0, value: Value::Float(value) });
+        if let Some(exemplar) = exemplar {
+            batch.exemplars.push((owner, exemplar));
+        }
         Ok(())
     }
 
@@ -130,38 +224,31 @@ impl Reader {
     }
 }
 
-fn sample_into(
-    line: &[u8],
-    offset: usize,
-    format: Format,
-    now_ms: i64,
-    hasher: &SeriesHasher,
-    batch: &mut Batch,
-) -> Result<(), String> {
-    let indent = line.iter().take_while(|b| is_space(**b)).count();
-    let end = indent + series_length(&line[indent..])?;
-    let raw = &line[indent..end];
-    let mut words = Words(&line[end..]);
-    let value = number(words.next().ok_or("the value is missing")?)?;
-    let timestamp_ms = match words.next_unless_exemplar() {
-        Some(text) => timestamp(text, format)?,
-        None => now_ms,
+/// A series' raw bytes with its bound spelled as it is stored; `None` where it is so already, or there is none.
+///
+/// # Errors
+/// What is wrong with its labels.
+fn with_canonical_bound(raw: &[u8], kind: &str) -> Result<Option<String>, String> {
+    let label = match kind {
+        "histogram" => "le",
+        "summary" => "quantile",
+        _ => return Ok(None),
     };
-    let exemplar = match (format, words.exemplar()) {
-        (_, None) => None,
-        (Format::OpenMetrics, Some(text)) => Some(exemplar(text, timestamp_ms)?),
-        (Format::Text, Some(_)) => return Err("there is something behind the timestamp".to_owned()),
-    };
-    if words.next().is_some() {
-        return Err("there is something behind the timestamp".to_owned());
+    if !raw.windows(label.len()).any(|at| at == label.as_bytes()) {
+        return Ok(None);
     }
-    let at = |i: usize| u32::try_from(offset + i).map_err(|_| "the body is too large".to_owned());
-    let owner = batch.push_series(hasher.key(raw), Raw::Body(at(indent)?..at(end)?));
-    batch.push_sample(owner, Sample { timestamp_ms, start_ms: 0, value: Value::Float(value) });
-    if let Some(exemplar) = exemplar {
-        batch.exemplars.push((owner, exemplar));
+    let mut pairs = pairs(raw, usize::MAX)?;
+    let mut is_other = false;
+    for (name, value) in &mut pairs {
+        if let Cow::Owned(spelled) = canonical_bound(kind, name, value) {
+            *value = spelled;
+            is_other = true;
+        }
     }
-    Ok(())
+    // Debug's quotes and escapes aren't the format's: those are backslash, quote and newline alone.
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let shown = pairs.iter().map(|(name, value)| format!("\"{}\"=\"{}\"", quoted(name), quoted(value)));
+    Ok(is_other.then(|| format!("{{{}}}", shown.collect::<Vec<_>>().join(","))))
 }
 
 /// Bytes from the line's start to the end of the name, or to the closing brace.
@@ -195,6 +282,17 @@ fn closing_brace(text: &[u8]) -> Result<usize, String> {
 /// # Errors
 /// What is wrong with them, for the sender to read.
 pub fn labels(raw: &[u8], limits: &Limits) -> Result<Labels, String> {
+    let mut pairs = pairs(raw, labels::pairs_max(limits))?;
+    pairs.sort_unstable();
+    let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    if let Some(twice) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
+        return Err(format!("label {} occurs twice", labels::quoted(twice[0].0)));
+    }
+    labels::checked(&pairs, limits)
+}
+
+/// The pairs in a series' raw bytes, in their order: at most `most`.
+fn pairs(raw: &[u8], most: usize) -> Result<Vec<(String, String)>, String> {
     let text = std::str::from_utf8(raw).map_err(|_| "the series isn't UTF-8".to_owned())?;
     let (name, braces) = text.find('{').map_or((text, ""), |at| text.split_at(at));
     let mut pairs = Vec::with_capacity(16);
@@ -206,27 +304,25 @@ pub fn labels(raw: &[u8], limits: &Limits) -> Result<Labels, String> {
         pairs.push((METRIC_NAME.to_owned(), name.to_owned()));
     }
     if !braces.is_empty() {
-        parse_braces(braces, &mut pairs)?;
+        parse_braces(braces, most, &mut pairs)?;
     }
-    pairs.sort_unstable();
-    let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    if let Some(twice) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
-        return Err(format!("label {} occurs twice", labels::quoted(twice[0].0)));
-    }
-    labels::checked(&pairs, limits)
+    Ok(pairs)
 }
 
 fn is_name(at: usize, byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || (at > 0 && byte.is_ascii_digit())
 }
 
-/// Pairs in `{a="b", "c d"="e", "a metric's name"}`.
-fn parse_braces(text: &str, pairs: &mut Vec<(String, String)>) -> Result<(), String> {
+/// Pairs in `{a="b", "c d"="e", "a metric's name"}`: at most `most`, a hostile line has millions.
+fn parse_braces(text: &str, most: usize, pairs: &mut Vec<(String, String)>) -> Result<(), String> {
     let mut rest = text.strip_prefix('{').ok_or("an opening brace is missing")?;
     loop {
         rest = rest.trim_start_matches([' ', '\t']);
         if rest.starts_with('}') {
             return Ok(());
+        }
+        if pairs.len() >= most {
+            return Err(format!("there are more than {most} labels"));
         }
         let quoted = rest.starts_with('"');
         let name = if quoted {
@@ -254,6 +350,24 @@ fn parse_braces(text: &str, pairs: &mut Vec<(String, String)>) -> Result<(), Str
             None => return Err(format!("a comma or closing brace is expected at {}", labels::quoted(rest))),
         }
     }
+}
+
+/// A help text: each backslash that escapes is read with what it escapes, from left to right.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.as_str().chars().next()) {
+            ('\\', Some('n')) => plain.push('\n'),
+            ('\\', Some(escaped @ ('\\' | '"'))) => plain.push(escaped),
+            _ => {
+                plain.push(c);
+                continue;
+            }
+        }
+        chars.next();
+    }
+    plain
 }
 
 /// Text in quotes, with `\\`, `\"` and `\n` as escapes; any other backslash stands for itself.
@@ -317,7 +431,7 @@ fn exemplar(text: &[u8], sample_ms: i64) -> Result<Exemplar, String> {
     let end = closing_brace(text)?;
     let raw = std::str::from_utf8(&text[..end]).map_err(|_| "the exemplar isn't UTF-8".to_owned())?;
     let mut pairs = Vec::new();
-    parse_braces(raw, &mut pairs)?;
+    parse_braces(raw, EXEMPLAR_LABELS_MAX, &mut pairs)?;
     let labels = Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
     let mut words = Words(&text[end..]);
     let value = number(words.next().ok_or("the exemplar's value is missing")?)?;
@@ -369,16 +483,17 @@ struct Families {
     found: Vec<Metadata>,
 }
 
-/// Types of metric families; what else is written counts as `unknown`.
-const KINDS: [&str; 8] =
-    ["counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset", "unknown"];
+/// Types of metric families; what else is written counts as unknown.
+const KINDS: [&str; 7] = ["counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+const UNKNOWN: &str = "unknown";
 
 impl Families {
-    fn take(&mut self, comment: &[u8]) -> Result<(), String> {
+    /// Reads a comment; the type that it names.
+    fn take(&mut self, comment: &[u8]) -> Result<Option<&'static str>, String> {
         let mut words = Words(comment);
         let keyword = words.next().unwrap_or_default();
         if ![&b"HELP"[..], b"TYPE", b"UNIT"].contains(&keyword) {
-            return Ok(());
+            return Ok(None);
         }
         let text = std::str::from_utf8(words.0).map_err(|_| "the comment isn't UTF-8".to_owned())?;
         let mut rest = text.trim_start_matches([' ', '\t']);
@@ -394,16 +509,20 @@ impl Families {
         }
         let rest = rest.trim_matches([' ', '\t']);
         if self.found.last().is_none_or(|last| last.family != family) {
-            let kind = "unknown".to_owned();
+            let kind = UNKNOWN.to_owned();
             self.found.push(Metadata { family, kind, ..Metadata::default() });
         }
         let last = self.found.last_mut().expect("one was pushed");
         match keyword {
-            b"HELP" => last.help = rest.replace("\\n", "\n").replace("\\\\", "\\"),
+            b"HELP" => last.help = unescaped(rest),
             b"UNIT" => rest.clone_into(&mut last.unit),
-            _ => last.kind = (*KINDS.iter().find(|k| **k == rest).unwrap_or(&KINDS[7])).to_owned(),
+            _ => {
+                let kind = KINDS.iter().find(|kind| **kind == rest).copied().unwrap_or(UNKNOWN);
+                kind.clone_into(&mut last.kind);
+                return Ok(Some(kind));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn finish(self, metadata: &mut Vec<Metadata>) {

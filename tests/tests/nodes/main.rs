@@ -17,3 +17,4 @@ mod house;
 mod import;
 mod interop;
 mod start;
+mod tiny_elements;

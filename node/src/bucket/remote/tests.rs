@@ -20,7 +20,10 @@ struct World {
 }
 
 async fn world(blocks: i64, cache_bytes: u64) -> World {
-    let site = Site::with_blocks(blocks).await;
+    world_of(Site::with_blocks(blocks).await, cache_bytes).await
+}
+
+async fn world_of(site: Site, cache_bytes: u64) -> World {
     site.shipper.all(&site.db).await.unwrap();
     let env = env(site.store.clone());
     let catalogs = Arc::new(Catalogs::open(site.bucket.clone(), &env).await.unwrap());
@@ -66,6 +69,23 @@ async fn any_node_reads_what_another_shipped() {
     assert_eq!(values.into_iter().collect::<Vec<_>>(), ["0", "1"]);
     let matchers = [Matcher::equal("i", "1")];
     assert_eq!(remote.series(&tenant(), &catalog, none, &matchers, &ALL_MS).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_of_series_that_are_external_labels_of_blocks_too_come_back() {
+    let labels: Vec<_> = ["42", "43"]
+        .map(|id| {
+            Labels::from_pairs([("__name__", "m"), ("carillon_replica", "x"), ("tenant_id", id)]).unwrap()
+        })
+        .into();
+    let world = world_of(Site::with_series(&labels, 2).await, PLENTY_BYTES).await;
+    let found = world.ask(ALL_MS).await.unwrap();
+    assert_eq!(found.iter().map(|(labels, _)| labels.clone()).collect::<Vec<_>>(), labels);
+    assert!(found.iter().all(|(_, samples)| samples.len() == 240));
+    let catalog = world.catalogs.current(&tenant()).await;
+    let values =
+        world.remote.label_values(&tenant(), &catalog, None, "tenant_id", &[], &ALL_MS).await.unwrap();
+    assert_eq!(values.into_iter().collect::<Vec<_>>(), ["42", "43"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,10 +31,15 @@ pub(in crate::bucket) struct Site {
 impl Site {
     /// A node on a bucket of its own, whose tenant has this many blocks.
     pub(in crate::bucket) async fn with_blocks(blocks: i64) -> Self {
+        Self::with_series(&two_series(), blocks).await
+    }
+
+    /// As [`Site::with_blocks`], with these series in all blocks.
+    pub(in crate::bucket) async fn with_series(labels: &[Labels], blocks: i64) -> Self {
         let (store, bucket) = faulty();
         let env = env(store.clone());
         let db = Db::open(env.disk.clone(), DbSettings::default(), BASE_MS, 7, &Inline).unwrap().0;
-        write(&db, blocks);
+        write_series(&db, labels, blocks);
         Self::around(store, bucket, env, db).await
     }
 
@@ -78,11 +83,17 @@ impl Site {
 
 /// Gives a database blocks of two hours with samples of two series.
 pub(in crate::bucket) fn write(db: &Db, blocks: i64) {
+    write_series(db, &two_series(), blocks);
+}
+
+fn two_series() -> [Labels; 2] {
+    ["0", "1"].map(|i| Labels::from_pairs([("__name__", "m"), ("i", i)]).unwrap())
+}
+
+fn write_series(db: &Db, labels: &[Labels], blocks: i64) {
     let to = db.tenant(&tenant()).unwrap();
-    for series in 0..2u128 {
-        let number = series.to_string();
-        let labels = Labels::from_pairs([("__name__", "m"), ("i", number.as_str())]).unwrap();
-        let series = to.intern(SeriesKey(series), &labels).unwrap();
+    for (key, labels) in (0u128..).zip(labels) {
+        let series = to.intern(SeriesKey(key), labels).unwrap();
         let samples = (0..blocks * RANGE_MS / 60_000).map(|n| Sample::float(BASE_MS + n * 60_000, n as f64));
         let batch: Vec<_> = samples.map(|sample| Append { series, sample }).collect();
         to.append(&batch, &Bounds::ALL, &mut Vec::new()).unwrap();

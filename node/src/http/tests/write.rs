@@ -48,8 +48,8 @@ async fn good_samples_are_stored_beside_bad_ones_and_the_first_bad_one_is_named(
             series(&[("job", "nameless")], &[(NOW_MS, 1.0)]),
             series(&[("__name__", "old")], &[(NOW_MS - 2 * day_ms, 1.0)]),
             series(&[("__name__", "ahead")], &[(NOW_MS + day_ms, 1.0)]),
-            series(&[("__name__", "good"), ("b", "1"), ("a", "1")], &[(NOW_MS, 1.0)]),
-            series(&[("__name__", "good"), ("tenant_id", "x")], &[(NOW_MS, 1.0)]),
+            series(&[("__name__", "good"), ("b", "1"), ("b", "1")], &[(NOW_MS, 1.0)]),
+            series(&[("__name__", "good"), ("", "x")], &[(NOW_MS, 1.0)]),
         ])
         .await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
@@ -60,6 +60,45 @@ async fn good_samples_are_stored_beside_bad_ones_and_the_first_bad_one_is_named(
         node.get("/api/v1/query?query=count({__name__=~\".%2B\"})").await.data()["result"][0]["value"][1],
         "1"
     );
+}
+
+#[tokio::test]
+async fn labels_in_any_order_find_the_same_series() {
+    let node = TestNode::start().await;
+    let orders: [&[(&str, &str)]; 6] = [
+        &[("__name__", "m"), ("a", "1"), ("b", "2")],
+        &[("b", "2"), ("a", "1"), ("__name__", "m")],
+        &[("a", "1"), ("b", "2"), ("__name__", "m")],
+        &[("b", "2"), ("__name__", "m"), ("a", "1")],
+        // More orders than a series has keys, one with a label that is absent.
+        &[("a", "1"), ("__name__", "m"), ("b", "2")],
+        &[("b", "2"), ("absent", ""), ("__name__", "m"), ("a", "1")],
+    ];
+    // Each on its own, again when it is known, and all in one request.
+    for round in 0..2 {
+        for (at, order) in orders.iter().enumerate() {
+            let sample = (NOW_MS - 1000 + 100 * round + at as i64, 1.0);
+            assert_eq!(node.write(vec![series(order, &[sample])]).await.status, StatusCode::NO_CONTENT);
+        }
+    }
+    let together =
+        orders.iter().enumerate().map(|(at, order)| series(order, &[(NOW_MS - 500 + at as i64, 1.0)]));
+    assert_eq!(node.write(together.collect()).await.status, StatusCode::NO_CONTENT);
+    let answer = node.get("/api/v1/query?query=count_over_time({__name__=~\".%2B\"}[1h])").await.data();
+    let found = answer["result"].as_array().unwrap();
+    assert_eq!((found.len(), &found[0]["value"][1]), (1, &"18".into()), "{answer}");
+    assert_eq!(found[0]["metric"], serde_json::json!({"a": "1", "b": "2"}));
+}
+
+#[tokio::test]
+async fn labels_that_blocks_have_too_are_stored() {
+    let node = TestNode::start().await;
+    let order = |id: &str| {
+        series(&[("__name__", "orders"), ("carillon_replica", "r"), ("tenant_id", id)], &[(NOW_MS, 1.0)])
+    };
+    assert_eq!(node.write(vec![order("42"), order("43")]).await.status, StatusCode::NO_CONTENT);
+    let answer = node.get("/api/v1/query?query=orders{tenant_id=\"42\"}").await.data();
+    assert_eq!(answer["result"][0]["metric"]["tenant_id"], "42", "{answer}");
 }
 
 #[tokio::test]

@@ -248,7 +248,6 @@ async fn must_answer_400_to_what_can_never_be_written() {
     let name = [("__name__", "m")];
     case("__name__ is missing", &|s| s.float(&[("job", "a")], NOW_MS, 1.0));
     case("occurs twice", &|s| s.float(&[("__name__", "m"), ("a", "1"), ("a", "2")], NOW_MS, 1.0));
-    case("aren't sorted", &|s| s.float(&[("__name__", "m"), ("b", "1"), ("a", "2")], NOW_MS, 1.0));
     case("empty name", &|s| s.float(&[("", "1"), ("__name__", "m")], NOW_MS, 1.0));
     case("neither samples nor histograms", &|s| s.series(&name));
     case("both samples and histograms", &|s| pb::TimeSeries {
@@ -388,8 +387,29 @@ async fn names_may_be_any_utf_8_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn references_in_any_order_find_the_series_that_the_other_protocol_made() {
+    let node = TestNode::start().await;
+    let sorted = [("__name__", "m"), ("a", "1"), ("b", "2")];
+    node.write(vec![first_series(&sorted, &[(NOW_MS - 2, 1.0)])]).await;
+    let mut symbols = Symbols::new();
+    let reversed = [("b", "2"), ("a", "1"), ("__name__", "m")];
+    let timeseries = vec![
+        symbols.float(&reversed, NOW_MS - 1, 2.0),
+        symbols.float(&[("z", "1"), ("z", "1")], NOW_MS, 3.0),
+    ];
+    let answer = send(&node, &symbols.request(timeseries)).await;
+    assert_eq!((answer.status, written(&answer)), (StatusCode::BAD_REQUEST, [1, 0, 0]));
+    assert!(answer.text().contains("\"z\" occurs twice"), "{}", answer.text());
+    let found = node.get("/api/v1/query?query=count_over_time({__name__=~\".%2B\"}[1h])").await.data();
+    assert_eq!(
+        (found["result"].as_array().unwrap().len(), &found["result"][0]["value"][1]),
+        (1, &"2".into())
+    );
+}
+
+#[tokio::test]
 async fn labels_beyond_a_tenants_limits_are_refused_alone_and_bytes_beyond_the_nodes_together() {
-    let node = TestNode::with("http: {max_decompressed_body: 100kB}\n").await;
+    let node = TestNode::with("http: {max_in_flight: 256kB}\n").await;
     let mut symbols = Symbols::new();
     let long = "x".repeat(9_000);
     let timeseries = vec![
@@ -403,5 +423,5 @@ async fn labels_beyond_a_tenants_limits_are_refused_alone_and_bytes_beyond_the_n
     let many = vec![request.timeseries[0].clone(); 20];
     let answer = send(&node, &pb::Request { timeseries: many, ..request }).await;
     assert_eq!((answer.status, written(&answer)), (StatusCode::PAYLOAD_TOO_LARGE, [0, 0, 0]));
-    assert!(answer.text().contains("http.max_decompressed_body"), "{}", answer.text());
+    assert!(answer.text().contains("http.max_in_flight"), "{}", answer.text());
 }

@@ -7,10 +7,11 @@ use tsdb::model::{CounterReset, Labels};
 
 use super::*;
 use crate::config::Limits;
+use crate::receive::budget::Budget;
 
-fn decoded(plain: &[u8]) -> Result<Batch, Malformed> {
-    let mut batch = Batch::default();
-    decode(plain, &SeriesHasher::new(1), &mut batch)?;
+fn decoded(plain: &[u8]) -> Result<Batch, BodyError> {
+    let (mut batch, mut held) = (Batch::default(), Budget::new(usize::MAX).hold());
+    decode(plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, usize::MAX), &mut batch)?;
     Ok(batch)
 }
 
@@ -133,8 +134,8 @@ fn one_histogram(histogram: pb::Histogram) -> Result<Sample, String> {
     let series = pb::TimeSeries { histograms: vec![histogram], ..Default::default() };
     let plain = pb::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec();
     let mut batch = decoded(&plain).unwrap();
-    match batch.refused.pop() {
-        Some(refused) => Err(refused.why),
+    match batch.refused.described().first() {
+        Some(refused) => Err(refused.why.clone()),
         None => Ok(batch.appends.pop().unwrap().sample),
     }
 }
@@ -170,7 +171,7 @@ fn float_histograms_and_custom_bounds_are_kept() {
 fn broken_histograms_are_refused_with_the_reason() {
     type Break = fn(&mut pb::Histogram);
     let breaks: [(Break, &str); 8] = [
-        (|h| h.schema = 40, "unknown schema 40"),
+        (|h| h.schema = 53, "unknown schema 53"),
         (|h| h.count = Some(pb::histogram::Count::CountInt(8)), "its count is 8"),
         (|h| h.positive_deltas = vec![1, -2, 5], "negative bucket count"),
         (|h| h.positive_deltas = vec![i64::MAX, i64::MAX, 1], "negative bucket count"),
@@ -221,4 +222,104 @@ fn snappy_bodies_are_read_and_broken_ones_refused() {
     for cut in 1..body.len() {
         assert!(decompress(&body[..cut], text.len(), &mut plain).is_err(), "cut at {cut}");
     }
+}
+
+#[test]
+fn finer_histograms_than_are_stored_are_reduced() {
+    for (schema, offset, length) in
+        [(9, -7, 40u32), (12, 1000, 300), (52, i32::MIN / 2, 900), (52, 1 << 30, 5)]
+    {
+        let mut histogram = int_histogram();
+        histogram.schema = schema;
+        histogram.positive_spans =
+            vec![pb::BucketSpan { offset, length }, pb::BucketSpan { offset: 3, length: 2 }];
+        histogram.positive_deltas =
+            std::iter::once(2).chain((0..length + 1).map(|i| i64::from(i % 2) * 2 - 1)).collect();
+        let fine = histogram.clone();
+        histogram.count = None;
+        let count: i64 = histogram
+            .positive_deltas
+            .iter()
+            .scan(0, |at, d| {
+                *at += d;
+                Some(*at)
+            })
+            .sum();
+        histogram.count = Some(pb::histogram::Count::CountInt(count as u64 + 4));
+        let sample = one_histogram(histogram).unwrap();
+        let Value::Int(found) = sample.value else { panic!("an integer histogram was sent") };
+        assert_eq!((found.schema, found.count), (8, count as u64 + 4));
+        // Each bucket's observations stand where a bucket of schema 8 holds them: 2^(schema - 8) go into one.
+        let mut wanted = std::collections::BTreeMap::new();
+        let mut at = 0;
+        let indexes =
+            (0..length as i32).map(|i| offset + i).chain([3, 4].map(|i| offset + length as i32 + i));
+        for (index, delta) in indexes.zip(&fine.positive_deltas) {
+            at += delta;
+            let coarse = (f64::from(index) / 2f64.powi(schema - 8)).ceil() as i32;
+            *wanted.entry(coarse).or_insert(0) += at as u64;
+        }
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        assert_eq!(found.positive().collect::<Vec<_>>(), wanted, "schema {schema}");
+        assert_eq!(found.positive_spans.iter().map(|s| s.length as usize).sum::<usize>(), wanted.len());
+    }
+}
+
+#[test]
+fn a_histogram_of_more_buckets_than_any_has_is_refused() {
+    let mut histogram = int_histogram();
+    histogram.positive_deltas = vec![0; 1_000_000];
+    assert!(one_histogram(histogram).unwrap_err().contains("more than 16384"));
+}
+
+#[test]
+fn tiny_elements_are_refused_before_they_fill_the_memory() {
+    const MOST: usize = 1 << 20;
+    // An element of no content is two bytes on the wire.
+    let empties = |field: u8, count: usize| [field << 3 | 2, 0].repeat(count);
+    let series = |content: Vec<u8>| {
+        let mut message = vec![1 << 3 | 2];
+        tsdb::varint::put(&mut message, content.len() as u64);
+        message.extend(content);
+        message
+    };
+    let exemplar = series(
+        [
+            vec![3 << 3 | 2],
+            {
+                let mut l = Vec::new();
+                tsdb::varint::put(&mut l, 400_000);
+                l
+            },
+            empties(1, 200_000),
+        ]
+        .concat(),
+    );
+    let metadata = [3 << 3 | 2, 3, 2 << 3 | 2, 1, b'm'].repeat(100_000);
+    for (what, plain) in [
+        ("series", empties(1, 200_000)),
+        ("samples", series(empties(2, 200_000))),
+        ("exemplars", series(empties(3, 200_000))),
+        ("histograms", series(empties(4, 200_000))),
+        ("an exemplar's labels", exemplar),
+        ("metadata", metadata),
+    ] {
+        let (mut batch, mut held) = (Batch::default(), Budget::new(usize::MAX).hold());
+        let decoded =
+            decode(&plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, MOST), &mut batch);
+        assert_eq!(decoded, Err(BodyError::OverBudget(OverBudget::Request { most: MOST })), "{what}");
+        assert!(bytes_of(&batch) <= 2 * MOST, "{what}: {}", bytes_of(&batch));
+        assert!(batch.refused.described().len() <= 16);
+    }
+}
+
+/// What the vectors of a batch have allocated.
+fn bytes_of(batch: &Batch) -> usize {
+    batch.keys.capacity() * 16
+        + batch.raw.capacity() * size_of::<Raw>()
+        + batch.appends.capacity() * size_of::<tsdb::db::Append>()
+        + batch.owners.capacity() * 4
+        + batch.exemplars.capacity() * size_of::<(u32, Exemplar)>()
+        + batch.metadata.capacity() * size_of::<Metadata>()
+        + batch.gathered.capacity()
 }

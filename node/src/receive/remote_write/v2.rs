@@ -3,7 +3,7 @@
 //! 1. One pass finds the table, wherever in the message its parts are: only offsets are noted.
 //! 2. A second pass reads the series. Labels are spelled out one behind the other as remote write 1.0 has them, so that
 //!    they have the same key whichever way they come, and are parsed by the same code if they are new. What is spelled
-//!    out is bounded: a few bytes of references may stand for many of text.
+//!    out is taken from the request's memory: a few bytes of references may stand for many of text.
 //! 3. What families say of themselves comes with every series, and is kept once.
 //!
 //! A series that refers to nothing, or breaks another rule of the format, is refused by itself; the others are taken.
@@ -11,7 +11,11 @@
 use tsdb::db::{Exemplar, Metadata};
 
 use super::{BodyError, KINDS, sample};
-use crate::receive::batch::{Batch, Family, Raw, Refused, SeriesHasher};
+use crate::receive::batch::{
+    Batch, EXEMPLAR_BYTES, Family, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SeriesHasher,
+    histogram_bytes,
+};
+use crate::receive::budget::DecodedBytes;
 use crate::receive::wire::{Malformed, Reader};
 use crate::receive::{histogram, labels};
 use tsdb::varint;
@@ -22,14 +26,17 @@ const NOTHING: u64 = 0;
 /// Room that a label takes besides its texts: tags and lengths, at most.
 const LABEL_FRAME_BYTES: usize = 3 * (1 + 5);
 
-/// Decodes a message `io.prometheus.write.v2.Request` into `batch`. Symbols' offsets and labels, spelled out, may take
-/// `most` bytes.
+/// Decodes a message `io.prometheus.write.v2.Request` into `batch`, whose growth is taken from `memory` beforehand.
 ///
 /// # Errors
-/// When the message is broken or too large; the batch is then of no use.
-pub fn decode(plain: &[u8], most: usize, hasher: &SeriesHasher, batch: &mut Batch) -> Result<(), BodyError> {
-    let room = Room { left: most.min(u32::MAX as usize), most };
-    let mut decoder = Decoder { plain, hasher, batch, room };
+/// When the message is broken or needs too much memory; the batch is then of no use.
+pub fn decode<'a>(
+    plain: &'a [u8],
+    hasher: &'a SeriesHasher,
+    memory: &'a mut DecodedBytes<'a>,
+    batch: &'a mut Batch,
+) -> Result<(), BodyError> {
+    let mut decoder = Decoder { plain, hasher, batch, memory };
     decoder.symbols()?;
     let mut request = Reader::new(plain);
     let mut index = 0;
@@ -42,24 +49,11 @@ pub fn decode(plain: &[u8], most: usize, hasher: &SeriesHasher, batch: &mut Batc
     decoder.families()
 }
 
-/// Bytes that may still be spelled out.
-struct Room {
-    left: usize,
-    most: usize,
-}
-
-impl Room {
-    fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
-        self.left = self.left.checked_sub(bytes).ok_or(BodyError::Spelled { most: self.most })?;
-        Ok(())
-    }
-}
-
 struct Decoder<'a> {
     plain: &'a [u8],
     hasher: &'a SeriesHasher,
     batch: &'a mut Batch,
-    room: Room,
+    memory: &'a mut DecodedBytes<'a>,
 }
 
 /// What a series refers to, in the order of its fields.
@@ -89,7 +83,7 @@ impl<'a> Decoder<'a> {
             if self.batch.symbols.is_empty() && !symbol.is_empty() {
                 return Err(Malformed::Symbols.into());
             }
-            self.room.take(size_of::<(u32, u32)>())?;
+            self.memory.take(size_of::<(u32, u32)>())?;
             let end = request.position();
             self.batch.symbols.push(((end - symbol.len()) as u32, end as u32));
         }
@@ -107,9 +101,10 @@ impl<'a> Decoder<'a> {
 
     /// The message `TimeSeries` that comes `index`th.
     fn series(&mut self, index: usize, bytes: &[u8]) -> Result<(), BodyError> {
+        self.memory.take(SERIES_BYTES)?;
         let owner = u32::try_from(self.batch.keys.len()).map_err(|_| Malformed::TooMany)?;
         let batch = &*self.batch;
-        let before = (batch.appends.len(), batch.exemplars.len(), batch.refused.len(), batch.gathered.len());
+        let before = (batch.appends.len(), batch.exemplars.len(), batch.refused.mark(), batch.gathered.len());
         let mut parts = Parts::default();
         let wrong = match self.read(bytes, owner, &mut parts)? {
             Err(why) => Some(why),
@@ -125,10 +120,12 @@ impl<'a> Decoder<'a> {
         let (appends, exemplars, refused, gathered) = before;
         if let Some(why) = wrong {
             let metric = parts.metric.and_then(|at| self.symbol(at).ok());
-            let metric = metric.map_or_else(String::new, |name| {
-                format!(" ({})", labels::quoted(&String::from_utf8_lossy(name)))
-            });
-            let why = format!("series {index} of the request{metric}: {why}");
+            let describe = || {
+                let metric = metric.map_or_else(String::new, |name| {
+                    format!(" ({})", labels::quoted(&String::from_utf8_lossy(name)))
+                });
+                format!("series {index} of the request{metric}: {why}")
+            };
             let batch = &mut *self.batch;
             batch.appends.truncate(appends);
             batch.owners.truncate(appends);
@@ -136,7 +133,7 @@ impl<'a> Decoder<'a> {
             batch.refused.truncate(refused);
             batch.gathered.truncate(gathered);
             let count = (parts.floats + parts.histograms).max(1);
-            batch.refused.push(Refused { series: None, count, why });
+            batch.refused.push(None, count, describe);
             return Ok(());
         }
         let batch = &mut *self.batch;
@@ -147,8 +144,7 @@ impl<'a> Decoder<'a> {
         let raw = gathered as u32..batch.gathered.len() as u32;
         let key = self.hasher.key(&batch.gathered[gathered..]);
         batch.push_series(key, Raw::Gathered(raw));
-        self.metadata(owner, &parts);
-        Ok(())
+        self.metadata(owner, &parts)
     }
 
     /// Reads a series' fields; its labels are spelled out. `Ok(Err)` is why it can't be taken.
@@ -179,11 +175,14 @@ impl<'a> Decoder<'a> {
                 }
                 2 => {
                     parts.floats += 1;
+                    self.memory.take(SAMPLE_BYTES)?;
                     self.batch.push_sample(owner, sample::<true>(field.bytes()?)?);
                 }
                 3 => {
                     parts.histograms += 1;
-                    match histogram::decode::<true>(field.bytes()?)? {
+                    let message = field.bytes()?;
+                    self.memory.take(histogram_bytes(message.len()))?;
+                    match histogram::decode::<true>(message)? {
                         Ok(sample) => self.batch.push_sample(owner, sample),
                         Err(why) => self.batch.refuse(owner, why),
                     }
@@ -217,7 +216,7 @@ impl<'a> Decoder<'a> {
     /// Spells a label out: field 1 of remote write 1.0's `TimeSeries`.
     #[inline]
     fn label(&mut self, name: &[u8], value: &[u8]) -> Result<(), BodyError> {
-        self.room.take(LABEL_FRAME_BYTES + name.len() + value.len())?;
+        self.memory.take(LABEL_FRAME_BYTES + name.len() + value.len())?;
         let out = &mut self.batch.gathered;
         let part_bytes = |text: &[u8]| 1 + varint_bytes(text.len()) + text.len();
         out.push(0x0a);
@@ -231,22 +230,34 @@ impl<'a> Decoder<'a> {
     }
 
     fn exemplar(&mut self, bytes: &[u8], owner: u32) -> Result<(), BodyError> {
+        self.memory.take(EXEMPLAR_BYTES)?;
         let (mut value, mut timestamp_ms) = (0.0, 0);
         let mut texts = Vec::new();
         let mut wrong = None;
         let mut fields = Reader::new(bytes);
         while let Some((number, field)) = fields.field()? {
             match number {
-                1 => field.varints(|reference| match self.symbol(reference) {
-                    Ok(text) => texts.push(text),
-                    Err(why) => wrong = wrong.take().or(Some(why)),
-                })?,
+                1 => {
+                    let mut full = Ok(());
+                    field.varints(|reference| {
+                        if wrong.is_some() || full.is_err() {
+                            return;
+                        }
+                        match self.symbol(reference) {
+                            Ok(text) => {
+                                full = self.memory.take(labels::PAIR_BYTES + text.len());
+                                texts.push(text);
+                            }
+                            Err(why) => wrong = Some(why),
+                        }
+                    })?;
+                    full?;
+                }
                 2 => value = field.double()?,
                 3 => timestamp_ms = field.varint()? as i64,
                 _ => {}
             }
         }
-        self.room.take(texts.iter().map(|text| text.len()).sum())?;
         let (pairs, rest) = texts.as_chunks::<2>();
         let judged = match wrong {
             Some(why) => Err(format!("exemplar: {why}")),
@@ -262,18 +273,18 @@ impl<'a> Decoder<'a> {
     }
 
     /// Notes what a series says of its family.
-    fn metadata(&mut self, owner: u32, parts: &Parts) {
+    fn metadata(&mut self, owner: u32, parts: &Parts) -> Result<(), BodyError> {
         if (parts.kind, parts.help, parts.unit) == (0, NOTHING, NOTHING) {
-            return;
+            return Ok(());
         }
         for reference in [parts.help, parts.unit] {
             if let Err(why) = self.symbol(reference) {
                 self.batch.refuse(owner, format!("metadata: {why}"));
-                return;
+                return Ok(());
             }
         }
         // A series without a name is refused when its labels are looked at.
-        let Some(metric) = parts.metric else { return };
+        let Some(metric) = parts.metric else { return Ok(()) };
         let kind = usize::try_from(parts.kind).ok().filter(|kind| *kind < KINDS.len()).unwrap_or(0);
         let (start, end) = self.batch.symbols[metric as usize];
         let name = family_of(&self.plain[start as usize..end as usize], KINDS[kind]);
@@ -284,12 +295,14 @@ impl<'a> Decoder<'a> {
             unit: parts.unit as u32,
         };
         if self.batch.families.last() != Some(&family) {
+            self.memory.take(size_of::<Family>())?;
             self.batch.families.push(family);
         }
+        Ok(())
     }
 
     /// Spells out what families say of themselves, each word once.
-    fn families(mut self) -> Result<(), BodyError> {
+    fn families(self) -> Result<(), BodyError> {
         let mut families = std::mem::take(&mut self.batch.families);
         let text = |(start, end): (u32, u32)| &self.plain[start as usize..end as usize];
         // One family may be named by several symbols, of which it is the beginning.
@@ -299,7 +312,7 @@ impl<'a> Decoder<'a> {
         for family in &families {
             let [help, unit] = [family.help, family.unit].map(|at| text(self.batch.symbols[at as usize]));
             let name = text(family.name);
-            self.room.take(name.len() + help.len() + unit.len())?;
+            self.memory.take(METADATA_BYTES + name.len() + help.len() + unit.len())?;
             let owned = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             self.batch.metadata.push(Metadata {
                 family: owned(name),

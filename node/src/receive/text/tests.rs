@@ -6,11 +6,17 @@ use super::*;
 
 const NOW_MS: i64 = 1_000;
 
+fn decode_into(body: &str, format: Format, batch: &mut Batch) -> Result<(), TextError> {
+    let mut held = Budget::new(usize::MAX).hold();
+    let memory = &mut DecodedBytes::new(&mut held, usize::MAX);
+    decode(body.as_bytes(), format, NOW_MS, &SeriesHasher::new(1), memory, batch)
+}
+
 /// Each sample as `series timestamp value`, each refusal, each exemplar.
 fn read(body: &str, format: Format) -> (Vec<String>, Vec<String>, Vec<Exemplar>) {
     let mut batch = Batch::default();
     Reader::new(format, NOW_MS).read(body.as_bytes(), &SeriesHasher::new(1), &mut batch).unwrap();
-    let mut refused: Vec<_> = batch.refused.iter().map(|r| r.why.clone()).collect();
+    let mut refused: Vec<_> = batch.refused.described().iter().map(|r| r.why.clone()).collect();
     let mut samples = Vec::new();
     for (append, owner) in batch.appends.iter().zip(&batch.owners) {
         let Value::Float(value) = append.sample.value else { panic!("text has floats only") };
@@ -54,7 +60,7 @@ fn openmetrics_has_seconds_and_exemplars_and_an_end() {
     assert_eq!(refused, Vec::<String>::new());
     assert_eq!(
         samples,
-        ["foo_bucket{le=\"1\"} 1500 11", "foo_bucket{le=\"2\"} 1000 17", "foo_count 1000 17"]
+        ["foo_bucket{le=\"1.0\"} 1500 11", "foo_bucket{le=\"2.0\"} 1000 17", "foo_count 1000 17"]
     );
     let times: Vec<_> = exemplars.iter().map(|e| (e.timestamp_ms, e.value, e.labels.to_string())).collect();
     assert_eq!(times, [(1250, 0.67, "{trace_id=\"K}\"}".to_owned()), (1000, 9.0, "{}".to_owned())]);
@@ -64,7 +70,7 @@ fn openmetrics_has_seconds_and_exemplars_and_an_end() {
 fn openmetrics_that_was_cut_or_joined_is_refused_wherever_that_happened() {
     let whole = "# TYPE m counter\nm_total{a=\"b\"} 1 17\nm_total{a=\"c\"} 2 1795625140.5\n# EOF\n";
     let decoded = |body: &str| {
-        decode(body.as_bytes(), Format::OpenMetrics, NOW_MS, &SeriesHasher::new(1), &mut Batch::default())
+        decode_into(body, Format::OpenMetrics, &mut Batch::default()).map_err(|error| error.to_string())
     };
     let mark_end = whole.len() - 1;
     for end in 0..=whole.len() {
@@ -131,13 +137,53 @@ fn a_bad_line_is_named_and_the_others_are_taken() {
 }
 
 #[test]
+fn bounds_are_spelled_one_way_where_the_type_says_that_they_are_bounds() {
+    let body = "# TYPE h histogram\nh_bucket{ le = \"1\" , a=\"x\\\"\\\\\\n,\"} 1\n{\"h_bucket\",le=\"+Inf\"} 2\nh_count{le=\"1\"} 2\n\
+                # TYPE s summary\ns{quantile=\".5\",le=\"1\"} 3\n# TYPE g gauge\ng{le=\"1\",quantile=\"1\"} 4\n";
+    let (samples, refused, _) = read(body, Format::Text);
+    assert_eq!(refused, Vec::<String>::new());
+    assert_eq!(
+        samples,
+        [
+            "h_bucket{a=\"x\\\"\\\\\\n,\", le=\"1.0\"} 1000 1",
+            "h_bucket{le=\"+Inf\"} 1000 2",
+            "h_count{le=\"1.0\"} 1000 2",
+            "s{le=\"1\", quantile=\"0.5\"} 1000 3",
+            "g{le=\"1\", quantile=\"1\"} 1000 4"
+        ]
+    );
+}
+
+#[test]
+fn escapes_are_read_once_from_left_to_right() {
+    for (written, meant) in [
+        ("a\\\\nb", "a\\nb"),
+        ("a\\nb", "a\nb"),
+        ("\\\\\\n", "\\\n"),
+        ("\\\\\\\\n", "\\\\n"),
+        ("\\\"", "\""),
+        ("\\x\\", "\\x\\"),
+    ] {
+        let mut batch = Batch::default();
+        decode_into(&format!("# HELP m {written}\n"), Format::Text, &mut batch).unwrap();
+        assert_eq!(batch.metadata[0].help, meant, "{written}");
+        if !written.ends_with("x\\") {
+            let line = format!("m{{a=\"{written}\"}} 1\n");
+            decode_into(&line, Format::Text, &mut batch).unwrap();
+            let raw = batch.raw_labels(line.as_bytes(), batch.raw.len() as u32 - 1);
+            assert_eq!(labels(raw, &Limits::default()).unwrap().value("a"), meant, "{written}");
+        }
+    }
+}
+
+#[test]
 fn metadata_comes_from_comments() {
     let body = "# HELP a Some\\nhelp\n# TYPE a counter\n# UNIT a seconds\na 1\n# TYPE b strange\n# TYPE\n";
     let mut batch = Batch::default();
     Reader::new(Format::OpenMetrics, 0).read(body.as_bytes(), &SeriesHasher::new(1), &mut batch).unwrap();
     let found: Vec<_> = batch.metadata.iter().map(|m| [&m.family[..], &m.kind, &m.help, &m.unit]).collect();
     assert_eq!(found, [["a", "counter", "Some\nhelp", "seconds"], ["b", "unknown", "", ""]]);
-    assert_eq!(batch.refused.len(), 1);
+    assert_eq!(batch.refused.count(), 1);
 }
 
 proptest! {
@@ -150,7 +196,7 @@ proptest! {
         }
         line += "} 1";
         let mut batch = Batch::default();
-        decode(line.as_bytes(), Format::Text, 0, &SeriesHasher::new(1), &mut batch).unwrap();
+        decode_into(&line, Format::Text, &mut batch).unwrap();
         let found = labels(batch.raw_labels(line.as_bytes(), 0), &Limits::default()).unwrap();
         let wanted = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain([("__name__", "m")]);
         prop_assert_eq!(found, Labels::from_pairs(wanted).unwrap());
@@ -160,6 +206,6 @@ proptest! {
     fn hostile_text_is_refused_or_read(body in "[ \\t\\n{}\"\\\\=,#a0é]{0,80}", openmetrics: bool) {
         read(&body, if openmetrics { Format::OpenMetrics } else { Format::Text });
         let format = if openmetrics { Format::OpenMetrics } else { Format::Text };
-        let _ = decode(body.as_bytes(), format, 0, &SeriesHasher::new(1), &mut Batch::default());
+        let _ = decode_into(&body, format, &mut Batch::default());
     }
 }

@@ -93,9 +93,10 @@ impl<'a> Reading<'a> {
     }
 
     fn judge(&mut self, piece: &[u8], batch: &Batch) {
-        for refused in &batch.refused {
+        for refused in batch.refused.described() {
             self.fault(|| refused.why.clone());
         }
+        self.faults_more += batch.refused.count() - batch.refused.described().len() as u64;
         for (append, owner) in batch.appends.iter().zip(&batch.owners) {
             let raw = batch.raw_labels(piece, *owner);
             if self.known.insert(batch.keys[*owner as usize])

@@ -7,13 +7,19 @@ use tsdb::model::{Labels, Value};
 
 use super::*;
 use crate::config::Limits;
+use crate::receive::budget::{Budget, OverBudget};
 
 /// More than any request here stands for.
 const ROOM: usize = 1 << 20;
 
+fn decode_into(plain: &[u8], batch: &mut Batch) -> Result<(), BodyError> {
+    let mut held = Budget::new(usize::MAX).hold();
+    decode(plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, ROOM), batch)
+}
+
 fn decoded(plain: &[u8]) -> Result<Batch, BodyError> {
     let mut batch = Batch::default();
-    decode(plain, ROOM, &SeriesHasher::new(1), &mut batch)?;
+    decode_into(plain, &mut batch)?;
     Ok(batch)
 }
 
@@ -117,7 +123,9 @@ proptest! {
             }
         }
         prop_assert!(appends.next().is_none() && exemplars.next().is_none());
-        let refused: u64 = batch.refused.iter().filter(|r| r.series.is_none()).map(|r| r.count).sum();
+        // Of others only the metadata is refused.
+        let metadata = batch.refused.described().iter().filter(|r| r.series.is_some()).count() as u64;
+        let refused = batch.refused.count() - metadata;
         prop_assert_eq!(refused, bad.iter().map(|s| s.samples.len() as u64).sum::<u64>());
     }
 
@@ -180,22 +188,24 @@ fn a_series_that_refers_beyond_the_table_is_refused_alone() {
     assert_eq!((batch.keys.len(), batch.appends.len()), (2, 2));
     assert_eq!(batch.owners, [0, 1]);
     assert_eq!(labels_of(&batch, 1).unwrap().value("a"), "b");
-    let why: Vec<_> = batch.refused.iter().map(|r| (r.count, r.why.as_str())).collect();
+    let why: Vec<_> = batch.refused.described().iter().map(|r| r.why.as_str()).collect();
+    assert_eq!(batch.refused.count(), 2 + 1 + 1);
     assert_eq!(
         why,
         [
-            (2, "series 1 of the request (\"m\"): it refers to symbol 5, but there are 5"),
-            (1, "series 2 of the request: it refers to symbol 4294967295, but there are 5"),
-            (1, "series 3 of the request (\"m\"): its label references are odd in number"),
+            "series 1 of the request (\"m\"): it refers to symbol 5, but there are 5",
+            "series 2 of the request: it refers to symbol 4294967295, but there are 5",
+            "series 3 of the request (\"m\"): its label references are odd in number",
         ]
     );
 }
 
 #[test]
-fn labels_out_of_order_or_twice_are_refused_with_their_series() {
+fn labels_out_of_order_are_sorted_and_those_twice_refused() {
     let symbols = ["", "__name__", "m", "a", "b"];
     let batch = of(&symbols, vec![series(&[1, 2, 4, 2, 3, 2]), series(&[1, 2, 3, 2, 3, 4])]);
-    assert!(labels_of(&batch, 0).unwrap_err().contains("aren't sorted"));
+    let sorted = Labels::from_pairs([("__name__", "m"), ("a", "m"), ("b", "m")]).unwrap();
+    assert_eq!(labels_of(&batch, 0), Ok(sorted));
     assert!(labels_of(&batch, 1).unwrap_err().contains("occurs twice"));
 }
 
@@ -204,22 +214,22 @@ fn few_bytes_that_stand_for_many_are_refused() {
     let long = "x".repeat(10_000);
     let many = |refs: &[u32]| vec![series(&refs.repeat(200))];
     let plain = request(&["", "a", &long], many(&[1, 2])).encode_to_vec();
-    assert_eq!(decoded(&plain).err(), Some(BodyError::Spelled { most: ROOM }));
+    assert_eq!(decoded(&plain).err(), Some(BodyError::OverBudget(OverBudget::Request { most: ROOM })));
     let plain = request(&["", "a", &long], many(&[1, 1])).encode_to_vec();
     assert!(decoded(&plain).is_ok());
     // Symbols that are nothing but their offsets, texts of exemplars, and what families say of themselves.
     let plain = request(&vec![""; ROOM / 8 + 1], Vec::new()).encode_to_vec();
-    assert_eq!(decoded(&plain).err(), Some(BodyError::Spelled { most: ROOM }));
+    assert_eq!(decoded(&plain).err(), Some(BodyError::OverBudget(OverBudget::Request { most: ROOM })));
     let exemplar = pb::Exemplar { labels_refs: vec![2, 2], value: 1.0, timestamp: 1 };
     let exemplars = pb::TimeSeries { exemplars: vec![exemplar; 100], ..series(&[]) };
     let plain = request(&["", "a", &long], vec![exemplars]).encode_to_vec();
-    assert_eq!(decoded(&plain).err(), Some(BodyError::Spelled { most: ROOM }));
+    assert_eq!(decoded(&plain).err(), Some(BodyError::OverBudget(OverBudget::Request { most: ROOM })));
     let mut symbols = vec!["".to_owned(), "__name__".to_owned(), long];
     symbols.extend((0..200).map(|i| format!("m{i}")));
     let metadata = Some(pb::Metadata { r#type: 1, help_ref: 2, unit_ref: 0 });
     let timeseries = (0..200).map(|i| pb::TimeSeries { metadata, ..series(&[1, 3 + i]) }).collect();
     let plain = pb::Request { symbols, timeseries }.encode_to_vec();
-    assert_eq!(decoded(&plain).err(), Some(BodyError::Spelled { most: ROOM }));
+    assert_eq!(decoded(&plain).err(), Some(BodyError::OverBudget(OverBudget::Request { most: ROOM })));
 }
 
 #[test]
@@ -272,7 +282,7 @@ fn a_family_is_told_once_and_by_its_own_name() {
     let wanted =
         [("_sum", "summary", "", ""), ("c_total", "counter", "help", ""), ("h", "histogram", "help", "s")];
     assert_eq!(told, wanted);
-    assert_eq!(batch.refused[0].why, "metadata: it refers to symbol 99, but there are 8");
+    assert_eq!(batch.refused.described()[0].why, "metadata: it refers to symbol 99, but there are 8");
     assert_eq!(batch.appends.len(), 7);
 }
 
@@ -283,7 +293,7 @@ fn a_batch_is_used_again() {
         batch.clear();
         let refs = if symbols[1] == "a" { [2, 3] } else { [1, 2] };
         let plain = request(&symbols, vec![series(&refs)]).encode_to_vec();
-        decode(&plain, ROOM, &SeriesHasher::new(1), &mut batch).unwrap();
+        decode_into(&plain, &mut batch).unwrap();
         assert_eq!(labels_of(&batch, 0), Ok(Labels::from_pairs([("__name__", "m")]).unwrap()));
         assert_eq!((batch.keys.len(), batch.symbols.len()), (1, 4));
     }
