@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 pub use binary::{carillon, promqltest};
 pub use http::{Answer, Http};
-pub use peer::{Peer, free_port, node_exporter, prometheus, prometheus_new, promtool, python_peer};
+pub use peer::{
+    Peer, free_port, node_exporter, npm_client, prometheus, prometheus_new, promtool, python_peer, vmagent,
+};
 pub use process::{Ended, NodeProcess, run};
 
 /// The folder that holds the workspace.

@@ -55,16 +55,31 @@ pub fn python_peer(name: &str) -> Option<PathBuf> {
 
 /// The newest Prometheus of 3.5 or later that was unpacked beside the system, or `None` with a message.
 pub fn prometheus_new() -> Option<PathBuf> {
+    unpacked("prometheus-3", "usr/bin/prometheus")
+}
+
+/// The newest vmagent that was unpacked beside the system, or `None` with a message.
+pub fn vmagent() -> Option<PathBuf> {
+    unpacked("victoria-metrics-", "usr/bin/vmagent")
+}
+
+/// The folder of npm's client of remote write, for `require`, or `None` with a message.
+pub fn npm_client() -> Option<PathBuf> {
+    installed(peers_dir()?.join("npm/node_modules/prometheus-remote-write"))
+}
+
+/// A program of the newest package whose folder's name begins like this.
+fn unpacked(prefix: &str, program: &str) -> Option<PathBuf> {
     let dir = peers_dir()?;
     let mut found: Vec<_> = std::fs::read_dir(&dir)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with("prometheus-3"))
+        .filter(|name| name.starts_with(prefix))
         .collect();
     found.sort();
-    let newest = found.pop().unwrap_or_else(|| "prometheus-3.5".to_owned());
-    installed(dir.join(newest).join("usr/bin/prometheus"))
+    let newest = found.pop().unwrap_or_else(|| format!("{prefix}*"));
+    installed(dir.join(newest).join(program))
 }
 
 fn peers_dir() -> Option<PathBuf> {
