@@ -51,7 +51,7 @@ struct Owners {
 struct ReplicationFactor {
     /// How many
     copies: u32,
-    /// Do it even where samples lose copies
+    /// Do it, instead of showing what would be done
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -180,15 +180,24 @@ impl ReplicationFactor {
     async fn run(self, output: &Output) -> Result<(), Failure> {
         let api = Api::new(&self.connection)?;
         let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
         let now = ring["replication_factor"].as_u64().unwrap_or_default();
-        if u64::from(self.copies) < now && !self.yes {
-            return Err(Failure::usage(format!(
-                "this would keep {} copies of each sample instead of {now}; with --yes it is done",
-                self.copies
-            )));
+        // Lowering is confirmed by --yes like the rest; the dry run says what it would come to.
+        let asked = [("value", self.copies.to_string()), ("lower", true.to_string())];
+        let done = api.change("/api/v1/cluster/replication_factor", &asked, !self.yes).await?.data;
+        if !self.yes {
+            let wanted = u64::from(self.copies);
+            let active = list(&members).iter().filter(|member| member["state"] == "active").count() as u64;
+            let wait = match wanted.saturating_sub(active) {
+                0 => String::new(),
+                1 => format!(", {active} of them now, and one once another node has joined"),
+                more => format!(", {active} of them now, and {more} once as many nodes have joined"),
+            };
+            output.note(&format!(
+                "{wanted} copies of each sample would be kept instead of {now}{wait}\nwith --yes it is done"
+            ));
+            return Ok(());
         }
-        let asked = [("value", self.copies.to_string()), ("lower", self.yes.to_string())];
-        let done = api.ask("/api/v1/cluster/replication_factor", &asked).await?.data;
         output.show(&done, || {
             let mut rows = Rows::new(&["#replication factor"]);
             rows.push(vec![done["replication_factor"].to_string()]);

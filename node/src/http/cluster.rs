@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use ring::StoreId;
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
+use super::routes::{Effect, Routes};
 use crate::cluster::ChangeError;
 use crate::env::on_disk;
 use crate::node::App;
@@ -18,16 +18,16 @@ use crate::node::App;
 /// Most series whose owners are told at once.
 const SERIES_MAX: usize = 10_000;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/cluster/members", get(members))
-        .route("/api/v1/cluster/ring", get(ring))
-        .route("/api/v1/cluster/node", get(own))
-        .route("/api/v1/cluster/owners", get(owners).post(owners))
-        .route("/api/v1/cluster/drain", get(draining).post(drain))
-        .route("/api/v1/cluster/forget", axum::routing::post(forget))
-        .route("/api/v1/cluster/accept_loss", axum::routing::post(accept_loss))
-        .route("/api/v1/cluster/replication_factor", axum::routing::post(replication_factor))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/cluster/members", Effect::Read, get(members))
+        .route("/api/v1/cluster/ring", Effect::Read, get(ring))
+        .route("/api/v1/cluster/node", Effect::Read, get(own))
+        .route("/api/v1/cluster/owners", Effect::Read, get(owners).post(owners))
+        .route("/api/v1/cluster/drain", Effect::Change, get(draining).post(drain))
+        .route("/api/v1/cluster/forget", Effect::Change, post(forget))
+        .route("/api/v1/cluster/accept_loss", Effect::Change, post(accept_loss))
+        .route("/api/v1/cluster/replication_factor", Effect::Change, post(replication_factor))
 }
 
 fn success(data: &Value) -> Response {
@@ -102,20 +102,38 @@ async fn draining(State(app): State<Arc<App>>, params: Params) -> Result<Respons
     Ok(success(&json!({"progress": progress, "done": done})))
 }
 
+/// Each change can be tried with `dry_run=true`: the answer is that of the change, and nothing is changed.
+fn is_dry(params: &Params) -> Result<bool, ApiError> {
+    Ok(params.switch("dry_run")?.unwrap_or(false))
+}
+
 async fn drain(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    let stop = params.switch("stop")?.unwrap_or(false);
-    let (progress, done) =
-        app.cluster.drain(store(&params)?, stop).await.map_err(|status| unavailable(&status))?;
+    let (store, stop) = (store(&params)?, params.switch("stop")?.unwrap_or(false));
+    if is_dry(&params)? {
+        app.cluster.check_drain(store).await.map_err(|status| unavailable(&status))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
+    let (progress, done) = app.cluster.drain(store, stop).await.map_err(|status| unavailable(&status))?;
     Ok(success(&json!({"progress": progress, "done": done})))
 }
 
 async fn forget(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    app.cluster.forget(store(&params)?).await.map_err(|error| refused(&error))?;
+    let store = store(&params)?;
+    if is_dry(&params)? {
+        app.cluster.check_forget(store).await.map_err(|error| refused(&error))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
+    app.cluster.forget(store).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"state": "lost"})))
 }
 
 async fn accept_loss(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    app.cluster.accept_loss(store(&params)?).await.map_err(|error| refused(&error))?;
+    let store = store(&params)?;
+    if is_dry(&params)? {
+        app.cluster.check_accept_loss(store).await.map_err(|error| refused(&error))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
+    app.cluster.accept_loss(store).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"state": "lost, accepted"})))
 }
 
@@ -123,6 +141,10 @@ async fn replication_factor(State(app): State<Arc<App>>, params: Params) -> Resu
     let text = required(&params, "value")?;
     let copies = text.parse().map_err(|_| ApiError::parameter("value", "not a number"))?;
     let lower = params.switch("lower")?.unwrap_or(false);
+    if is_dry(&params)? {
+        app.cluster.check_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
     app.cluster.set_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"replication_factor": copies})))
 }

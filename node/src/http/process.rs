@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -10,16 +9,17 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::error::{ApiError, Kind};
+use super::routes::{Effect, Routes};
 use crate::metrics;
 use crate::node::App;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/", get(page))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .route("/-/reload", post(reload).put(reload))
-        .route("/metrics", get(metrics))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/", Effect::Read, get(page))
+        .route("/-/healthy", Effect::Read, get(healthy))
+        .route("/-/ready", Effect::Read, get(ready))
+        .route("/-/reload", Effect::Change, post(reload).put(reload))
+        .route("/metrics", Effect::Read, get(metrics))
 }
 
 async fn page() -> Html<&'static str> {

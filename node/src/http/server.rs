@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
+use super::guard::Caller;
 use crate::env::Listener;
 
 /// How many requests one HTTP/2 connection may have in work.
@@ -79,15 +83,19 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection");
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let with_caller = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Caller(peer));
+            request
+        };
+        let service = TowerToHyperService::new(router.clone().map_request(with_caller));
         let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service).into_owned());
         let cut_off = cut_off.clone();
         tokio::spawn(async move {
