@@ -44,6 +44,11 @@ async fn ring(State(app): State<Arc<App>>) -> Response {
 
 /// This node alone: what it does now, what it keeps for others and lacks itself.
 async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    Ok(success(&tell_of_own(&app).await?))
+}
+
+/// What this node tells of itself.
+pub(super) async fn tell_of_own(app: &App) -> Result<Value, ApiError> {
     let disk = app.env.disk.clone();
     let free_bytes = on_disk(&*app.env.pool, move || disk.free_bytes());
     let free_bytes = free_bytes.await.map_err(|e| ApiError::new(Kind::Internal, e.to_string()))?;
@@ -52,7 +57,16 @@ async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let shipping = app.blocks.shipper.progress();
     let names: Vec<String> = hints.stores.iter().map(|store| app.cluster.name(*store)).collect();
     let time = |ms: i64| super::time::format_rfc3339(ms);
-    Ok(success(&json!({
+    let wal = app.storage.db().stats().wal;
+    let mut problems = app.cluster.own_problems();
+    if wal.stopped {
+        problems
+            .push("the store has stopped after a failed sync: nothing is written until a restart".to_owned());
+    } else if wal.full {
+        problems.push("the disk is full: writes are answered 503 until there is room".to_owned());
+    }
+    Ok(json!({
+        "problems": problems,
         "store": app.cluster.me().to_string(),
         "name": app.cluster.name(app.cluster.me()),
         "ready": app.is_ready(),
@@ -79,7 +93,7 @@ async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
             "blocks_refused": shipping.refused.iter().map(|(ulid, why)| (ulid.to_string(), Value::from(why.as_str()))).collect::<Map<_, _>>(),
         },
         "disk": {"free_bytes": free_bytes},
-    })))
+    }))
 }
 
 async fn owners(

@@ -41,6 +41,8 @@ pub enum Kind {
     MethodNotAllowed,
     /// The request's headers are too large.
     HeadersTooLarge,
+    /// The request's URL is too long.
+    UriTooLong,
 }
 
 impl Kind {
@@ -51,7 +53,8 @@ impl Kind {
             | Self::TooLarge
             | Self::Conflict
             | Self::MethodNotAllowed
-            | Self::HeadersTooLarge => "bad_data",
+            | Self::HeadersTooLarge
+            | Self::UriTooLong => "bad_data",
             Self::Execution => "execution",
             Self::Timeout => "timeout",
             Self::Canceled => "canceled",
@@ -77,6 +80,7 @@ impl Kind {
             Self::Conflict => StatusCode::CONFLICT,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }

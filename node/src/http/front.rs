@@ -1,15 +1,24 @@
 //! What a request goes through before its route is chosen: its path is made tidy, and what no route can read is refused.
 
 use axum::extract::Request;
+use axum::http::HeaderValue;
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::{ApiError, Kind};
+use super::head::{QUERY_HEADER, REFUSED_HEADER};
+use super::params::LongQuery;
 
 /// Has `//` and slashes at the end of a path lead where the path without them leads: a URL in a client's settings often
 /// ends in one. Prometheus redirects, which turns a POST into a GET.
 pub(super) async fn tidied(mut request: Request, next: Next) -> Response {
+    if let Some(refusal) = request.headers().get(REFUSED_HEADER) {
+        return refused(refusal).into_response();
+    }
+    if let Some(query) = request.headers_mut().remove(QUERY_HEADER) {
+        request.extensions_mut().insert(LongQuery(query));
+    }
     let path = request.uri().path();
     if !is_text(path) {
         let message = format!("the path {path:?} isn't UTF-8 where it is percent-encoded");
@@ -19,6 +28,19 @@ pub(super) async fn tidied(mut request: Request, next: Next) -> Response {
         *request.uri_mut() = tidy;
     }
     next.run(request).await
+}
+
+/// The error that the reader of heads gave as a reason.
+fn refused(refusal: &HeaderValue) -> ApiError {
+    let text = refusal.to_str().unwrap_or_default();
+    let (status, why) = text.split_once(' ').unwrap_or_default();
+    let kind = match status {
+        "414" => Kind::UriTooLong,
+        "431" => Kind::HeadersTooLarge,
+        "503" => Kind::Unavailable,
+        _ => Kind::BadData,
+    };
+    ApiError::new(kind, why)
 }
 
 /// Whether what stands for bytes in a path makes text.

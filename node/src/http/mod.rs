@@ -5,7 +5,9 @@ mod cluster;
 pub mod error;
 mod front;
 mod guard;
+mod head;
 pub mod json;
+mod page;
 mod params;
 mod process;
 mod routes;
@@ -47,7 +49,7 @@ fn routes() -> Routes {
     let compression = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
         .compress_when(SizeAbove::new(COMPRESSED_FROM_BYTES));
-    let answers = process::routes().merge(api::routes()).merge(cluster::routes());
+    let answers = process::routes().merge(page::routes()).merge(api::routes()).merge(cluster::routes());
     // The answers of writes and uploads are short.
     answers.map(|router| router.layer(compression)).merge(write::routes()).merge(upload::routes())
 }

@@ -24,7 +24,7 @@ use crate::query::cost;
 use crate::query::dedup::Replicas;
 
 /// Most steps of a range query.
-const STEPS_MAX: i64 = 11_000;
+const STEPS_MAX: i128 = 11_000;
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -136,7 +136,9 @@ impl Question {
         if step_ms <= 0 {
             return Err(ApiError::parameter("step", "a step is above 0"));
         }
-        if end_ms.saturating_sub(start_ms) / step_ms > STEPS_MAX {
+        // The difference of two times may not fit into one.
+        let span_ms = i128::from(end_ms) - i128::from(start_ms);
+        if span_ms / i128::from(step_ms) > STEPS_MAX {
             let message = "the query has more than 11,000 steps: make `step` longer, or the range shorter";
             return Err(ApiError::new(Kind::BadData, message));
         }

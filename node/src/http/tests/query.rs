@@ -196,7 +196,11 @@ async fn hostile_queries_get_a_clear_error() {
     let (status, kind, _) = node.form("/api/v1/query", &regex).await.error();
     assert_eq!((status, kind.as_str()), (400, "bad_data"));
     let large = format!("query=1&x={}", "a".repeat(9 << 20));
-    assert_eq!(node.form("/api/v1/query", &large).await.status, StatusCode::OK, "as long as Prometheus takes");
+    assert_eq!(
+        node.form("/api/v1/query", &large).await.status,
+        StatusCode::OK,
+        "as long as Prometheus takes"
+    );
     let huge = format!("query=%22{}%22", "a".repeat(11 << 20));
     let (status, kind, message) = node.form("/api/v1/query", &huge).await.error();
     assert_eq!((status, kind.as_str()), (413, "bad_data"));
