@@ -46,8 +46,25 @@ fn parse_url(text: &str) -> Result<reqwest::Url, String> {
 pub struct Answer {
     /// The envelope's `data`.
     pub data: Value,
-    /// Warnings and infos, in that order.
-    pub remarks: Vec<String>,
+    /// Warnings.
+    pub warnings: Vec<String>,
+    /// Infos.
+    pub infos: Vec<String>,
+}
+
+impl Answer {
+    /// The data for programs, with warnings and infos where there are any and the data has names.
+    pub fn whole(&self) -> Value {
+        let mut data = self.data.clone();
+        if let Value::Object(object) = &mut data {
+            for (name, remarks) in [("warnings", &self.warnings), ("infos", &self.infos)] {
+                if !remarks.is_empty() {
+                    object.insert(name.to_owned(), remarks.clone().into());
+                }
+            }
+        }
+        data
+    }
 }
 
 /// A client of one node.
@@ -140,13 +157,13 @@ impl Api {
             let reason = envelope["error"].as_str().unwrap_or_else(|| body.trim());
             return Err(Failure::failed(format!("{} answered {status}{kind}: {reason}", self.base)));
         }
-        let remarks = ["warnings", "infos"]
-            .iter()
-            .flat_map(|kind| envelope[*kind].as_array().into_iter().flatten())
-            .filter_map(|remark| remark.as_str().map(str::to_owned))
-            .collect();
+        let remarks = |kind: &str| -> Vec<String> {
+            let all = envelope[kind].as_array().into_iter().flatten();
+            all.filter_map(|remark| remark.as_str().map(str::to_owned)).collect()
+        };
+        let (warnings, infos) = (remarks("warnings"), remarks("infos"));
         let data = envelope.get("data").cloned().unwrap_or(Value::Null);
-        Ok(Answer { data, remarks })
+        Ok(Answer { data, warnings, infos })
     }
 
     /// Posts bytes; the answer as it is, good or bad.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use super::api::{Api, Connection};
 use super::output::{Output, Rows};
-use super::ring::{list, text};
+use crate::glance::{list, text};
 
 /// Time between looks at how far a drain is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
