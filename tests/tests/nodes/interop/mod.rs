@@ -2,6 +2,7 @@
 
 mod answers;
 mod blocks;
+mod metrics;
 pub mod stage;
 mod write_v2;
 
