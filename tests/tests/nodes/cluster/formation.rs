@@ -143,10 +143,15 @@ async fn what_destroys_shows_first_whether_it_can_be_done_and_is_logged_with_its
     let ring = cluster.asked(0, "ring").await;
     assert_eq!((&ring["effective_rf"], &ring["replication_factor"]), (&3.into(), &5.into()));
     let status = cluster.run(0, &["status"]);
-    assert!(status.code == Some(1) && status.stderr.contains("5 of each sample are wanted and 3 kept"), "{status:?}");
+    assert!(
+        status.code == Some(1) && status.stderr.contains("5 of each sample are wanted and 3 kept"),
+        "{status:?}"
+    );
     let log = cluster.process(0).log();
     let line = log.lines().rfind(|line| line.contains("a request to change state")).unwrap();
-    for part in ["level=warn", "caller=127.0.0.1:", "replication_factor", "\\\"value\\\":\\\"5\\\"", "status=200"] {
+    for part in
+        ["level=warn", "caller=127.0.0.1:", "replication_factor", "\\\"value\\\":\\\"5\\\"", "status=200"]
+    {
         assert!(line.contains(part), "{part} is missing in {line}");
     }
 }
