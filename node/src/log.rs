@@ -122,10 +122,10 @@ struct Line {
 
 impl Line {
     /// A number or a truth value, which JSON has of its own.
-    fn plain(&mut self, key: &str, value: serde_json::Value) {
+    fn plain(&mut self, key: &str, value: &serde_json::Value) {
         match self.format {
             LogFormat::Logfmt => self.pair(key, &value.to_string()),
-            LogFormat::Json => self.json(key, &value),
+            LogFormat::Json => self.json(key, value),
         }
     }
 
@@ -169,11 +169,11 @@ impl Visit for Line {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field.name(), value.into());
+        self.plain(field.name(), &value.into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field.name(), value.into());
+        self.plain(field.name(), &value.into());
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
@@ -193,13 +193,13 @@ impl Visit for Line {
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no infinities.
         match value.is_finite() {
-            true => self.plain(field.name(), value.into()),
+            true => self.plain(field.name(), &value.into()),
             false => self.pair(field.name(), &value.to_string()),
         }
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field.name(), value.into());
+        self.plain(field.name(), &value.into());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -228,8 +228,8 @@ mod tests {
         let mut line = Line { format, text: String::new() };
         line.pair("level", "info");
         line.pair("msg", "a \"b\"\nc");
-        line.plain("count", 3.into());
-        line.plain("done", true.into());
+        line.plain("count", &3.into());
+        line.plain("done", &true.into());
         line.end();
         line.text
     }

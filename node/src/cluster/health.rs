@@ -44,7 +44,7 @@ impl Copies {
                 copies.without_quorum += usize::from(alive < quorum);
             }
         }
-        let owners = view.read_sets().iter().flat_map(|table| table.members());
+        let owners = view.read_sets().iter().flat_map(ring::PlacementTable::members);
         copies.away =
             owners.filter(|owner| !there[usize::from(owner.0)]).map(|owner| view.store(*owner)).collect();
         copies

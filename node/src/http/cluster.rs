@@ -173,7 +173,7 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
 
 fn refused(error: &ChangeError) -> ApiError {
     let kind = match error {
-        ChangeError::Refused(_) => Kind::Conflict,
+        ChangeError::Refused(_) | ChangeError::Alive(_) => Kind::Conflict,
         _ => Kind::Unavailable,
     };
     ApiError::new(kind, error.to_string())

@@ -396,7 +396,7 @@ impl Head {
             };
             let (name, value) = (line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii());
             // A name of this kind could be taken for another by whoever reads the request next.
-            if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_graphic()) {
+            if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
                 return Err(bad("a header's name is none"));
             }
             match name.as_slice() {

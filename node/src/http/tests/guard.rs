@@ -61,7 +61,7 @@ async fn no_route_that_changes_state_takes_what_a_page_of_another_origin_can_sen
                     let is_other = status == 405;
                     match effect {
                         Effect::Change | Effect::Upload => {
-                            assert!(is_refused, "{method} {at} {headers:?}: {status} {body}")
+                            assert!(is_refused, "{method} {at} {headers:?}: {status} {body}");
                         }
                         Effect::Read | Effect::Ingest => {
                             assert_ne!(status, 403, "{method} {at}");
