@@ -22,7 +22,7 @@ const REACH_FIRST: Duration = Duration::from_secs(1);
 const REACH_EVERY: Duration = Duration::from_secs(10);
 /// How long others may fail to reach this node before it is said: nodes that start together don't listen all at once,
 /// and one that refused a connection isn't called again for a while.
-const REACH_PATIENCE: Duration = Duration::from_secs(30);
+const REACH_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cluster {
     /// Brings into the bucket what others wait for, and tells the ring where this node is.
