@@ -13,6 +13,7 @@
 //! | `query` | answering questions: limits, fetching, replicas |
 //! | [`receive`] | taking samples in |
 //! | `repair` | replicas compare what they have, and pull what they lack |
+//! | `glance` | the cluster at a glance, for `status` and the page |
 //! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
 //! | [`bucket`] | object storage: catalog, shipping blocks, reading them |
 //! | [`cli`] | the command line, one file a verb |
@@ -26,6 +27,7 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod env;
+mod glance;
 pub mod grpc;
 pub mod http;
 pub mod identity;

@@ -121,6 +121,20 @@ struct Line {
 }
 
 impl Line {
+    /// A number or a truth value, which JSON has of its own.
+    fn plain(&mut self, key: &str, value: &serde_json::Value) {
+        match self.format {
+            LogFormat::Logfmt => self.pair(key, &value.to_string()),
+            LogFormat::Json => self.json(key, value),
+        }
+    }
+
+    fn json(&mut self, key: &str, value: &serde_json::Value) {
+        let key = serde_json::Value::from(key);
+        let gap = if self.text.is_empty() { '{' } else { ',' };
+        let _ = write!(self.text, "{gap}{key}:{value}");
+    }
+
     fn pair(&mut self, key: &str, value: &str) {
         match self.format {
             LogFormat::Logfmt => {
@@ -133,11 +147,7 @@ impl Line {
                     self.text.push_str(&serde_json::Value::from(value).to_string());
                 }
             }
-            LogFormat::Json => {
-                let key = serde_json::Value::from(key);
-                let gap = if self.text.is_empty() { '{' } else { ',' };
-                let _ = write!(self.text, "{gap}{key}:{}", serde_json::Value::from(value));
-            }
+            LogFormat::Json => self.json(key, &value.into()),
         }
     }
 
@@ -156,6 +166,40 @@ impl Visit for Line {
         if field.name() != MESSAGE {
             self.pair(field.name(), value);
         }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field.name(), &value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field.name(), &value.into());
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        match i64::try_from(value) {
+            Ok(value) => self.record_i64(field, value),
+            Err(_) => self.pair(field.name(), &value.to_string()),
+        }
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        match u64::try_from(value) {
+            Ok(value) => self.record_u64(field, value),
+            Err(_) => self.pair(field.name(), &value.to_string()),
+        }
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no infinities.
+        match value.is_finite() {
+            true => self.plain(field.name(), &value.into()),
+            false => self.pair(field.name(), &value.to_string()),
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field.name(), &value.into());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -184,14 +228,19 @@ mod tests {
         let mut line = Line { format, text: String::new() };
         line.pair("level", "info");
         line.pair("msg", "a \"b\"\nc");
+        line.plain("count", &3.into());
+        line.plain("done", &true.into());
         line.end();
         line.text
     }
 
     #[test]
-    fn a_line_stays_one_line() {
-        assert_eq!(line(LogFormat::Logfmt), "level=info msg=\"a \\\"b\\\"\\nc\"\n");
-        assert_eq!(line(LogFormat::Json), "{\"level\":\"info\",\"msg\":\"a \\\"b\\\"\\nc\"}\n");
+    fn a_line_stays_one_line_and_numbers_are_numbers() {
+        assert_eq!(line(LogFormat::Logfmt), "level=info msg=\"a \\\"b\\\"\\nc\" count=3 done=true\n");
+        assert_eq!(
+            line(LogFormat::Json),
+            "{\"level\":\"info\",\"msg\":\"a \\\"b\\\"\\nc\",\"count\":3,\"done\":true}\n"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -234,6 +234,8 @@ impl App {
         let queries = Queries::new(&config, env.process.clone());
         metrics.collect(queries.collector());
         metrics.collect(cluster.peers().collector());
+        metrics.collect(cluster.collector());
+        metrics.collect(blocks.collector());
         let replicator =
             Replicator::open(&config, &env, Arc::new(cluster.clone()), cluster.peers().clone()).await?;
         cluster.keep_hints(replicator.hints().clone());

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::Failure;
+use crate::http::CHANGE_HEADER;
 
 /// Longer than any server lets a query run by default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(150);
@@ -17,11 +18,27 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
     /// Where the node's HTTP API is
-    #[arg(long, env = "CARILLON_URL", default_value = "http://127.0.0.1:9480", help_heading = "Connection")]
+    #[arg(
+        long,
+        env = "CARILLON_URL",
+        default_value = "http://127.0.0.1:9480",
+        value_parser = parse_url,
+        help_heading = "Connection"
+    )]
     pub url: reqwest::Url,
     /// Which tenant is meant; the node's default where absent
     #[arg(long, env = "CARILLON_TENANT", help_heading = "Connection")]
     pub tenant: Option<String>,
+}
+
+/// A URL; `host:port` alone is one of HTTP.
+fn parse_url(text: &str) -> Result<reqwest::Url, String> {
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    match reqwest::Url::parse(&whole) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        Ok(url) => Err(format!("{}:// isn't spoken, http:// and https:// are", url.scheme())),
+        Err(error) => Err(format!("{error}; it looks like http://127.0.0.1:9480")),
+    }
 }
 
 /// An answer's payload and remarks.
@@ -29,8 +46,25 @@ pub struct Connection {
 pub struct Answer {
     /// The envelope's `data`.
     pub data: Value,
-    /// Warnings and infos, in that order.
-    pub remarks: Vec<String>,
+    /// Warnings.
+    pub warnings: Vec<String>,
+    /// Infos.
+    pub infos: Vec<String>,
+}
+
+impl Answer {
+    /// The data for programs, with warnings and infos where there are any and the data has names.
+    pub fn whole(&self) -> Value {
+        let mut data = self.data.clone();
+        if let Value::Object(object) = &mut data {
+            for (name, remarks) in [("warnings", &self.warnings), ("infos", &self.infos)] {
+                if !remarks.is_empty() {
+                    object.insert(name.to_owned(), remarks.clone().into());
+                }
+            }
+        }
+        data
+    }
 }
 
 /// A client of one node.
@@ -79,6 +113,30 @@ impl Api {
         self.send(request).await
     }
 
+    /// Has the node change something; with `dry_run` it only says whether it would.
+    ///
+    /// # Errors
+    /// As [`Api::ask`].
+    pub async fn change(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        dry_run: bool,
+    ) -> Result<Answer, Failure> {
+        let mut object: serde_json::Map<String, Value> =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
+        if dry_run {
+            object.insert("dry_run".to_owned(), true.into());
+        }
+        let request = self
+            .client
+            .post(self.url(path))
+            .header("content-type", "application/json")
+            .header(CHANGE_HEADER, "yes")
+            .body(Value::Object(object).to_string());
+        self.send(request).await
+    }
+
     /// Asks by GET, for paths that know nothing else.
     ///
     /// # Errors
@@ -99,13 +157,13 @@ impl Api {
             let reason = envelope["error"].as_str().unwrap_or_else(|| body.trim());
             return Err(Failure::failed(format!("{} answered {status}{kind}: {reason}", self.base)));
         }
-        let remarks = ["warnings", "infos"]
-            .iter()
-            .flat_map(|kind| envelope[*kind].as_array().into_iter().flatten())
-            .filter_map(|remark| remark.as_str().map(str::to_owned))
-            .collect();
+        let remarks = |kind: &str| -> Vec<String> {
+            let all = envelope[kind].as_array().into_iter().flatten();
+            all.filter_map(|remark| remark.as_str().map(str::to_owned)).collect()
+        };
+        let (warnings, infos) = (remarks("warnings"), remarks("infos"));
         let data = envelope.get("data").cloned().unwrap_or(Value::Null);
-        Ok(Answer { data, remarks })
+        Ok(Answer { data, warnings, infos })
     }
 
     /// Posts bytes; the answer as it is, good or bad.
@@ -155,4 +213,22 @@ fn innermost(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_needs_no_scheme() {
+        for (text, wanted) in [
+            ("127.0.0.1:9480", "http://127.0.0.1:9480/"),
+            ("localhost:9480", "http://localhost:9480/"),
+            ("node-1", "http://node-1/"),
+            ("https://host/prometheus", "https://host/prometheus"),
+        ] {
+            assert_eq!(parse_url(text).unwrap().as_str(), wanted);
+        }
+        assert!(parse_url("ftp://host").is_err() && parse_url("").is_err());
+    }
 }

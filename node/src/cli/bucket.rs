@@ -80,7 +80,7 @@ impl Move {
         }
         output.show(&result, || {
             let mut rows = Rows::new(&["state", "from", "to", "#objects", "#bytes", "#written"]);
-            let (state, written) = (super::ring::text(&result["state"]), result["written"].to_string());
+            let (state, written) = (crate::glance::text(&result["state"]), result["written"].to_string());
             rows.push(vec![state, from, to, objects.to_string(), bytes.to_string(), written]);
             rows
         })

@@ -60,7 +60,7 @@ impl Check {
                         problems.0.iter().map(|p| json!({"place": p.place, "message": p.message})).collect();
                     output.show(&json!({"valid": false, "problems": listed}), Rows::default)?;
                 }
-                Err(Failure::failed(problems.to_string()))
+                Err(wrong_configuration(&problems))
             }
         }
     }

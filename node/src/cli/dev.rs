@@ -14,6 +14,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal as OsSignal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::signals::{PARENT_VARIABLE, Signals};
@@ -21,6 +22,8 @@ use super::{Failure, Output};
 
 /// Ports between one node's and the next one's.
 const PORTS_PER_NODE: u16 = 10;
+/// Where the first node serves HTTP, and where verbs look for it.
+const DEFAULT_PORT: u16 = 9480;
 /// As many as one machine bears.
 const NODES_MAX: u16 = 64;
 /// Most time for all nodes to become ready.
@@ -40,7 +43,7 @@ pub struct Dev {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
     zones: u16,
     /// Node k serves HTTP on this port + 10k, and its peers on the port after
-    #[arg(long, default_value_t = 9480)]
+    #[arg(long, default_value_t = DEFAULT_PORT)]
     base_port: u16,
     /// Folder that holds the bucket and each node's data
     #[arg(long, default_value = "./carillon-dev", value_hint = clap::ValueHint::DirPath)]
@@ -124,7 +127,7 @@ impl Dev {
         command.env(PARENT_VARIABLE, std::process::id().to_string());
         // Ctrl-C reaches this process alone, which then stops the nodes in order.
         command.process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
 
@@ -143,8 +146,13 @@ impl Dev {
             text +=
                 &format!("  {:<8} http://{}/  peers {}  {}\n", plan.name, plan.http, plan.peer, plan.zone);
         }
-        text + "Write to any (/api/v1/write), ask any (as a Prometheus data source); `carillon status` shows them.\n\
-                Ctrl-C stops all\n"
+        let url = plans.first().map_or_else(String::new, |plan| format!(" --url http://{}", plan.http));
+        // Verbs ask the default port where nobody names another.
+        let url = if self.base_port == DEFAULT_PORT { "" } else { &url };
+        text + &format!(
+            "Write to any (/api/v1/write), ask any (as a Prometheus data source); `carillon status{url}` shows them.\n\
+             Ctrl-C stops all\n"
+        )
     }
 }
 
@@ -152,6 +160,8 @@ impl Dev {
 #[derive(Default)]
 struct Nodes {
     children: Vec<(String, Child)>,
+    /// Each node's word that it listens on the ports that it was given.
+    listening: Vec<oneshot::Receiver<()>>,
     logs: Vec<JoinHandle<()>>,
 }
 
@@ -161,6 +171,9 @@ impl Nodes {
         let mut child = command.spawn().map_err(failed)?;
         let lines = child.stderr.take().expect("it was piped");
         self.logs.push(tokio::spawn(relay(plan.name.clone(), lines)));
+        let (tell, listening) = oneshot::channel();
+        self.logs.push(tokio::spawn(hear(child.stdout.take().expect("it was piped"), tell)));
+        self.listening.push(listening);
         self.children.push((plan.name.clone(), child));
         Ok(())
     }
@@ -168,6 +181,18 @@ impl Nodes {
     /// Waits until every node is ready.
     async fn ready(&mut self, plans: &[Plan]) -> Result<(), Failure> {
         let client = crate::client::client([], READY_EVERY * 10).map_err(Failure::failed)?;
+        // First its own word: somebody else's server may answer in place of a node that couldn't have its port.
+        for (at, mut listening) in std::mem::take(&mut self.listening).into_iter().enumerate() {
+            loop {
+                tokio::select! {
+                    told = &mut listening => match told {
+                        Ok(()) => break,
+                        Err(_) => return Err(self.end_of(at).await),
+                    },
+                    () = tokio::time::sleep(READY_EVERY) => self.check_running()?,
+                }
+            }
+        }
         for plan in plans {
             let url = format!("http://{}/-/ready", plan.http);
             while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
@@ -175,8 +200,16 @@ impl Nodes {
                 tokio::time::sleep(READY_EVERY).await;
             }
         }
-        // Somebody else's server may have answered in place of a node that couldn't have its port.
         self.check_running()
+    }
+
+    /// Waits for the end of a node that has closed its stdout, and says how it ended.
+    async fn end_of(&mut self, at: usize) -> Failure {
+        let (name, child) = &mut self.children[at];
+        match child.wait().await {
+            Ok(status) => Failure::failed(format!("{name} ended with {status}; its log says why")),
+            Err(error) => Failure::failed(format!("{name} can't be waited for: {error}")),
+        }
     }
 
     fn check_running(&mut self) -> Result<(), Failure> {
@@ -221,6 +254,16 @@ impl Nodes {
             drop(log.await);
         }
     }
+}
+
+/// Tells once a node has said on stdout that it is ready; what it says there is what this command says of all.
+async fn hear(stdout: impl AsyncRead + Unpin, tell: oneshot::Sender<()>) {
+    let mut lines = BufReader::new(stdout).lines();
+    if let Ok(Some(_)) = lines.next_line().await {
+        // Nobody waits any more where another node has ended meanwhile.
+        let _ = tell.send(());
+    }
+    while let Ok(Some(_)) = lines.next_line().await {}
 }
 
 /// Passes on a node's log line by line.
@@ -275,5 +318,54 @@ mod tests {
         let text = args.join(" ");
         assert!(text.contains("--seed 127.0.0.1:9481 --seed 127.0.0.1:9491 --wal-sync interval"), "{text}");
         assert!(text.contains("--data-dir /d/node-1 --bucket /d/bucket"), "{text}");
+    }
+
+    #[test]
+    fn the_last_line_names_the_port_that_status_has_to_ask() {
+        let said = |args: &[&str]| {
+            let dev = dev(args);
+            dev.announcement(&dev.plans().unwrap())
+        };
+        assert!(said(&[]).contains("`carillon status` shows"));
+        assert!(
+            said(&["--base-port", "7000"]).contains("`carillon status --url http://127.0.0.1:7000` shows")
+        );
+    }
+
+    /// A server that was there before has the port, and answers well.
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "a stranger's server isn't a node's")]
+    async fn only_children_of_this_command_count_as_ready() {
+        let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = stranger.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = stranger.accept().await {
+                use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+                // One that closes with the request unread resets the connection.
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let plan = |name: &str| Plan {
+            name: name.to_owned(),
+            zone: String::new(),
+            http: address.clone(),
+            peer: String::new(),
+        };
+        let child = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).kill_on_drop(true);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        };
+        let mut nodes = Nodes::default();
+        nodes.start(&plan("says-nothing"), child("sleep 0.2; exit 3")).unwrap();
+        let failure = nodes.ready(&[plan("says-nothing")]).await.unwrap_err().to_string();
+        assert!(failure.contains("says-nothing ended"), "{failure}");
+
+        let mut nodes = Nodes::default();
+        nodes.start(&plan("says-so"), child("echo ready; read line")).unwrap();
+        nodes.ready(&[plan("says-so")]).await.unwrap();
     }
 }

@@ -14,6 +14,9 @@ pub enum Failure {
     /// It was tried and didn't go well.
     #[error("{0}")]
     Failed(String),
+    /// A node ended, and its log says why.
+    #[error("{0}")]
+    Logged(String),
 }
 
 impl Failure {
@@ -28,7 +31,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => WRONG_USAGE,
-            Self::Failed(_) => NOT_WELL,
+            Self::Failed(_) | Self::Logged(_) => NOT_WELL,
         }
     }
 }

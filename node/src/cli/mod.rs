@@ -96,7 +96,10 @@ pub fn main(mut args: Vec<OsString>) -> ExitCode {
     match cli.verb.run(&output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output.error(&failure);
+            // Who reads a node's log as JSON shall find nothing else there.
+            if !matches!(failure, Failure::Logged(_)) {
+                output.error(&failure);
+            }
             ExitCode::from(failure.exit_code())
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use super::api::{Api, Connection};
 use super::output::{Output, Rows};
-use super::ring::{list, text};
+use crate::glance::{list, text};
 
 /// Time between looks at how far a drain is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -90,6 +90,8 @@ impl Leave {
         let api = Api::new(&self.connection)?;
         let member = member(&api, self.name.as_deref()).await?;
         let (name, store) = (text(&member["name"]), text(&member["store"]));
+        let asked = [("store", store.clone()), ("stop", stop.to_string())];
+        api.change("/api/v1/cluster/drain", &asked, !self.yes).await?;
         if !self.yes {
             let end = if stop { ", and its process ends" } else { "" };
             let others =
@@ -97,8 +99,6 @@ impl Leave {
             output.note(&format!("{name} (store {store}): {others}{end}\nwith --yes it is done"));
             return Ok(());
         }
-        let asked = [("store", store.clone()), ("stop", stop.to_string())];
-        api.ask("/api/v1/cluster/drain", &asked).await?;
         if self.no_wait {
             return Ok(());
         }
@@ -138,11 +138,12 @@ impl Gone {
         let api = Api::new(&self.connection)?;
         let member = member(&api, Some(&self.name)).await?;
         let (name, store) = (text(&member["name"]), text(&member["store"]));
+        let asked = [("store", store.clone())];
+        let done = api.change(&format!("/api/v1/cluster/{path}"), &asked, !self.yes).await?.data;
         if !self.yes {
             output.note(&format!("{name} (store {store}): {what}\nwith --yes it is done"));
             return Ok(());
         }
-        let done = api.ask(&format!("/api/v1/cluster/{path}"), &[("store", store)]).await?.data;
         let mut rows = Rows::new(&["node", "state"]);
         rows.push(vec![name, text(&done["state"])]);
         output.show(&done, || rows)

@@ -131,7 +131,11 @@ impl Output {
 
     /// A failure on stderr.
     pub fn error(&self, failure: &Failure) {
-        self.note(&format!("error: {failure}"));
+        if self.is_json() {
+            self.note(&serde_json::json!({"error": failure.to_string()}).to_string());
+        } else {
+            self.note(&format!("error: {failure}"));
+        }
     }
 
     /// A progress bar over `total` steps; hidden unless stderr is a terminal.

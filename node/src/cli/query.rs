@@ -192,7 +192,7 @@ impl Planned {
 
     async fn explain(&self, output: &Output) -> Result<(), Failure> {
         let answer = self.ask("/api/v1/query_explain", output).await?;
-        output.show(&answer.data, || {
+        output.show(&answer.whole(), || {
             let mut rows = Rows::new(&["step", "#series", "#samples", "#bytes", "#ms", "node"]);
             tree_rows(&answer.data["plan"], 0, &mut rows);
             rows
@@ -206,7 +206,7 @@ impl Planned {
             "{} steps; of {} bytes that a query may hold, chunks would take {}, and rows of all series up to {}",
             answer.data["steps"], memory["limitBytes"], memory["selectedBytes"], memory["rowBytes"]
         ));
-        output.show(&answer.data, || cost_rows(&answer.data))
+        output.show(&answer.whole(), || cost_rows(&answer.data))
     }
 }
 
@@ -254,7 +254,7 @@ impl Series {
         parameters.extend(self.selectors.iter().map(|s| ("match[]", s.clone())));
         let answer = Api::new(&self.scope.connection)?.ask("/api/v1/series", &parameters).await?;
         note_remarks(&answer, output);
-        output.show(&answer.data, || {
+        output.show(&answer.whole(), || {
             let mut rows = Rows::new(&["series"]);
             for labels in answer.data.as_array().into_iter().flatten() {
                 rows.push(vec![series_name(labels)]);
@@ -274,7 +274,7 @@ impl Labels {
         };
         let answer = Api::new(&self.scope.connection)?.get(&path, &parameters).await?;
         note_remarks(&answer, output);
-        output.show(&answer.data, || {
+        output.show(&answer.whole(), || {
             let mut rows = Rows::new(&[heading]);
             for name in answer.data.as_array().into_iter().flatten() {
                 rows.push(vec![name.as_str().unwrap_or_default().to_owned()]);
@@ -315,14 +315,14 @@ fn path_label(name: &str) -> String {
 }
 
 fn note_remarks(answer: &Answer, output: &Output) {
-    for remark in &answer.remarks {
+    for remark in answer.warnings.iter().chain(&answer.infos) {
         output.note(&format!("note: {remark}"));
     }
 }
 
 fn show(answer: &Answer, output: &Output) -> Result<(), Failure> {
     note_remarks(answer, output);
-    output.show(&answer.data, || {
+    output.show(&answer.whole(), || {
         let result = &answer.data["result"];
         match answer.data["resultType"].as_str() {
             Some("matrix") if output.is_table() => range_table(result),

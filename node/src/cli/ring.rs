@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::api::{Api, Connection};
 use super::output::{Output, Rows};
+use crate::glance::{self, list, text};
 
 /// Most series that `ring owners` asks about at once.
 const OWNERS_SERIES_MAX: usize = 1000;
@@ -51,7 +52,7 @@ struct Owners {
 struct ReplicationFactor {
     /// How many
     copies: u32,
-    /// Do it even where samples lose copies
+    /// Do it, instead of showing what would be done
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -65,15 +66,18 @@ impl Status {
         let members = api.get("/api/v1/cluster/members", &[]).await?.data;
         let asking = list(&members).iter().map(|member| ask_member(&api, member));
         let nodes: Vec<Value> = futures_util::future::join_all(asking).await;
+        let problems = glance::problems(&ring, &members, &nodes);
         if output.is_table() {
-            output.text(&summary(&ring, &members))?;
+            output.text(&summary(&ring, &members, problems.len()))?;
         }
-        let json = json!({"ring": ring, "members": members, "nodes": nodes});
-        output.show(&json, || glance(&members, &nodes))?;
-        for problem in ring["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            output.note(problem);
+        let json = json!({
+            "well": problems.is_empty(), "problems": problems, "ring": ring, "members": members, "nodes": nodes,
+        });
+        output.show(&json, || glance_rows(&members, &nodes))?;
+        if problems.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(Failure::failed(format!("the cluster isn't well:\n  {}", problems.join("\n  "))))
     }
 }
 
@@ -104,45 +108,13 @@ async fn ask_member(api: &Api, member: &Value) -> Value {
     }
 }
 
-/// A row for each member: what it is, and what it does.
-fn glance(members: &Value, nodes: &[Value]) -> Rows {
-    let mut rows =
-        Rows::new(&["name", "zone", "state", "#share", "#free", "#lacking", "#hints", "bucket", "doing"]);
-    for (member, node) in list(members).iter().zip(nodes) {
-        let told = |value: String| if node.is_null() { "?".to_owned() } else { value };
-        let share = member["ownership"].as_f64().unwrap_or_default();
-        let doing = match (node.is_null(), member["alive"] == true) {
-            (false, _) => text(&node["doing"]),
-            (true, true) => format!("there; {} can't be asked from here", text(&member["http_address"])),
-            (true, false) => "away".to_owned(),
-        };
-        let bucket = if node["bucket"]["failures"].as_u64() > Some(0) { "away" } else { "fine" };
-        rows.push(vec![
-            text(&member["name"]),
-            text(&member["zone"]),
-            text(&member["state"]),
-            format!("{:.1} %", share * 100.0),
-            told(gib(&node["disk"]["free_bytes"])),
-            told(node["repair"]["windows_lacking"].to_string()),
-            told(gib(&node["hints"]["bytes"])),
-            told(bucket.to_owned()),
-            doing,
-        ]);
-    }
-    rows
-}
-
-/// Bytes in GiB, with two digits behind the point.
-fn gib(bytes: &Value) -> String {
-    format!("{:.2} GiB", bytes.as_f64().unwrap_or_default() / f64::from(1 << 30))
-}
-
 async fn placements(connection: &Connection, output: &Output) -> Result<(), Failure> {
     let api = Api::new(connection)?;
     let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
     if output.is_table() {
         let members = api.get("/api/v1/cluster/members", &[]).await?.data;
-        output.text(&summary(&ring, &members))?;
+        let problems = list(&ring["problems"]).len();
+        output.text(&summary(&ring, &members, problems))?;
     }
     output.show(&ring, || {
         let mut rows = Rows::new(&["#placement", "#copies", "state", "members"]);
@@ -180,15 +152,24 @@ impl ReplicationFactor {
     async fn run(self, output: &Output) -> Result<(), Failure> {
         let api = Api::new(&self.connection)?;
         let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
         let now = ring["replication_factor"].as_u64().unwrap_or_default();
-        if u64::from(self.copies) < now && !self.yes {
-            return Err(Failure::usage(format!(
-                "this would keep {} copies of each sample instead of {now}; with --yes it is done",
-                self.copies
-            )));
+        // Lowering is confirmed by --yes like the rest; the dry run says what it would come to.
+        let asked = [("value", self.copies.to_string()), ("lower", true.to_string())];
+        let done = api.change("/api/v1/cluster/replication_factor", &asked, !self.yes).await?.data;
+        if !self.yes {
+            let wanted = u64::from(self.copies);
+            let active = list(&members).iter().filter(|member| member["state"] == "active").count() as u64;
+            let wait = match wanted.saturating_sub(active) {
+                0 => String::new(),
+                1 => format!(", {active} of them now, and one once another node has joined"),
+                more => format!(", {active} of them now, and {more} once as many nodes have joined"),
+            };
+            output.note(&format!(
+                "{wanted} copies of each sample would be kept instead of {now}{wait}\nwith --yes it is done"
+            ));
+            return Ok(());
         }
-        let asked = [("value", self.copies.to_string()), ("lower", self.yes.to_string())];
-        let done = api.ask("/api/v1/cluster/replication_factor", &asked).await?.data;
         output.show(&done, || {
             let mut rows = Rows::new(&["#replication factor"]);
             rows.push(vec![done["replication_factor"].to_string()]);
@@ -198,71 +179,14 @@ impl ReplicationFactor {
 }
 
 /// A few lines on the whole cluster.
-fn summary(ring: &Value, members: &Value) -> String {
-    let all = list(members);
-    let alive = all.iter().filter(|m| m["alive"] == true).count();
-    let open = list(&ring["placements"]).len();
-    let state = match (ring["joint"] == true, open) {
-        (true, _) => "changing".to_owned(),
-        (false, 1) => "settled".to_owned(),
-        (false, _) => format!("settled, {} older placements still hold samples of their own", open - 1),
-    };
-    let under = if ring["under_replicated"] == true { ", under-replicated" } else { "" };
-    let bucket = &ring["bucket"];
-    let bucket_state = match bucket["problem"].as_str() {
-        Some(problem) => format!("away: {problem}"),
-        None => "fine".to_owned(),
-    };
-    format!(
-        "cluster   {}\nmembers   {} ({alive} alive)\nring      epoch {}, {state}\ncopies    {} of {} wanted{under}\nbucket    {} ({bucket_state})\n",
-        text(&ring["cluster"]),
-        all.len(),
-        ring["epoch"],
-        ring["effective_rf"],
-        ring["replication_factor"],
-        text(&bucket["url"]),
-    )
+fn summary(ring: &Value, members: &Value, problems: usize) -> String {
+    let lines = glance::summary(ring, members, problems).into_iter();
+    lines.map(|(name, text)| format!("{name:<9} {text}\n")).collect()
 }
 
-pub(super) fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// A string without its quotes; anything else as JSON.
-pub(super) fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_cannot_be_asked_is_shown_all_the_same() {
-        let members = json!([{"name": "a", "alive": true}, {"name": "b", "alive": false}]);
-        let node = json!({
-            "doing": "draining: sending hints", "disk": {"free_bytes": 1u64 << 31}, "hints": {"bytes": 0},
-            "repair": {"windows_lacking": 3}, "bucket": {"failures": 1},
-        });
-        assert_eq!(glance(&members, &[node, Value::Null]).len(), 2);
-        assert_eq!(gib(&json!(3u64 << 29)), "1.50 GiB");
-    }
-
-    #[test]
-    fn the_summary_says_what_is_wrong() {
-        let ring = json!({
-            "cluster": "c", "epoch": 7, "joint": false, "replication_factor": 3, "effective_rf": 2,
-            "under_replicated": true, "placements": [{}, {}], "bucket": {"url": "s3://b", "problem": "timed out"},
-        });
-        let text = summary(&ring, &json!([{"alive": true}, {"alive": false}]));
-        for part in [
-            "2 (1 alive)",
-            "epoch 7",
-            "1 older placements",
-            "2 of 3 wanted, under-replicated",
-            "away: timed out",
-        ] {
-            assert!(text.contains(part), "{part} is missing in\n{text}");
-        }
-    }
+/// A row for each member.
+fn glance_rows(members: &Value, nodes: &[Value]) -> Rows {
+    let mut rows = Rows::new(&glance::HEADINGS);
+    glance::rows(members, nodes).into_iter().for_each(|row| rows.push(row));
+    rows
 }

@@ -9,9 +9,10 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::signals::{Signal, Signals, follow_parent};
 use super::{Failure, Output};
-use crate::config::{self, Config, Problems, Sources};
+use crate::config::{self, Config, LogFormat, Problems, Sources};
 use crate::env::SystemClock;
 use crate::grpc::Protocol;
+use crate::log::LogControl;
 use crate::node::Hooks;
 use crate::{Env, Node, log};
 
@@ -133,6 +134,18 @@ impl Run {
         follow_parent();
         let config = self.settings.load().map_err(|p| wrong_configuration(&p))?;
         let control = log::start(config.log_format, config.log_level, Arc::new(SystemClock));
+        let is_json = config.log_format == LogFormat::Json;
+        self.attend(config, control, output).await.map_err(|failure| match (failure, is_json) {
+            (Failure::Failed(why), true) => {
+                tracing::error!(why, "the node ends");
+                Failure::Logged(why)
+            }
+            (failure, _) => failure,
+        })
+    }
+
+    /// Runs the node until it is told to stop, or has left its cluster.
+    async fn attend(self, config: Config, control: LogControl, output: &Output) -> Result<(), Failure> {
         let data_dir = config.data_dir.0.clone();
         let threads = usize::try_from(config.query_threads).unwrap_or(usize::MAX);
         let env = Env::production(&data_dir, threads).map_err(|e| {
@@ -165,7 +178,7 @@ impl Run {
                 () = node.cluster().ended().cancelled() => break,
             }
         }
-        output.note("stopping");
+        tracing::info!("stopping");
         node.stop().await.map_err(|e| Failure::failed(format!("the storage couldn't be sealed: {e}")))
     }
 }

@@ -40,7 +40,10 @@ impl Cluster {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                ahead = self.ahead_by_ms() => self.note_problem("clock", ahead.and_then(problem)),
+                ahead = self.ahead_by_ms() => {
+                    *self.clock_ahead_ms.lock() = ahead;
+                    self.note_problem("clock", ahead.and_then(problem));
+                }
             }
             wait = COMPARE_EVERY;
         }

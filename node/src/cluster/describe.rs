@@ -1,8 +1,8 @@
 //! What the cluster looks like from here, as JSON for the command line and the UI.
 
+use ring::StoreId;
 use ring::epoch::{Document, MemberInfo, MemberState};
 use ring::hash::series_token;
-use ring::{StoreId, View, rules};
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -73,6 +73,7 @@ impl Cluster {
             .collect();
         let health = self.bucket.health();
         let problem = health.last_failure.filter(|_| health.failures > 0).map(|(_, why)| why);
+        let problems = [self.ring_problems(&view), self.own_problems()].concat();
         json!({
             "cluster": document.cluster.to_string(),
             "epoch": document.epoch,
@@ -83,7 +84,7 @@ impl Cluster {
             "placements": placements,
             "digest": format!("{:016x}", document.digest()),
             "bucket": {"url": self.bucket.location().to_string(), "problem": problem},
-            "problems": self.problems(&view),
+            "problems": problems,
         })
     }
 
@@ -112,39 +113,6 @@ impl Cluster {
         (open > 0).then(|| format!("uploading what it has of {open} earlier placements"))
     }
 
-    /// What somebody should look at, in sentences.
-    fn problems(&self, view: &View) -> Vec<String> {
-        let document = view.document();
-        let mut found: Vec<String> = self.noted_problems();
-        found.extend(self.members().troubles.iter().map(ToString::to_string));
-        if under_replicated(document) {
-            found.push(format!(
-                "under-replicated: {} copies are wanted, and samples written before the last change have fewer until \
-                 they lie in the bucket",
-                document.replication_factor
-            ));
-        }
-        for missing in rules::losses(view) {
-            let names: Vec<_> = missing.waiting_for.iter().map(|store| self.name(*store)).collect();
-            found.push(format!(
-                "placement {}: {} ranges have lost more copies than a quorum leaves out ({}); `carillon node \
-                 accept-loss NAME --yes` accepts that",
-                missing.placement,
-                missing.ranges,
-                names.join(", ")
-            ));
-        }
-        if !self.is_sound() {
-            found.push(
-                "this store may have lost samples that it acked (its log was damaged, or it ended out of order under \
-                 `wal.sync: interval`): it doesn't count for the placements that were open then; `carillon node \
-                 accept-loss` accepts that"
-                    .to_owned(),
-            );
-        }
-        found
-    }
-
     /// Who keeps series: `/api/v1/cluster/owners`. `series` is a list of label sets, as `/api/v1/series` gives them.
     pub fn describe_owners(&self, tenant: &str, series: &[serde_json::Map<String, Value>]) -> Value {
         let view = self.view();
@@ -162,12 +130,12 @@ impl Cluster {
 }
 
 /// Whether older placements have fewer copies than the current one.
-fn under_replicated(document: &Document) -> bool {
+pub(super) fn under_replicated(document: &Document) -> bool {
     let current = document.current().rf;
     document.placements.iter().any(|placement| placement.rf < current)
 }
 
-fn state_name(state: MemberState) -> &'static str {
+pub(super) fn state_name(state: MemberState) -> &'static str {
     match state {
         MemberState::Active => "active",
         MemberState::Leaving => "leaving",

@@ -131,6 +131,8 @@ impl Cluster {
             hints: OnceLock::new(),
             gossip: OnceLock::new(),
             missing: Mutex::default(),
+            watched: Mutex::default(),
+            clock_ahead_ms: Mutex::default(),
             noted: Mutex::default(),
             is_announced: AtomicBool::new(is_alone),
             leaving: Mutex::default(),

@@ -18,6 +18,8 @@ const FETCH_RETRY: Duration = Duration::from_millis(500);
 /// Longest time between looks at who is away; after a longer one this node was paused, and what it saw counts no more.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_secs(10);
+/// How long a member that this node hasn't heard of since its start isn't called away.
+const FRESH_FOR: Duration = Duration::from_secs(30);
 
 impl Cluster {
     pub(super) fn start_gossip(&self) -> Gossip {
@@ -54,13 +56,15 @@ impl Cluster {
     pub(super) async fn follow(self: Arc<Self>, gossip: &Gossip, stop: CancellationToken) {
         let (mut news, mut views, mut members) =
             (self.peers.me().newest(), self.subscribe(), gossip.members());
-        let mut watched = Instant::now();
+        let began = Instant::now();
+        let mut watched = began;
         loop {
             gossip.say(self.profile());
             let known = members.borrow_and_update().clone();
             let now = Instant::now();
             self.watch(&known, now - watched >= PAUSE_MIN);
             watched = now;
+            self.note_away(&self.view(), &known, now - began < FRESH_FOR);
             self.tell_addresses(&known);
             self.note_starts(&known).await;
             let (heard, held) = (*news.borrow_and_update(), views.borrow_and_update().epoch());

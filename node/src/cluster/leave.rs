@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::epoch::{Change, MemberState, Refusal};
+use ring::{Document, StoreId};
 use tokio_util::sync::CancellationToken;
 
 use super::{ChangeError, Cluster};
@@ -42,6 +43,24 @@ pub struct Leaving {
     pub(super) stop: bool,
 }
 
+/// The document by which a member leaves; `None` where it does already, or is none.
+pub(super) fn leave(document: &Document, store: StoreId) -> Result<Option<Document>, Refusal> {
+    match document.members.get(&store).map(|member| member.state) {
+        Some(MemberState::Active) => document.change(&Change::leave(store)).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Whether leaving begins all the same, since what is in the way goes by.
+pub(super) fn may_wait(error: &ChangeError) -> bool {
+    matches!(
+        error,
+        ChangeError::Busy
+            | ChangeError::Bucket(_)
+            | ChangeError::Refused(Refusal::InTransition { .. } | Refusal::TooManyPlacements)
+    )
+}
+
 impl Cluster {
     /// Begins to leave, unless that has begun; `stop` ends the process afterwards.
     ///
@@ -59,9 +78,8 @@ impl Cluster {
             }
         }
         match self.propose_leave().await {
-            Ok(()) | Err(ChangeError::Busy | ChangeError::Bucket(_)) => {}
-            Err(ChangeError::Refused(Refusal::InTransition { .. } | Refusal::TooManyPlacements)) => {}
-            Err(refused) => return Err(refused),
+            Err(refused) if !may_wait(&refused) => return Err(refused),
+            _ => {}
         }
         self.progress("handing its part of the ring to the others");
         let cluster = self.clone();
@@ -97,11 +115,7 @@ impl Cluster {
 
     async fn propose_leave(self: &Arc<Self>) -> Result<(), ChangeError> {
         let me = self.me();
-        let leave = |document: &ring::Document| match document.members.get(&me).map(|member| member.state) {
-            Some(MemberState::Active) => document.change(&Change::leave(me)).map(Some),
-            _ => Ok(None),
-        };
-        self.change(leave).await.map(drop)
+        self.change(|document| leave(document, me)).await.map(drop)
     }
 
     async fn go_through_with_it(self: &Arc<Self>) {

@@ -15,6 +15,7 @@
 //! | `leave`, `operate` | draining, and what else operators ask for |
 //! | `relocate`, `mark` | moving the bucket of a node that is stopped |
 //! | `describe` | what it all looks like, as JSON |
+//! | `health` | what isn't as it should be, and metrics |
 //!
 //! A node alone is a cluster of one, on the same code.
 //!
@@ -32,6 +33,7 @@ mod enter;
 mod follow;
 mod gate;
 mod gossip;
+mod health;
 mod keeper;
 mod leave;
 mod mark;
@@ -113,6 +115,10 @@ pub struct Cluster {
     gossip: OnceLock<Gossip>,
     /// Members that aren't there, and since when this node has missed them without a break.
     missing: Mutex<BTreeMap<StoreId, Instant>>,
+    /// Whether each member was there when this node last looked: what the log has told.
+    watched: Mutex<BTreeMap<StoreId, bool>>,
+    /// How far this node's clock is ahead of most of the others', if any has told.
+    clock_ahead_ms: Mutex<Option<i64>>,
     /// By subject, what is wrong just now.
     noted: Mutex<BTreeMap<&'static str, String>>,
     /// Whether all members that answer have heard that this node is there.
@@ -182,6 +188,11 @@ impl Cluster {
     /// The bucket that all nodes of the cluster share.
     pub fn bucket(&self) -> &Arc<Bucket> {
         &self.bucket
+    }
+
+    /// Where this node serves HTTP, as it tells others.
+    pub(crate) fn http_address(&self) -> &str {
+        &self.info.http_address
     }
 
     /// Where a store's peer port is, as far as anybody has told.
@@ -392,10 +403,6 @@ impl Cluster {
             }
             None => drop(noted.remove(subject)),
         }
-    }
-
-    fn noted_problems(&self) -> Vec<String> {
-        self.noted.lock().values().cloned().collect()
     }
 }
 

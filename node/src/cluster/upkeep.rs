@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ring::Document;
 use ring::epoch::MemberInfo;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::ask_all;
@@ -16,8 +17,12 @@ use super::{Cluster, belongs};
 
 /// Time between tries to bring into the bucket what others wait for.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// Time between tries to learn whether others reach this node.
+/// Time between tries to learn whether others reach this node, at first and later.
+const REACH_FIRST: Duration = Duration::from_secs(1);
 const REACH_EVERY: Duration = Duration::from_secs(10);
+/// How long others may fail to reach this node before it is said: nodes that start together don't listen all at once,
+/// and one that refused a connection isn't called again for a while.
+const REACH_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cluster {
     /// Brings into the bucket what others wait for, and tells the ring where this node is.
@@ -72,21 +77,24 @@ impl Cluster {
     /// Asks others whether they reach this node, until one does; says loudly when none can. After the first round all
     /// who answer know that it is there.
     pub(super) async fn ask_whether_reached(self: Arc<Self>, stop: CancellationToken) {
+        let began = Instant::now();
         loop {
+            let is_patient = began.elapsed() < REACH_PATIENCE;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                is_reached = self.is_reached() => if is_reached { return },
+                is_reached = self.is_reached(is_patient) => if is_reached { return },
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(REACH_EVERY) => {}
+                () = tokio::time::sleep(if is_patient { REACH_FIRST } else { REACH_EVERY }) => {}
             }
         }
     }
 
-    async fn is_reached(self: &Arc<Self>) -> bool {
+    /// Whether anybody reaches this node; where nobody does, that is said unless `is_patient`.
+    async fn is_reached(self: &Arc<Self>, is_patient: bool) -> bool {
         let (view, seen) = (self.view(), self.members());
         let members = view.document().members.iter().filter(|(_, m)| belongs(m)).map(|(store, _)| *store);
         let alive = seen.seen.iter().filter(|(_, seen)| seen.alive).map(|(store, _)| *store);
@@ -108,8 +116,12 @@ impl Cluster {
                 self.name(*store),
                 self.info.peer_address
             );
-            tracing::error!("{text}");
-            self.note_problem("reach", Some(text));
+            if is_patient {
+                tracing::debug!("{text}");
+            } else {
+                tracing::error!("{text}");
+                self.note_problem("reach", Some(text));
+            }
         }
         false
     }

@@ -7,6 +7,7 @@
 mod declare;
 mod describe;
 mod load;
+mod origin;
 mod values;
 mod yaml;
 
@@ -16,6 +17,7 @@ pub use declare::Declared;
 use declare::options;
 pub use describe::{arguments, reference, schema, to_yaml, values};
 pub use load::{Problem, Problems, Sources, Variables, load};
+pub use origin::CorsOrigin;
 pub use values::{
     Address, Addresses, Bound, ChunkEncoding, Duration, FilePath, Kind, LabelNames, LogFormat, LogLevel,
     OptionalAddress, ReplicationFactor, Setting, Size, WalSync, parse_duration_ms,
@@ -85,6 +87,11 @@ options! {
         /// Memory of write requests in work at once: bodies as sent, decompressed, and decoded. Beyond it requests
         /// are answered 503, and senders try again; one whose decoded parts alone need more than half is answered 413.
         "http.max_in_flight" http_max_in_flight: Size = Size::mib(256), restart;
+        /// Largest body of a question: a form, or an object of parameters; larger ones are answered 413.
+        "http.max_query_body" http_max_query_body: Size = Size::mib(10), reload;
+        /// Pages of which origins may read what the API answers, as a regular expression for whole origins: as in
+        /// Prometheus, all of them; empty means none. What changes state, other origins can never ask for.
+        "http.cors_origin" http_cors_origin: CorsOrigin = CorsOrigin::default(), reload;
         /// How long a stopping node waits for requests in work.
         "http.stop_timeout" http_stop_timeout: Duration = Duration::from_s(10), reload;
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use ring::StoreId;
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
+use super::routes::{Effect, Routes};
 use crate::cluster::ChangeError;
 use crate::env::on_disk;
 use crate::node::App;
@@ -18,16 +18,16 @@ use crate::node::App;
 /// Most series whose owners are told at once.
 const SERIES_MAX: usize = 10_000;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/cluster/members", get(members))
-        .route("/api/v1/cluster/ring", get(ring))
-        .route("/api/v1/cluster/node", get(own))
-        .route("/api/v1/cluster/owners", get(owners).post(owners))
-        .route("/api/v1/cluster/drain", get(draining).post(drain))
-        .route("/api/v1/cluster/forget", axum::routing::post(forget))
-        .route("/api/v1/cluster/accept_loss", axum::routing::post(accept_loss))
-        .route("/api/v1/cluster/replication_factor", axum::routing::post(replication_factor))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/cluster/members", Effect::Read, get(members))
+        .route("/api/v1/cluster/ring", Effect::Read, get(ring))
+        .route("/api/v1/cluster/node", Effect::Read, get(own))
+        .route("/api/v1/cluster/owners", Effect::Read, get(owners).post(owners))
+        .route("/api/v1/cluster/drain", Effect::Change, get(draining).post(drain))
+        .route("/api/v1/cluster/forget", Effect::Change, post(forget))
+        .route("/api/v1/cluster/accept_loss", Effect::Change, post(accept_loss))
+        .route("/api/v1/cluster/replication_factor", Effect::Change, post(replication_factor))
 }
 
 fn success(data: &Value) -> Response {
@@ -44,6 +44,11 @@ async fn ring(State(app): State<Arc<App>>) -> Response {
 
 /// This node alone: what it does now, what it keeps for others and lacks itself.
 async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    Ok(success(&tell_of_own(&app).await?))
+}
+
+/// What this node tells of itself.
+pub(super) async fn tell_of_own(app: &App) -> Result<Value, ApiError> {
     let disk = app.env.disk.clone();
     let free_bytes = on_disk(&*app.env.pool, move || disk.free_bytes());
     let free_bytes = free_bytes.await.map_err(|e| ApiError::new(Kind::Internal, e.to_string()))?;
@@ -52,7 +57,16 @@ async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let shipping = app.blocks.shipper.progress();
     let names: Vec<String> = hints.stores.iter().map(|store| app.cluster.name(*store)).collect();
     let time = |ms: i64| super::time::format_rfc3339(ms);
-    Ok(success(&json!({
+    let wal = app.storage.db().stats().wal;
+    let mut problems = app.cluster.own_problems();
+    if wal.stopped {
+        problems
+            .push("the store has stopped after a failed sync: nothing is written until a restart".to_owned());
+    } else if wal.full {
+        problems.push("the disk is full: writes are answered 503 until there is room".to_owned());
+    }
+    Ok(json!({
+        "problems": problems,
         "store": app.cluster.me().to_string(),
         "name": app.cluster.name(app.cluster.me()),
         "ready": app.is_ready(),
@@ -79,7 +93,7 @@ async fn own(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
             "blocks_refused": shipping.refused.iter().map(|(ulid, why)| (ulid.to_string(), Value::from(why.as_str()))).collect::<Map<_, _>>(),
         },
         "disk": {"free_bytes": free_bytes},
-    })))
+    }))
 }
 
 async fn owners(
@@ -102,20 +116,38 @@ async fn draining(State(app): State<Arc<App>>, params: Params) -> Result<Respons
     Ok(success(&json!({"progress": progress, "done": done})))
 }
 
+/// Each change can be tried with `dry_run=true`: the answer is that of the change, and nothing is changed.
+fn is_dry(params: &Params) -> Result<bool, ApiError> {
+    Ok(params.switch("dry_run")?.unwrap_or(false))
+}
+
 async fn drain(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    let stop = params.switch("stop")?.unwrap_or(false);
-    let (progress, done) =
-        app.cluster.drain(store(&params)?, stop).await.map_err(|status| unavailable(&status))?;
+    let (store, stop) = (store(&params)?, params.switch("stop")?.unwrap_or(false));
+    if is_dry(&params)? {
+        app.cluster.check_drain(store).await.map_err(|status| unavailable(&status))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
+    let (progress, done) = app.cluster.drain(store, stop).await.map_err(|status| unavailable(&status))?;
     Ok(success(&json!({"progress": progress, "done": done})))
 }
 
 async fn forget(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    app.cluster.forget(store(&params)?).await.map_err(|error| refused(&error))?;
+    let store = store(&params)?;
+    if is_dry(&params)? {
+        app.cluster.check_forget(store).await.map_err(|error| refused(&error))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
+    app.cluster.forget(store).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"state": "lost"})))
 }
 
 async fn accept_loss(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    app.cluster.accept_loss(store(&params)?).await.map_err(|error| refused(&error))?;
+    let store = store(&params)?;
+    if is_dry(&params)? {
+        app.cluster.check_accept_loss(store).await.map_err(|error| refused(&error))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
+    app.cluster.accept_loss(store).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"state": "lost, accepted"})))
 }
 
@@ -123,6 +155,10 @@ async fn replication_factor(State(app): State<Arc<App>>, params: Params) -> Resu
     let text = required(&params, "value")?;
     let copies = text.parse().map_err(|_| ApiError::parameter("value", "not a number"))?;
     let lower = params.switch("lower")?.unwrap_or(false);
+    if is_dry(&params)? {
+        app.cluster.check_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
+        return Ok(success(&json!({"dry_run": true})));
+    }
     app.cluster.set_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
     Ok(success(&json!({"replication_factor": copies})))
 }
@@ -137,7 +173,7 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
 
 fn refused(error: &ChangeError) -> ApiError {
     let kind = match error {
-        ChangeError::Refused(_) => Kind::Conflict,
+        ChangeError::Refused(_) | ChangeError::Alive(_) => Kind::Conflict,
         _ => Kind::Unavailable,
     };
     ApiError::new(kind, error.to_string())

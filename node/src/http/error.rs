@@ -35,12 +35,26 @@ pub enum Kind {
     TooMany,
     /// It is there already.
     Conflict,
+    /// Nobody who may sends this.
+    Forbidden,
+    /// The path has other methods.
+    MethodNotAllowed,
+    /// The request's headers are too large.
+    HeadersTooLarge,
+    /// The request's URL is too long.
+    UriTooLong,
 }
 
 impl Kind {
     fn word(self) -> &'static str {
         match self {
-            Self::BadData | Self::UnsupportedMedia | Self::TooLarge | Self::Conflict => "bad_data",
+            Self::BadData
+            | Self::UnsupportedMedia
+            | Self::TooLarge
+            | Self::Conflict
+            | Self::MethodNotAllowed
+            | Self::HeadersTooLarge
+            | Self::UriTooLong => "bad_data",
             Self::Execution => "execution",
             Self::Timeout => "timeout",
             Self::Canceled => "canceled",
@@ -48,6 +62,7 @@ impl Kind {
             Self::Internal => "internal",
             Self::NotFound => "not_found",
             Self::TooMany => "too_many_requests",
+            Self::Forbidden => "forbidden",
         }
     }
 
@@ -63,6 +78,10 @@ impl Kind {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request};
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::http::request::Parts;
+use axum::http::{Extensions, Method};
+use http_body_util::BodyExt as _;
 use tsdb::model::{METRIC_NAME, TenantId};
 
 use super::error::{ApiError, Kind};
@@ -14,11 +16,17 @@ use super::time::{parse_step_ms, parse_time_ms};
 use crate::config::Config;
 use crate::node::App;
 use crate::query::dedup::Replicas;
+use crate::receive::budget::Held;
 
 /// Headers that name a tenant: Mimir's and Thanos's.
 const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
-/// Longest wait for a form.
+/// Longest wait for a body of parameters.
 const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+/// Parameters of this many bytes aren't counted among what `http.max_in_flight` bounds: small questions are answered
+/// however many writes are in work.
+const UNCOUNTED_BYTES: usize = 64 << 10;
+/// Most parameters of a request: a body may hold millions of empty ones.
+const PARAMETERS_MAX: usize = 100_000;
 /// The tenant of requests that name none.
 pub const DEFAULT_TENANT: &str = "default";
 
@@ -51,48 +59,171 @@ fn tenant(headers: &HeaderMap) -> Result<TenantId, ApiError> {
     TenantId::new(named.unwrap_or(DEFAULT_TENANT)).map_err(|e| bad(e.to_string()))
 }
 
-/// Parameters by name, in the order they came; a form's come first.
-pub struct Params(Vec<(String, String)>);
+/// A query string that is longer than a URI may be: `super::head` hands it on beside the request.
+#[derive(Clone)]
+pub(super) struct LongQuery(pub(super) HeaderValue);
+
+/// Parameters by name, in the order they came; those in the body come first.
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    /// Room for them while the request is in work.
+    _held: Option<Held>,
+}
 
 impl FromRequest<Arc<App>> for Params {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let bad = |why: String| ApiError::new(Kind::BadData, why);
-        let Query(in_url) =
-            Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|e| bad(e.body_text()))?;
-        let is_form = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
-            kind.to_str()
-                .is_ok_and(|k| k.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"))
-        });
-        let mut all = Vec::new();
-        if is_form && request.method() == axum::http::Method::POST {
-            let read = Form::<Vec<(String, String)>>::from_request(request, app);
-            let late = |_| bad(format!("the form didn't arrive within {FORM_TIMEOUT:?}"));
-            let Form(form) =
-                tokio::time::timeout(FORM_TIMEOUT, read).await.map_err(late)?.map_err(|rejection| {
-                    let kind = match &rejection {
-                        FormRejection::BytesRejection(_) => Kind::TooLarge,
-                        _ => Kind::BadData,
-                    };
-                    ApiError::new(kind, rejection.body_text())
-                })?;
-            all = form;
+        let (parts, body) = request.into_parts();
+        let mut held = app.in_flight.hold();
+        let kind = if parts.method == Method::POST { BodyKind::of(&parts.headers)? } else { BodyKind::Other };
+        let body = match kind {
+            BodyKind::Other => Bytes::new(),
+            BodyKind::Form | BodyKind::Json => all_of(&mut held, app, body).await?,
+        };
+        let mut all = Self { pairs: Vec::new(), _held: Some(held) };
+        match kind {
+            BodyKind::Json => all.push_json(&body)?,
+            BodyKind::Form | BodyKind::Other => all.push_form(&body)?,
         }
-        all.extend(in_url);
-        Ok(Self(all))
+        all.push_form(query_string(&parts.uri, &parts.extensions))?;
+        Ok(all)
     }
+}
+
+impl Params {
+    /// Those of the URL alone.
+    pub(super) fn of_url(parts: &Parts) -> Result<Self, ApiError> {
+        let mut all = Self { pairs: Vec::new(), _held: None };
+        all.push_form(query_string(&parts.uri, &parts.extensions))?;
+        Ok(all)
+    }
+
+    fn push_form(&mut self, form: &[u8]) -> Result<(), ApiError> {
+        for (name, value) in form_urlencoded::parse(form) {
+            self.push(name.into_owned(), value.into_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a flat object: `{"value": 3, "dry_run": true}`.
+    fn push_json(&mut self, body: &[u8]) -> Result<(), ApiError> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        let bad = |why: String| {
+            ApiError::new(Kind::BadData, format!("the body isn't a JSON object of parameters: {why}"))
+        };
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
+        for (name, value) in object {
+            match value {
+                serde_json::Value::String(text) => self.push(name, text)?,
+                serde_json::Value::Number(_) | serde_json::Value::Bool(_) => {
+                    self.push(name, value.to_string())?;
+                }
+                _ => return Err(bad(format!("{name:?} is neither text, a number, true nor false"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, name: String, value: String) -> Result<(), ApiError> {
+        if self.pairs.len() >= PARAMETERS_MAX {
+            let message = format!("a request has at most {PARAMETERS_MAX} parameters");
+            return Err(ApiError::new(Kind::BadData, message));
+        }
+        self.pairs.push((name, value));
+        Ok(())
+    }
+}
+
+/// What a body holds, by its content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyKind {
+    Form,
+    Json,
+    /// Nothing that is looked at.
+    Other,
+}
+
+impl BodyKind {
+    fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+        let is = |wanted: &[u8]| kind.as_ref().is_some_and(|kind| kind.starts_with(wanted));
+        if is(b"application/x-www-form-urlencoded") {
+            Ok(Self::Form)
+        } else if is(b"application/json") {
+            Ok(Self::Json)
+        } else if is(b"multipart/") {
+            let message = "a multipart body isn't read here: send application/x-www-form-urlencoded, or put the \
+                           parameters into the URL";
+            Err(ApiError::new(Kind::UnsupportedMedia, message))
+        } else {
+            Ok(Self::Other)
+        }
+    }
+}
+
+fn query_string<'a>(uri: &'a axum::http::Uri, extensions: &'a Extensions) -> &'a [u8] {
+    match extensions.get::<LongQuery>() {
+        Some(long) => long.0.as_bytes(),
+        None => uri.query().unwrap_or_default().as_bytes(),
+    }
+}
+
+/// A body of parameters, which counts among what `http.max_in_flight` bounds where it is large.
+async fn all_of(held: &mut Held, app: &App, body: Body) -> Result<Bytes, ApiError> {
+    let most = app.config.load().http_max_query_body.as_usize();
+    let mut counted = 0;
+    let room =
+        |bytes: usize| bytes <= UNCOUNTED_BYTES || held.grow(bytes - std::mem::replace(&mut counted, bytes));
+    read(body, most, "http.max_query_body", room).await
+}
+
+/// A whole body of at most `most` bytes, which `limit` names; in bounded time.
+pub(super) async fn read_body(body: Body, most: usize, limit: &str) -> Result<Bytes, ApiError> {
+    read(body, most, limit, |_| true).await
+}
+
+/// Asks for room for all bytes so far before more of them are kept.
+async fn read(
+    mut body: Body,
+    most: usize,
+    limit: &str,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, ApiError> {
+    let bad = |why: String| ApiError::new(Kind::BadData, why);
+    let all = async {
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| bad(format!("the body can't be read: {e}")))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if all.len() + data.len() > most {
+                let message = format!("the body has more than {most} bytes ({limit})");
+                return Err(ApiError::new(Kind::TooLarge, message));
+            }
+            if !room(all.len() + data.len()) {
+                let message = "too many bytes of requests are in work (http.max_in_flight)";
+                return Err(ApiError::new(Kind::Unavailable, message));
+            }
+            all.extend_from_slice(data);
+        }
+        Ok(all.into())
+    };
+    let late = |_| bad(format!("the body didn't arrive within {FORM_TIMEOUT:?}"));
+    tokio::time::timeout(FORM_TIMEOUT, all).await.map_err(late)?
 }
 
 impl Params {
     /// The first value of a parameter; an empty one is as good as none.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, value)| n == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(n, value)| n == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
     /// All values of a parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// A point in time in milliseconds, if given.

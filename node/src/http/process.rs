@@ -1,42 +1,25 @@
-//! Whether the process is alive and ready, its metrics, reloading, and a page of links.
+//! Whether the process is alive and ready, its metrics, and reloading.
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use super::error::{ApiError, Kind};
-use crate::metrics;
+use super::routes::{Effect, Routes};
+use crate::env::on_disk;
+use crate::metrics::Format;
 use crate::node::App;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/", get(page))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .route("/-/reload", post(reload).put(reload))
-        .route("/metrics", get(metrics))
-}
-
-async fn page() -> Html<&'static str> {
-    Html(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Carillon</title></head><body>\
-         <h1>Carillon</h1><ul>\
-         <li>Prometheus API: <code>/api/v1/query</code>, <code>/api/v1/query_range</code>, …</li>\
-         <li>Remote write: <code>/api/v1/write</code></li>\
-         <li><a href=\"api/v1/status/tsdb\">Storage</a></li>\
-         <li><a href=\"api/v1/status/config\">Configuration</a></li>\
-         <li><a href=\"api/v1/status/flags\">Flags</a></li>\
-         <li><a href=\"api/v1/status/runtimeinfo\">Runtime</a></li>\
-         <li><a href=\"api/v1/status/buildinfo\">Build</a></li>\
-         <li><a href=\"metrics\">Metrics</a></li>\
-         <li><a href=\"-/healthy\">Healthy?</a> <a href=\"-/ready\">Ready?</a></li>\
-         </ul></body></html>\n",
-    )
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/-/healthy", Effect::Read, get(healthy))
+        .route("/-/ready", Effect::Read, get(ready))
+        .route("/-/reload", Effect::Change, post(reload).put(reload))
+        .route("/metrics", Effect::Read, get(metrics))
 }
 
 pub(crate) async fn healthy() -> &'static str {
@@ -58,7 +41,12 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let disk = app.env.disk.clone();
+    let free = on_disk(&*app.env.pool, move || disk.free_bytes()).await;
+    app.metrics.disk_free(free.ok());
     let text = app.metrics.text().map_err(|_| ApiError::new(Kind::Internal, "metrics can't be written"))?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    let accepted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accepted.join(","));
+    Ok(([(CONTENT_TYPE, format.content_type())], format.write(text)).into_response())
 }

@@ -7,19 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
-use crate::env::Listener;
+use super::guard::Caller;
+use super::head::{HEAD_BYTES_MAX, Heads, LARGE_HEADS_MAX};
+use crate::env::{Connection, Listener};
 
 /// How many requests one HTTP/2 connection may have in work.
 const HTTP2_STREAMS_MAX: u32 = 256;
-/// Bytes of headers that are read before a request is refused.
-const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Bytes that hyper keeps of a head: those that it is given, and what is added to them.
+const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + (16 << 10);
 /// Pause after a failed accept: the usual cause is a lack of file descriptors, which time mends.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -56,12 +61,13 @@ pub async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(settings.max_connections));
+    let large_heads = Arc::new(Semaphore::new(LARGE_HEADS_MAX));
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
-        .max_buf_size(HEADER_BYTES_MAX);
+        .max_buf_size(BUFFER_BYTES_MAX);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
     if let Http2::Only { window_bytes } = settings.http2 {
         server = server.http2_only();
@@ -79,15 +85,23 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection");
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let with_caller = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Caller(peer));
+            request
+        };
+        let service = TowerToHyperService::new(router.clone().map_request(with_caller));
+        let stream: Box<dyn Connection> = match settings.http2 {
+            Http2::Beside1 => Box::new(Heads::new(stream, large_heads.clone())),
+            Http2::Only { .. } => stream,
+        };
         let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service).into_owned());
         let cut_off = cut_off.clone();
         tokio::spawn(async move {

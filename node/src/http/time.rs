@@ -23,15 +23,19 @@ pub fn parse_time_ms(text: &str) -> Option<i64> {
     }
 }
 
+/// Longest duration that the API takes, in milliseconds: 292 years, what Go counts in nanoseconds.
+const DURATION_MS_MAX: i64 = i64::MAX / 1_000_000;
+
 /// Seconds with a fraction, or `1h30m`, in milliseconds; `None` when it is neither, or out of range.
 pub fn parse_step_ms(text: &str) -> Option<i64> {
-    match text.parse::<f64>() {
+    let parsed_ms = match text.parse::<f64>() {
         Ok(seconds) => seconds_to_ms(seconds),
         Err(_) => match text.strip_prefix('-') {
             Some(positive) => parse_duration_ms(positive).map(|ms| -ms),
             None => parse_duration_ms(text),
         },
-    }
+    };
+    parsed_ms.filter(|ms| (-DURATION_MS_MAX..=DURATION_MS_MAX).contains(ms))
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the range is checked")]

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
@@ -35,6 +34,7 @@ use super::params::{Params, Tenant};
 use super::time::format_rfc3339;
 use crate::bucket::foreign::{self, Terms};
 use crate::config::Config;
+use super::routes::{Effect, Routes};
 use crate::env::on_disk;
 use crate::node::App;
 
@@ -51,12 +51,12 @@ const EXTENDED_DIR: &str = "extended";
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/upload/block/{block}/start", post(start))
-        .route("/api/v1/upload/block/{block}/files", post(file))
-        .route("/api/v1/upload/block/{block}/finish", post(finish))
-        .route("/api/v1/upload/block/{block}/check", get(check))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/upload/block/{block}/start", Effect::Upload, post(start))
+        .route("/api/v1/upload/block/{block}/files", Effect::Upload, post(file))
+        .route("/api/v1/upload/block/{block}/finish", Effect::Upload, post(finish))
+        .route("/api/v1/upload/block/{block}/check", Effect::Read, get(check))
 }
 
 /// The uploads that are under way, or were.
@@ -227,11 +227,9 @@ async fn file(
     UrlPath(block): UrlPath<String>,
     request: axum::extract::Request,
 ) -> Result<StatusCode, ApiError> {
-    use axum::extract::FromRequest as _;
     let block = block_id(&block)?;
     let (parts, body) = request.into_parts();
-    let url_only = axum::extract::Request::from_parts(parts, Body::empty());
-    let params = Params::from_request(url_only, &app).await?;
+    let params = Params::of_url(&parts)?;
     let path = folder(&tenant, block).join(file_path(params.get("path").unwrap_or_default())?);
     let _token = app.uploads.file(&(tenant, block))?;
     receive_file(&app, path, body).await?;

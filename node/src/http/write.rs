@@ -8,7 +8,6 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -20,6 +19,7 @@ use tsdb::model::TenantId;
 
 use super::error::{ApiError, Kind, RETRY_AFTER_S};
 use super::params::Tenant;
+use super::routes::{Effect, Routes};
 use crate::config::Config;
 use crate::env::on_cores;
 use crate::node::App;
@@ -36,12 +36,12 @@ const INLINE_BYTES_MAX: usize = 1 << 20;
 /// Largest buffer that a thread keeps for its next request.
 const KEPT_BUFFER_BYTES_MAX: usize = 4 << 20;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/write", post(write))
-        .route("/api/v1/receive", post(write))
-        .route("/api/v1/push", post(write))
-        .route("/api/v1/import/prometheus", post(import))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/write", Effect::Ingest, post(write))
+        .route("/api/v1/receive", Effect::Ingest, post(write))
+        .route("/api/v1/push", Effect::Ingest, post(write))
+        .route("/api/v1/import/prometheus", Effect::Ingest, post(import))
 }
 
 async fn write(

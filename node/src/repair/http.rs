@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
@@ -16,11 +15,11 @@ use tsdb::model::TenantId;
 
 use super::compute;
 use super::digests::{self, Summaries, Summary, Terms};
-use crate::http::{ApiError, Kind, Params, success};
+use crate::http::{ApiError, Effect, Kind, Params, Routes, success};
 use crate::node::App;
 
-pub(crate) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/api/v1/cluster/digests", get(digests_of_node))
+pub(crate) fn routes() -> Routes {
+    Routes::default().route("/api/v1/cluster/digests", Effect::Read, get(digests_of_node))
 }
 
 /// Of each range of the current placement that this node keeps, with its owners: digest and number of samples of each

@@ -66,7 +66,7 @@ async fn drained(name: &str, node: &str, shared: &Shared) -> Result<bool, String
     {
         return Ok(true);
     }
-    let answer = http.post(node, &path, &[], Vec::new(), TIMEOUT).await?;
+    let answer = http.post(node, &path, &[("x-carillon-change", "yes")], Vec::new(), TIMEOUT).await?;
     let text = format!("{} {}", answer.status, answer.text());
     shared.trace.note(name, &format!("asked {node} to drain: {text}"));
     Err(progress.map_or(text, |progress| progress["data"].to_string()))

@@ -54,6 +54,8 @@ pub struct Progress {
     pub bytes: u64,
     /// When and why it last failed; nothing once a whole round went well.
     pub last_error: Option<(i64, String)>,
+    /// Tries to ship a block that failed.
+    pub failures: u64,
     /// Blocks that won't be shipped as they are, and why.
     pub refused: BTreeMap<Ulid, String>,
 }
@@ -135,6 +137,7 @@ impl Shipper {
             let Err(error) = self.ship(block).await else { continue };
             tracing::warn!(tenant = %block.tenant, block = %block.meta.ulid, %error, "a block can't be shipped");
             let mut progress = self.progress.lock();
+            progress.failures += 1;
             progress.last_error = Some((self.clock.now_ms(), error.to_string()));
             if !error.is_transient() {
                 progress.refused.insert(block.meta.ulid, error.to_string());

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
@@ -15,11 +14,12 @@ use super::{covered, success};
 use crate::http::error::ApiError;
 use crate::http::json::{push_float, push_labels, push_timestamp};
 use crate::http::params::{Params, Tenant};
+use crate::http::routes::{Effect, Routes};
 use crate::node::App;
 use crate::query::names::{Found, Question, Scope, ask, merge_exemplars};
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/api/v1/query_exemplars", get(query).post(query))
+pub(super) fn routes() -> Routes {
+    Routes::default().route("/api/v1/query_exemplars", Effect::Read, get(query).post(query))
 }
 
 async fn query(

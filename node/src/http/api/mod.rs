@@ -6,23 +6,20 @@ mod query;
 mod stats;
 mod status;
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
 use super::json::push_string;
-use crate::node::App;
+use super::routes::Routes;
 use crate::query::coverage::Coverage;
 use crate::repair;
 
 /// How many warnings, and how many infos, an answer carries.
 const ANNOTATIONS_MAX: usize = 10;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::default()
         .merge(query::routes())
         .merge(names::routes())
         .merge(exemplars::routes())

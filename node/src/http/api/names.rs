@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
@@ -14,16 +13,17 @@ use super::{covered, success};
 use crate::http::error::ApiError;
 use crate::http::json::{push_labels, push_string};
 use crate::http::params::{Params, Tenant};
+use crate::http::routes::{Effect, Routes};
 use crate::node::App;
 use crate::query::dedup::Replicas;
 use crate::query::names::{Found, Question, Scope, ask};
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/series", get(series).post(series))
-        .route("/api/v1/labels", get(labels).post(labels))
-        .route("/api/v1/label/{name}/values", get(values))
-        .route("/api/v1/metadata", get(metadata))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/series", Effect::Read, get(series).post(series))
+        .route("/api/v1/labels", Effect::Read, get(labels).post(labels))
+        .route("/api/v1/label/{name}/values", Effect::Read, get(values))
+        .route("/api/v1/metadata", Effect::Read, get(metadata))
 }
 
 /// What these questions have in common.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -18,22 +17,23 @@ use crate::config::Config;
 use crate::http::error::{ApiError, Kind};
 use crate::http::json::{ResultBody, push_string};
 use crate::http::params::{Params, Tenant};
+use crate::http::routes::{Effect, Routes};
 use crate::node::App;
 use crate::query::answer::{self, Answer, Told, answer};
 use crate::query::cost;
 use crate::query::dedup::Replicas;
 
 /// Most steps of a range query.
-const STEPS_MAX: i64 = 11_000;
+const STEPS_MAX: i128 = 11_000;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/query", get(instant).post(instant))
-        .route("/api/v1/query_range", get(range).post(range))
-        .route("/api/v1/query_explain", get(explain).post(explain))
-        .route("/api/v1/query_cost", get(estimate).post(estimate))
-        .route("/api/v1/format_query", get(format_query).post(format_query))
-        .route("/api/v1/parse_query", get(parse_query).post(parse_query))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/query", Effect::Read, get(instant).post(instant))
+        .route("/api/v1/query_range", Effect::Read, get(range).post(range))
+        .route("/api/v1/query_explain", Effect::Read, get(explain).post(explain))
+        .route("/api/v1/query_cost", Effect::Read, get(estimate).post(estimate))
+        .route("/api/v1/format_query", Effect::Read, get(format_query).post(format_query))
+        .route("/api/v1/parse_query", Effect::Read, get(parse_query).post(parse_query))
 }
 
 async fn instant(
@@ -136,7 +136,9 @@ impl Question {
         if step_ms <= 0 {
             return Err(ApiError::parameter("step", "a step is above 0"));
         }
-        if end_ms.saturating_sub(start_ms) / step_ms > STEPS_MAX {
+        // The difference of two times may not fit into one.
+        let span_ms = i128::from(end_ms) - i128::from(start_ms);
+        if span_ms / i128::from(step_ms) > STEPS_MAX {
             let message = "the query has more than 11,000 steps: make `step` longer, or the range shorter";
             return Err(ApiError::new(Kind::BadData, message));
         }

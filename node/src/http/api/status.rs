@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
@@ -15,6 +14,7 @@ use super::{covered, success};
 use crate::config;
 use crate::http::error::ApiError;
 use crate::http::params::{Params, Tenant};
+use crate::http::routes::{Effect, Routes};
 use crate::http::time::format_rfc3339;
 use crate::node::App;
 use crate::query::coverage::Coverage;
@@ -25,22 +25,27 @@ const TOP_DEFAULT: usize = 10;
 /// Most entries of each list.
 const TOP_MAX: usize = 10_000;
 
-pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/status/buildinfo", get(buildinfo))
-        .route("/api/v1/status/flags", get(flags))
-        .route("/api/v1/status/config", get(configuration))
-        .route("/api/v1/status/runtimeinfo", get(runtimeinfo))
-        .route("/api/v1/status/tsdb", get(tsdb))
-        .route("/api/v1/status/walreplay", get(walreplay))
-        .route("/api/v1/rules", fixed(|| json!({"groups": []})))
-        .route("/api/v1/alerts", fixed(|| json!({"alerts": []})))
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .route("/api/v1/status/buildinfo", Effect::Read, get(buildinfo))
+        .route("/api/v1/status/flags", Effect::Read, get(flags))
+        .route("/api/v1/status/config", Effect::Read, get(configuration))
+        .route("/api/v1/status/runtimeinfo", Effect::Read, get(runtimeinfo))
+        .route("/api/v1/status/tsdb", Effect::Read, get(tsdb))
+        .route("/api/v1/status/walreplay", Effect::Read, get(walreplay))
+        .route("/api/v1/rules", Effect::Read, fixed(|| json!({"groups": []})))
+        .route("/api/v1/alerts", Effect::Read, fixed(|| json!({"alerts": []})))
         .route(
             "/api/v1/targets",
+            Effect::Read,
             fixed(|| json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}})),
         )
+        .route("/api/v1/targets/metadata", Effect::Read, fixed(|| json!([])))
+        .route("/api/v1/scrape_pools", Effect::Read, fixed(|| json!({"scrapePools": []})))
+        .route("/api/v1/notifications", Effect::Read, fixed(|| json!([])))
         .route(
             "/api/v1/alertmanagers",
+            Effect::Read,
             fixed(|| json!({"activeAlertmanagers": [], "droppedAlertmanagers": []})),
         )
 }

@@ -1,12 +1,15 @@
 //! The whole node behind its routes, on a disk in memory and a clock that stands still.
 
 mod copies;
+mod guard;
 mod judged;
 mod limits;
 mod names;
 mod query;
+mod raw;
 mod replicas;
 mod status;
+mod surface;
 mod upload;
 mod write;
 mod write_v2;

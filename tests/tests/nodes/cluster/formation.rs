@@ -68,8 +68,12 @@ async fn status_tells_what_each_node_does_and_which_is_away() {
             .await;
     }
     let shown = cluster.run(0, &["status", "-o", "json"]);
-    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert_eq!(shown.code, Some(1), "{shown:?}");
     let status: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    let problems = status["problems"].to_string();
+    assert!(problems.contains("too few copies") && problems.contains(cluster.name(2)), "{problems}");
+    let log = cluster.process(0).log();
+    assert_eq!(log.matches("a node is away").count(), 1, "{log}");
     for (member, node) in [0, 1, 2].map(|at| (&status["members"][at], &status["nodes"][at])) {
         if member["name"] == cluster.name(2) {
             assert!(node.is_null(), "{status}");
@@ -80,8 +84,75 @@ async fn status_tells_what_each_node_does_and_which_is_away() {
         assert!(node["disk"]["free_bytes"].as_u64() > Some(0) && node["hints"]["bytes"] == 0, "{status}");
     }
     let table = cluster.run(1, &["status", "-o", "table"]);
-    for part in ["3 (2 alive)", "serving", "away", "lacking"] {
+    for part in ["3 (2 alive)", "serving", "away", "lacking", "not well"] {
         assert!(table.stdout.contains(part), "{part} is missing in\n{}", table.stdout);
+    }
+
+    // Without a quorum nothing is well, and whoever looks at metrics sees it too.
+    cluster.kill(1);
+    eventually("two deaths", 60, async || (alive(&cluster, 0).await == 1).then_some(())).await;
+    let shown = cluster.run(0, &["status"]);
+    assert_eq!(shown.code, Some(1), "{shown:?}");
+    assert!(shown.stderr.contains("no quorum") && shown.stderr.contains(cluster.name(1)), "{shown:?}");
+    let metrics = cluster.http(0).get("/metrics", &[]).await.body;
+    let value = |family: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(family)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{family} is missing in {metrics}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(value("carillon_cluster_members_away"), 2.0);
+    assert!(value("carillon_ring_ranges_without_quorum") > 0.0 && value("carillon_ring_epoch") > 0.0);
+    let page = cluster.http(0).get("/", &[]).await.body;
+    assert!(page.contains("no quorum") && page.contains("1 alive"), "{page}");
+
+    for node in [1, 2] {
+        cluster.begin(node);
+    }
+    cluster.all_ready(60).await;
+    eventually("a cluster that is well again", 60, async || {
+        (cluster.run(0, &["status"]).code == Some(0)).then_some(())
+    })
+    .await;
+    let log = cluster.process(0).log();
+    assert!(log.contains("a node is back"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_destroys_shows_first_whether_it_can_be_done_and_is_logged_with_its_caller() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let name = cluster.name(2).to_owned();
+    for args in [
+        &["ring", "replication-factor", "0"][..],
+        &["ring", "replication-factor", "12"],
+        &["ring", "replication-factor", "3"],
+        &["node", "drain", &name],
+        &["node", "decommission", &name],
+        &["node", "forget", &name],
+    ] {
+        let dry = cluster.run(0, args);
+        let real = cluster.run(0, &[args, &["--yes"]].concat());
+        assert_eq!((dry.code, &dry.stderr), (Some(1), &real.stderr), "{args:?}: {dry:?} {real:?}");
+        assert_eq!(real.code, Some(1), "{args:?}");
+    }
+    for copies in ["2", "5"] {
+        let dry = cluster.run(0, &["ring", "replication-factor", copies]);
+        assert!(dry.code == Some(0) && dry.stderr.contains("with --yes it is done"), "{dry:?}");
+        assert_eq!(cluster.asked(0, "ring").await["replication_factor"], 3, "nothing is changed");
+    }
+    let real = cluster.run(0, &["ring", "replication-factor", "5", "--yes"]);
+    assert_eq!(real.code, Some(0), "{real:?}");
+    let ring = cluster.asked(0, "ring").await;
+    assert_eq!((&ring["effective_rf"], &ring["replication_factor"]), (&3.into(), &5.into()));
+    let status = cluster.run(0, &["status"]);
+    assert!(
+        status.code == Some(1) && status.stderr.contains("5 of each sample are wanted and 3 kept"),
+        "{status:?}"
+    );
+    let log = cluster.process(0).log();
+    let line = log.lines().rfind(|line| line.contains("a request to change state")).unwrap();
+    for part in
+        ["level=warn", "caller=127.0.0.1:", "replication_factor", "\\\"value\\\":\\\"5\\\"", "status=200"]
+    {
+        assert!(line.contains(part), "{part} is missing in {line}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod blocks;
+mod metrics;
 mod senders;
 pub mod stage;
 mod write_v2;

@@ -1,6 +1,8 @@
-//! What the node tells of itself on `/metrics`, in OpenMetrics text.
+//! What the node tells of itself on `/metrics`.
 //!
 //! Counters are raised where things happen; what the engine and the process know is asked when somebody scrapes.
+
+mod exposition;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,19 +13,19 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use promql::value::Stats;
 
+pub use exposition::Format;
+
 use crate::env::Process;
 use crate::receive::ingest::{Reason, Report};
-
-/// What `/metrics` says it is.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -67,6 +69,8 @@ pub struct Metrics {
     query_samples: Counter,
     query_series: Counter,
     query_cpu: Family<AskedBy, Histogram, fn() -> Histogram>,
+    /// Bits of a float: not a number where the disk doesn't tell.
+    disk_free: Gauge<f64, AtomicU64>,
 }
 
 /// 1 ms to 65 s.
@@ -93,6 +97,7 @@ impl Metrics {
             query_samples: Counter::default(),
             query_series: Counter::default(),
             query_cpu: Family::new_with_constructor(cpu_buckets),
+            disk_free: Gauge::default(),
         };
         {
             let mut registry = metrics.registry.lock();
@@ -118,6 +123,11 @@ impl Metrics {
                 metrics.samples_refused.clone(),
             );
             carillon.register("received_exemplars", "Exemplars taken", metrics.exemplars.clone());
+            carillon.register(
+                "disk_free_bytes",
+                "Room that is left on the disk of the data folder",
+                metrics.disk_free.clone(),
+            );
             carillon.register("query_samples", "Samples decoded by queries", metrics.query_samples.clone());
             carillon.register("query_series", "Series fetched by queries", metrics.query_series.clone());
             carillon.register(
@@ -157,6 +167,11 @@ impl Metrics {
         }
     }
 
+    /// Takes how much room the disk has, if it tells.
+    pub fn disk_free(&self, bytes: Option<u64>) {
+        self.disk_free.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
+    }
+
     /// Counts what a query took.
     pub fn queried(&self, stats: &Stats) {
         self.query_samples.inc_by(stats.samples);
@@ -172,7 +187,7 @@ impl Metrics {
         self.query_cpu.get_or_create(&AskedBy { asked_by }).clone()
     }
 
-    /// All of them as text.
+    /// All of them, in OpenMetrics.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(16 << 10);
         encode(&mut text, &self.registry.lock())?;
@@ -206,6 +221,27 @@ impl Asked<'_> {
     /// A value that can fall.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.one(name, help, &ConstGauge::new(value))
+    }
+
+    /// A value that can fall, where it is known.
+    pub fn known_gauge(&mut self, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| ConstGauge::new(value).encode(encoder))
+    }
+
+    /// Values that can fall, told apart by one label.
+    pub fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'static str, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (of, value) in values {
+            ConstGauge::new(value).encode(family.encode_family(&[(label, of)])?)?;
+        }
+        Ok(())
     }
 
     /// A value that only grows; `_total` is added to the name.
