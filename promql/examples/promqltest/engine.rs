@@ -59,7 +59,8 @@ impl Target for Engine {
         let inputs = plan.selects().iter().map(|select| find(series, select)).collect();
         let output =
             plan.evaluate(inputs, &Limits::bytes(QUERY_BYTES_MAX), &Inline).map_err(|e| e.to_string())?;
-        let texts = |level| output.annotations.of(level).map(|(text, _)| text.to_owned()).collect();
+        // All of them, with their places in the query.
+        let texts = |level| output.annotations.render(level, query, 0);
         let (warnings, infos) = (texts(Level::Warning), texts(Level::Info));
         Ok(Answer { value: value(output.value), warnings, infos })
     }

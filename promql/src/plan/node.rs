@@ -257,7 +257,7 @@ pub(crate) struct Aggregate {
     /// Sorted.
     pub grouping: Vec<Arc<str>>,
     pub input: Box<VectorNode>,
-    /// Of the vector.
+    /// Where annotations stand: the vector, of `topk` and `bottomk` the whole.
     pub span: Span,
 }
 

@@ -23,7 +23,8 @@ use super::grid::{Grid, QueryRange};
 use super::node::{Aggregate, AggregateParam, Binary, Map, Root, ScalarOp, SetOp, Shared, VectorNode};
 use crate::error::Error;
 use crate::functions::Function;
-use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
+use crate::parse::Span;
+use crate::parse::ast::{self, AggregateOp, Edges, Expr, Node, ValueType};
 use invariant::is_invariant;
 use labels::{label_name, string};
 
@@ -166,8 +167,8 @@ impl Builder<'_> {
                 if unary.negative { VectorNode::Map { map: Map::Negate, input } } else { *input }
             }
             Node::Binary(binary) => self.binary(expr, binary, grid)?,
-            Node::Aggregate(aggregate) => self.aggregate(aggregate, grid)?,
-            Node::Call(call) => self.call(call, grid)?,
+            Node::Aggregate(aggregate) => self.aggregate(aggregate, expr.span, grid)?,
+            Node::Call(call) => self.call(call, expr.span, grid)?,
             _ => unreachable!("the parser's type check lets only instant vectors stand here"),
         })
     }
@@ -204,7 +205,12 @@ impl Builder<'_> {
         })
     }
 
-    fn aggregate(&mut self, aggregate: &ast::Aggregate, grid: &Grid) -> Result<VectorNode, Error> {
+    fn aggregate(
+        &mut self,
+        aggregate: &ast::Aggregate,
+        whole: Span,
+        grid: &Grid,
+    ) -> Result<VectorNode, Error> {
         let param = match &aggregate.param {
             None => AggregateParam::None,
             Some(param) if param.value_type() == ValueType::String => {
@@ -223,7 +229,11 @@ impl Builder<'_> {
             without: aggregate.without,
             grouping,
             input: Box::new(self.vector(&aggregate.expr, grid)?),
-            span: aggregate.expr.span,
+            // Prometheus says of these alone that the whole of them leaves out histograms.
+            span: match aggregate.op {
+                AggregateOp::Topk | AggregateOp::Bottomk => whole,
+                _ => aggregate.expr.span,
+            },
         }))
     }
 }

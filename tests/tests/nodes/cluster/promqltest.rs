@@ -10,9 +10,9 @@ use tests::{promqltest, skip, workspace};
 /// PromQL's scripts.
 const SCRIPTS: &str = "../shared/promqltest";
 /// How many cases they have.
-const CASES: usize = 1302;
+const CASES: usize = 1383;
 /// The one whose data has start times, which come by remote write 2.0 alone, and how many cases it has.
-const WITH_STARTS: (&str, usize) = ("start_timestamps.test", 16);
+const WITH_STARTS: (&str, usize) = ("start_timestamps.test", 18);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_passes_the_scripts_of_promql() {
