@@ -186,8 +186,8 @@ impl Evaluator<'_> {
                     Function::End => seconds(self.steps.end_ms),
                     Function::Range => seconds(self.steps.end_ms - self.steps.start_ms),
                     Function::Step => seconds(self.steps.step_ms),
-                    Function::MinOf => instant::min_or_nan(arg(0)?, arg(1)?),
-                    Function::MaxOf => instant::max_or_nan(arg(0)?, arg(1)?),
+                    Function::MinOf => instant::least(arg(0)?, arg(1)?),
+                    Function::MaxOf => instant::greatest(arg(0)?, arg(1)?),
                     Function::ScalarOf => {
                         let points = self.vector(&call.args[0], time_ms)?;
                         let floats: Vec<f64> = points.iter().filter_map(Point::float).collect();

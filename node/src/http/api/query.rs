@@ -13,7 +13,7 @@ use promql::value::Value;
 use promql::{Level, QueryRange, Syntax};
 use tsdb::model::TenantId;
 
-use super::{ANNOTATIONS_MAX, covered, push_texts, stats, success};
+use super::{ANNOTATIONS_MAX, LIMITED, covered, push_texts, stats, success};
 use crate::config::Config;
 use crate::http::error::{ApiError, Kind};
 use crate::http::json::{ResultBody, push_string};
@@ -98,10 +98,9 @@ impl Question {
     fn from_params(config: &Config, tenant: &TenantId, params: &Params) -> Result<Self, ApiError> {
         let text = params.get("query").unwrap_or_default().to_owned();
         let expr = parse(config, &text)?;
-        let lookback_ms = params.duration_ms("lookback_delta")?.unwrap_or(config.query_lookback.ms);
-        if lookback_ms <= 0 {
-            return Err(ApiError::parameter("lookback_delta", "it is above 0"));
-        }
+        // As in Prometheus, what isn't above 0 asks for the default.
+        let lookback_ms = params.duration_ms("lookback_delta")?.filter(|ms| *ms > 0);
+        let lookback_ms = lookback_ms.unwrap_or(config.query_lookback.ms);
         let most = config.query_timeout.ms;
         let timeout_ms = params.duration_ms("timeout")?.map_or(most, |ms| ms.clamp(0, most));
         Ok(Self {
@@ -176,7 +175,7 @@ impl Question {
         warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
         let infos = output.annotations.render(Level::Info, &self.text, ANNOTATIONS_MAX);
         if cut(&mut output.value, self.limit) {
-            warnings.push(format!("the result was cut to {} series (limit)", self.limit));
+            warnings.push(LIMITED.to_owned());
         }
         let mut tail = Vec::new();
         if let Some(stats) = tail_stats {
