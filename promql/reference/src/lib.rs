@@ -172,11 +172,16 @@ impl Evaluator<'_> {
                 let operand = self.scalar(&unary.operand, time_ms)?;
                 if unary.negative { -operand } else { operand }
             }
-            Node::Binary(binary) => binary::between_scalars(
-                binary.op,
-                self.scalar(&binary.left, time_ms)?,
-                self.scalar(&binary.right, time_ms)?,
-            ),
+            Node::Binary(binary) => {
+                let (first, operations) = binary.operations();
+                let mut value = self.scalar(first, time_ms)?;
+                for operation in operations {
+                    let other = self.scalar(operation.other, time_ms)?;
+                    let (a, b) = if operation.other_on_left { (other, value) } else { (value, other) };
+                    value = binary::between_scalars(operation.operator.op, a, b);
+                }
+                value
+            }
             Node::Call(call) => {
                 let arg = |i: usize| self.scalar(&call.args[i], time_ms);
                 match call.function {

@@ -135,3 +135,34 @@ fn the_engine_answers_as_the_reference_does() {
     let tells = empty < count * 6 / 10 && errors < count / 4;
     assert!(tells || count < TELLING_COUNT, "{empty} empty and {errors} errors tell little");
 }
+
+#[test]
+fn chains_of_operators_are_answered_alike_however_long() {
+    const LINKS: usize = 4_999;
+    let kinds =
+        Kinds { histograms: false, gauges: false, custom_buckets: false, starts: false, specials: false };
+    let series = data(&mut Random::new(1), kinds);
+    let steps = Steps {
+        start_ms: 300_000,
+        end_ms: 420_000,
+        step_ms: 60_000,
+        lookback_ms: 300_000,
+        subquery_step_ms: 60_000,
+    };
+    // To the reference a union costs the square of its length.
+    let table: Vec<String> = (0..200).map(|i| format!(r#"label_join(vector({i}), "id", "{i}")"#)).collect();
+    for query in [
+        format!("g{}", " + on (job, instance) g".repeat(LINKS)),
+        format!("g{}", " and g".repeat(LINKS)),
+        format!("g{}", " ^ 1".repeat(LINKS)),
+        format!("g{}", " - 0.25 * 2".repeat(LINKS)),
+        format!("1{}", " + time()".repeat(LINKS)),
+        format!("count({})", table.join(" or ")),
+    ] {
+        let expr = promql::parse_with(&query, Syntax { experimental: true }).unwrap();
+        let (mine, theirs) = (engine(&query, &series, &steps), evaluate(&expr, &series, &steps));
+        let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+        assert!(!mine.is_empty());
+        assert_eq!(difference(&mine, &theirs), None, "{}", &query[..query.len().min(40)]);
+    }
+}

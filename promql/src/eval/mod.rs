@@ -63,7 +63,8 @@ use crate::parse::Span;
 use crate::parse::ast::Edges;
 use crate::plan::grid::{Grid, View};
 use crate::plan::{
-    Leaf, Map, Plan, RangeSource, Root, ScalarNode, ScalarOp, Sort, VectorNode, Window, leaf_of,
+    Chain, Leaf, Link, Map, Plan, RangeSource, Root, ScalarLink, ScalarNode, Sort, VectorNode, Window,
+    leaf_of,
 };
 use crate::value::{Output, Value};
 
@@ -221,18 +222,14 @@ impl<'c, 'a> Evaluator<'c, 'a> {
                 StepValues::Each(absent::only_values(&rows.rows, grid.count))
             }
             ScalarNode::Negate(operand) => map_steps(self.scalar(operand, grid)?, |v| -v),
-            ScalarNode::Binary { op, left, right } => {
-                let (left, right) = (self.scalar(left, grid)?, self.scalar(right, grid)?);
-                match (&left, &right) {
-                    (StepValues::Constant(left), StepValues::Constant(right)) => {
-                        StepValues::Constant(scalar_binary(*op, *left, *right))
-                    }
-                    _ => StepValues::Each(
-                        (0..grid.count)
-                            .map(|step| scalar_binary(*op, left.at(step), right.at(step)))
-                            .collect(),
-                    ),
+            ScalarNode::Chain { first, links } => {
+                let mut before = self.scalar(first, grid)?;
+                for link in links {
+                    self.context.limits.check()?;
+                    let other = self.scalar(&link.other, grid)?;
+                    before = combined(link, before, &other, grid.count);
                 }
+                before
             }
             ScalarNode::Once(inner) => {
                 let of_once = self.counting(self.counted.get().repeated(grid.count), || {
@@ -271,16 +268,6 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         match node {
             VectorNode::Nothing => self.context.rows(Vec::new()),
             VectorNode::OfScalar(scalar) => self.of_scalar(scalar, grid),
-            VectorNode::Binary(node) => {
-                let left = self.rows(&node.left, grid)?;
-                let right = self.rows(&node.right, grid)?;
-                join::join(self.context, node, left, right)
-            }
-            VectorNode::Set(node) => {
-                let left = self.rows(&node.left, grid)?;
-                let right = self.rows(&node.right, grid)?;
-                join::combine(self.context, node, left, right)
-            }
             VectorNode::Aggregate(node) => self.aggregate(node, grid),
             VectorNode::Labels { edit, input } => {
                 let mut rows = self.rows(input, grid)?;
@@ -302,7 +289,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             | VectorNode::StartTimes(_)
             | VectorNode::Window(_)
             | VectorNode::Map { .. }
-            | VectorNode::ScalarOp(_)
+            | VectorNode::Chain(_)
             | VectorNode::Once(_) => self.pipeline(node, grid)?.collect(self.context),
         }
     }
@@ -354,10 +341,11 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             VectorNode::SampleTimes(leaf) => Ok(self.instant(leaf, Wanted::Times, grid)),
             VectorNode::StartTimes(leaf) => Ok(self.instant(leaf, Wanted::StartTimes, grid)),
             VectorNode::Window(window) => self.window(window, grid),
-            VectorNode::Map { input, .. } | VectorNode::ScalarOp(ScalarOp { input, .. }) => {
-                let stage = self.stage(node, grid)?;
+            VectorNode::Map { map, input } => {
+                let stage = Stage::Map(self.map(map, grid)?);
                 Ok(self.pipeline(input, grid)?.then(stage))
             }
+            VectorNode::Chain(chain) => self.chain(chain, grid),
             VectorNode::Once(inner) => {
                 let pipeline = self.counting(self.counted.get().repeated(grid.count), || {
                     self.pipeline(inner, &Grid::single(grid.start_ms))
@@ -371,18 +359,44 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         }
     }
 
-    /// What a node does to each row of its input.
-    fn stage(&self, node: &VectorNode, grid: &Grid) -> Result<Stage> {
-        Ok(match node {
-            VectorNode::Map { map, .. } => Stage::Map(self.map(map, grid)?),
-            VectorNode::ScalarOp(node) => Stage::Scalar {
-                op: ElementOp { op: node.op, return_bool: node.return_bool },
-                scalar: self.scalar(&node.scalar, grid)?,
-                scalar_on_left: node.scalar_on_left,
-                span: node.span,
-            },
-            _ => unreachable!("only these change rows one by one"),
-        })
+    /// Operators with scalars become stages; those with vectors need all rows of what came before.
+    fn chain(&self, chain: &Chain, grid: &Grid) -> Result<Pipeline<'c>> {
+        let mut pipeline = self.pipeline(&chain.first, grid)?;
+        for link in &chain.links {
+            self.context.limits.check()?;
+            pipeline = match link {
+                Link::Scalar(node) => {
+                    let pipeline = pipeline.then(Stage::Scalar {
+                        op: ElementOp { op: node.op, return_bool: node.return_bool },
+                        scalar: self.scalar(&node.scalar, grid)?,
+                        scalar_on_left: node.scalar_on_left,
+                        span: node.span,
+                    });
+                    match &self.context.trace {
+                        Some(trace) => pipeline.then(Stage::Measured(trace.of_link(link))),
+                        None => pipeline,
+                    }
+                }
+                Link::Join(_) | Link::Set(_) => Pipeline::of_rows(self.meeting(link, pipeline, grid)?),
+            };
+        }
+        Ok(pipeline)
+    }
+
+    /// An operator between vectors.
+    fn meeting(&self, link: &Link, before: Pipeline<'c>, grid: &Grid) -> Result<Rows<'c>> {
+        if let Some(trace) = &self.context.trace {
+            trace.enter_link(link);
+        }
+        let rows = before.collect(self.context).and_then(|before| match link {
+            Link::Join(node) => join::join(self.context, node, before, self.rows(&node.other, grid)?),
+            Link::Set(node) => join::combine(self.context, node, before, |other| self.rows(other, grid)),
+            Link::Scalar(_) => unreachable!("scalars meet no rows"),
+        });
+        if let Some(trace) = &self.context.trace {
+            trace.leave_with(rows.as_ref().map_or(&[], |rows| &rows.rows));
+        }
+        rows
     }
 
     fn instant(&self, leaf: &Leaf, wanted: Wanted, grid: &Grid) -> Pipeline<'c> {
@@ -488,6 +502,26 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             }
         }
         Ok(rows)
+    }
+}
+
+/// An operator of a chain of scalars.
+fn combined(link: &ScalarLink, before: StepValues, other: &StepValues, steps: usize) -> StepValues {
+    let of = |before, other| {
+        let (left, right) = if link.other_on_left { (other, before) } else { (before, other) };
+        scalar_binary(link.op, left, right)
+    };
+    match (before, other) {
+        (StepValues::Constant(before), StepValues::Constant(other)) => {
+            StepValues::Constant(of(before, *other))
+        }
+        (StepValues::Constant(before), other) => {
+            StepValues::Each((0..steps).map(|step| of(before, other.at(step))).collect())
+        }
+        (StepValues::Each(mut values), other) => {
+            values.iter_mut().enumerate().for_each(|(step, value)| *value = of(*value, other.at(step)));
+            StepValues::Each(values)
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //! series goes its own way, at the question's own steps.
 
 use super::Plan;
-use super::node::{Aggregate, AggregateParam, Leaf, Map, RangeSource, Root, ScalarNode, Shared, VectorNode};
+use super::node::{
+    Aggregate, AggregateParam, Leaf, Link, Map, RangeSource, Root, ScalarNode, Shared, VectorNode,
+};
 use crate::eval::fold_columns;
 
 impl Plan {
@@ -49,9 +51,14 @@ impl<'a> Walk<'a> {
             VectorNode::Map { map, input } => {
                 scalars_of(map).into_iter().all(|scalar| self.scalar(scalar)) && self.vector(input)
             }
-            VectorNode::ScalarOp(node) => self.scalar(&node.scalar) && self.vector(&node.input),
-            VectorNode::Binary(node) => self.vector(&node.left) && self.vector(&node.right),
-            VectorNode::Set(node) => self.vector(&node.left) && self.vector(&node.right),
+            VectorNode::Chain(chain) => {
+                self.vector(&chain.first)
+                    && chain.links.iter().all(|link| match link {
+                        Link::Scalar(link) => self.scalar(&link.scalar),
+                        Link::Join(link) => self.vector(&link.other),
+                        Link::Set(link) => link.others.iter().all(|other| self.vector(other)),
+                    })
+            }
             VectorNode::Labels { input, .. } | VectorNode::Sort { input, .. } => self.vector(input),
             VectorNode::Absent(node) => self.vector(&node.input),
             VectorNode::HistogramQuantile { input, quantiles, .. } => {
@@ -80,7 +87,9 @@ impl<'a> Walk<'a> {
             ScalarNode::Constant(_) | ScalarNode::Time => true,
             ScalarNode::OfVector(vector) => self.vector(vector),
             ScalarNode::Negate(inner) => self.scalar(inner),
-            ScalarNode::Binary { left, right, .. } => self.scalar(left) && self.scalar(right),
+            ScalarNode::Chain { first, links } => {
+                self.scalar(first) && links.iter().all(|link| self.scalar(&link.other))
+            }
             ScalarNode::Once(inner) => is_plain(inner),
         }
     }
@@ -99,7 +108,10 @@ pub(crate) fn leaf_of<'a>(node: &'a VectorNode, shared: &'a [Shared]) -> Option<
         VectorNode::Map { map, input } => {
             scalars_of(map).into_iter().all(is_plain).then(|| leaf_of(input, shared)).flatten()
         }
-        VectorNode::ScalarOp(node) => is_plain(&node.scalar).then(|| leaf_of(&node.input, shared)).flatten(),
+        VectorNode::Chain(chain) => {
+            let is_plain = |link: &Link| matches!(link, Link::Scalar(link) if is_plain(&link.scalar));
+            chain.links.iter().all(is_plain).then(|| leaf_of(&chain.first, shared)).flatten()
+        }
         VectorNode::Shared(number) => leaf_of(&shared[*number].node, shared),
         _ => None,
     }
@@ -111,7 +123,9 @@ fn is_plain(node: &ScalarNode) -> bool {
         ScalarNode::Constant(_) | ScalarNode::Time => true,
         ScalarNode::OfVector(_) => false,
         ScalarNode::Negate(inner) | ScalarNode::Once(inner) => is_plain(inner),
-        ScalarNode::Binary { left, right, .. } => is_plain(left) && is_plain(right),
+        ScalarNode::Chain { first, links } => {
+            is_plain(first) && links.iter().all(|link| is_plain(&link.other))
+        }
     }
 }
 

@@ -21,8 +21,8 @@ use crate::parse::ast::Expr;
 pub(crate) use folds::leaf_of;
 pub use grid::QueryRange;
 pub(crate) use node::{
-    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, Info, LabelEdit, Leaf, Map, RangeSource,
-    Root, ScalarBinary, ScalarNode, ScalarOp, SetOp, Shared, Sort, VectorNode, Window,
+    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Chain, Date, Info, LabelEdit, Leaf, Link, Map,
+    RangeSource, Root, ScalarBinary, ScalarLink, ScalarNode, SetOp, Shared, Sort, VectorNode, Window,
 };
 
 /// How queries are evaluated, beyond their text.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tsdb::model::METRIC_NAME;
 use tsdb::select::{Best, Need};
 
-use super::node::{Aggregate, AggregateParam, Leaf, RangeSource, Root, ScalarNode, VectorNode};
+use super::node::{Aggregate, AggregateParam, Chain, Leaf, Link, RangeSource, Root, ScalarNode, VectorNode};
 use crate::eval::fold_columns;
 use crate::parse::ast::{AggregateOp, Edges};
 
@@ -65,7 +65,7 @@ impl Walk {
                 }
             },
             VectorNode::Map { input, .. } => self.vector(input, looks),
-            VectorNode::ScalarOp(node) => self.vector(&node.input, looks),
+            VectorNode::Chain(chain) => self.chain(chain, looks),
             VectorNode::Once(input) => self.vector(input, &Looks { single: true, ..looks.clone() }),
             VectorNode::Aggregate(node) => {
                 let (labels, single) = (grouping(node), looks.single);
@@ -77,8 +77,6 @@ impl Walk {
             | VectorNode::HistogramFraction { input, .. } => {
                 self.vector(input, &Looks::all(looks.single));
             }
-            VectorNode::Binary(node) => self.both([&node.left, &node.right], looks.single),
-            VectorNode::Set(node) => self.both([&node.left, &node.right], looks.single),
             // What stands in there is needed whole.
             VectorNode::Nothing
             | VectorNode::OfScalar(_)
@@ -89,8 +87,20 @@ impl Walk {
         }
     }
 
-    fn both(&mut self, inputs: [&VectorNode; 2], single: bool) {
-        inputs.into_iter().for_each(|input| self.vector(input, &Looks::all(single)));
+    /// With scalars alone, series go their own ways; where vectors meet, all labels are looked at.
+    fn chain(&mut self, chain: &Chain, looks: &Looks<'_>) {
+        if chain.links.iter().all(|link| matches!(link, Link::Scalar(_))) {
+            return self.vector(&chain.first, looks);
+        }
+        let all = Looks::all(looks.single);
+        self.vector(&chain.first, &all);
+        for link in &chain.links {
+            match link {
+                Link::Scalar(_) => {}
+                Link::Join(link) => self.vector(&link.other, &all),
+                Link::Set(link) => link.others.iter().for_each(|other| self.vector(other, &all)),
+            }
+        }
     }
 
     /// `names` says whether annotations may name the metric.

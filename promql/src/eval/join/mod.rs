@@ -27,13 +27,14 @@ fn key_spec(matching: &VectorMatching) -> KeySpec {
     if matching.on { KeySpec::only(&matching.labels) } else { KeySpec::all_but(&matching.labels) }
 }
 
-/// Arithmetic and comparisons.
+/// Arithmetic and comparisons between what came before and the node's other vector.
 pub(crate) fn join<'c>(
     context: &'c Context<'_>,
     node: &Binary,
-    left: Rows<'c>,
-    right: Rows<'c>,
+    before: Rows<'c>,
+    other: Rows<'c>,
 ) -> Result<Rows<'c>> {
+    let (left, right) = if node.other_on_left { (other, before) } else { (before, other) };
     let spec = key_spec(&node.matching);
     // For one-to-many, sides change places, and values are computed with that in mind; fills stay where they are.
     let swapped = node.matching.cardinality == Cardinality::OneToMany;
