@@ -48,7 +48,9 @@ impl Target for Engine {
                 QueryRange { start_ms, end_ms, step_ms, lookback_ms: LOOKBACK_MS }
             }
         };
-        let plan = promql::plan(&expr, &range, &Settings::default()).map_err(|e| e.to_string())?;
+        // As scripts expect it.
+        let settings = Settings { delayed_name_removal: true, ..Settings::default() };
+        let plan = promql::plan(&expr, &range, &settings).map_err(|e| e.to_string())?;
         let series = self.series.get_or_insert_with(|| {
             let encode = |(labels, samples): (&Labels, &BTreeMap<i64, Sample>)| {
                 let samples: Vec<Sample> = samples.values().cloned().collect();

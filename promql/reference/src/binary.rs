@@ -94,7 +94,15 @@ impl Evaluator<'_> {
         for Operation { operator, other, other_on_left, .. } in operations {
             let other = self.side(other, time_ms)?;
             let (left, right) = if other_on_left { (other, before) } else { (before, other) };
-            before = operate(operator, left, right)?;
+            before = match operate(operator, left, right)? {
+                // Two that are the same once names are gone are refused here too.
+                Side::Vector(points) if !self.steps.delayed_name_removal => {
+                    let points = self.settled(points)?;
+                    labels::refuse_twins(&points)?;
+                    Side::Vector(points)
+                }
+                side => side,
+            };
         }
         match before {
             Side::Vector(points) => Ok(points),

@@ -56,6 +56,8 @@ pub struct Steps {
     pub lookback_ms: i64,
     /// Step of subqueries that name none.
     pub subquery_step_ms: i64,
+    /// Whether names that are taken away go at the very end, or at once.
+    pub delayed_name_removal: bool,
 }
 
 /// A sample's value.
@@ -206,6 +208,22 @@ impl Evaluator<'_> {
     }
 
     fn vector(&self, expr: &Expr, time_ms: i64) -> Result<Vec<Point>> {
+        self.settled(self.vector_of(expr, time_ms)?)
+    }
+
+    /// Takes names away that are to go, unless that is delayed.
+    fn settled(&self, mut points: Vec<Point>) -> Result<Vec<Point>> {
+        if !self.steps.delayed_name_removal && points.iter().any(|point| point.drop_name) {
+            for point in &mut points {
+                point.labels = labels::shown(point);
+                point.drop_name = false;
+            }
+            labels::refuse_twins(&points)?;
+        }
+        Ok(points)
+    }
+
+    fn vector_of(&self, expr: &Expr, time_ms: i64) -> Result<Vec<Point>> {
         match &expr.node {
             Node::Paren(inner) => self.vector(inner, time_ms),
             Node::Vector(selector) => self.instant(selector, time_ms),

@@ -32,7 +32,8 @@ fn steps(random: &mut Random) -> Steps {
     let start_ms = random.below(60) as i64 * 10_000 + 200_000;
     let step_ms = random.pick(&[0, 15_000, 60_000, 77_000]);
     let end_ms = start_ms + step_ms * random.below(12) as i64;
-    Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000 }
+    let delayed_name_removal = random.one_in(2);
+    Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000, delayed_name_removal }
 }
 
 /// Of `topk` and its kin only what is picked counts, not from which of equal samples.
@@ -148,6 +149,7 @@ fn chains_of_operators_are_answered_alike_however_long() {
         step_ms: 60_000,
         lookback_ms: 300_000,
         subquery_step_ms: 60_000,
+        delayed_name_removal: false,
     };
     // To the reference a union costs the square of its length.
     let table: Vec<String> = (0..200).map(|i| format!(r#"label_join(vector({i}), "id", "{i}")"#)).collect();

@@ -45,7 +45,7 @@ pub(crate) use keys::{KeyIndex, KeySpec};
 use leaf::{LeafOp, LeafSource, Wanted, WindowOp};
 pub use limits::{Held, Lender, Limits};
 pub use notes::Notes;
-use pipeline::{Pipeline, Source};
+use pipeline::Pipeline;
 use row::{Row, is_absent};
 use stage::{MapOp, Stage};
 use trace::Counted;
@@ -122,7 +122,7 @@ impl Plan {
         telling: Telling<'_>,
     ) -> Result<Output> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
-        let mut context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let mut context = Context::new(&inputs, self, limits, workers, telling);
         let elsewhere = context.put_folded(self, folded);
         let value = Evaluator::new(&context).root(self.root())?;
         let held = context.budget.hold(value.size_bytes())?;
@@ -151,7 +151,7 @@ impl Plan {
     pub fn fold(&self, inputs: Vec<Vec<Series>>, limits: &Limits, workers: &dyn Workers) -> Result<Folded> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
         let telling = Telling { per_step: true, ..Telling::default() };
-        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let context = Context::new(&inputs, self, limits, workers, telling);
         let evaluator = Evaluator::new(&context);
         let grid = self.range().grid();
         evaluator.check_steps(&grid)?;
@@ -338,12 +338,16 @@ impl<'c, 'a> Evaluator<'c, 'a> {
     fn pipeline_of(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
         match node {
             VectorNode::Select(leaf) => Ok(self.instant(leaf, Wanted::Samples, grid)),
-            VectorNode::SampleTimes(leaf) => Ok(self.instant(leaf, Wanted::Times, grid)),
-            VectorNode::StartTimes(leaf) => Ok(self.instant(leaf, Wanted::StartTimes, grid)),
+            VectorNode::SampleTimes(leaf) => {
+                self.instant(leaf, Wanted::Times, grid).without_names(self.context, false)
+            }
+            VectorNode::StartTimes(leaf) => {
+                self.instant(leaf, Wanted::StartTimes, grid).without_names(self.context, false)
+            }
             VectorNode::Window(window) => self.window(window, grid),
             VectorNode::Map { map, input } => {
                 let stage = Stage::Map(self.map(map, grid)?);
-                Ok(self.pipeline(input, grid)?.then(stage))
+                self.pipeline(input, grid)?.then(stage).without_names(self.context, false)
             }
             VectorNode::Chain(chain) => self.chain(chain, grid),
             VectorNode::Once(inner) => {
@@ -366,12 +370,16 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             self.context.limits.check()?;
             pipeline = match link {
                 Link::Scalar(node) => {
-                    let pipeline = pipeline.then(Stage::Scalar {
-                        op: ElementOp { op: node.op, return_bool: node.return_bool },
+                    let op = ElementOp { op: node.op, return_bool: node.return_bool };
+                    let mut pipeline = pipeline.then(Stage::Scalar {
+                        op,
                         scalar: self.scalar(&node.scalar, grid)?,
                         scalar_on_left: node.scalar_on_left,
                         span: node.span,
                     });
+                    if op.drops_name() {
+                        pipeline = pipeline.without_names(self.context, false)?;
+                    }
                     match &self.context.trace {
                         Some(trace) => pipeline.then(Stage::Measured(trace.of_link(link))),
                         None => pipeline,
@@ -413,7 +421,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         let series = &self.context.inputs[leaf.select];
         let measure = self.context.trace.as_ref().map(|trace| trace.of_leaf(leaf));
         let leaf = LeafSource { op, tells_resets: leaf.tells_resets, counted: self.counted.get(), measure };
-        Pipeline { source: Source::Series { series, leaf }, stages: Vec::new() }
+        Pipeline::of_series(series, leaf)
     }
 
     fn window(&self, window: &Window, grid: &Grid) -> Result<Pipeline<'c>> {
@@ -440,7 +448,8 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         if !pipeline.source.is_empty() {
             self.check_window_params(window, &params)?;
         }
-        Ok(pipeline)
+        // As in Prometheus, a function over ranges gives no two series of the same labels, not even at different steps.
+        if window.function.keeps_name() { Ok(pipeline) } else { pipeline.without_names(self.context, true) }
     }
 
     /// A subquery's samples count once: as those of its windows.

@@ -290,6 +290,12 @@ fn experimental_modifiers_need_the_setting_and_are_shown_in_one_way() {
         ("a offset -100 smoothed + 0", "a smoothed offset -1m40s + 0"),
         (r#"info(a, {b=~".*"})"#, ""),
         (r#"info(a, {})"#, ""),
+        ("a[(1m + 2m) * 3]", ""),
+        ("a[1m + (2m * 3):(step())]", ""),
+        ("a[-(-(5m))]", ""),
+        ("a[((300))]", ""),
+        ("a offset (1m * 2) + 1", ""),
+        ("a offset -(1m * 2)", ""),
     ] {
         let shown = if shown.is_empty() { query } else { shown };
         let expr = parse_with(query, EXPERIMENTAL).unwrap_or_else(|e| panic!("{query}: {e}"));

@@ -11,7 +11,8 @@ impl Plan {
     /// Aggregations that can be folded in parts, in an order that the text and the range decide; none unless every
     /// series goes into such a one and nowhere else.
     pub(crate) fn fold_nodes(&self) -> Vec<&Aggregate> {
-        let mut walk = Walk { shared: &self.shared, seen: vec![false; self.shared.len()], found: Vec::new() };
+        let seen = vec![false; self.shared.len()];
+        let mut walk = Walk { plan: self, shared: &self.shared, seen, found: Vec::new() };
         let all = match &self.root {
             Root::Scalar(scalar) => walk.scalar(scalar),
             Root::Vector(vector) => walk.vector(vector),
@@ -23,6 +24,7 @@ impl Plan {
 }
 
 struct Walk<'a> {
+    plan: &'a Plan,
     shared: &'a [Shared],
     seen: Vec<bool>,
     found: Vec<&'a Aggregate>,
@@ -34,7 +36,10 @@ impl<'a> Walk<'a> {
         match node {
             VectorNode::Nothing => true,
             VectorNode::Aggregate(node) => {
-                if fold_columns(node.op).is_some() && leaf_of(&node.input, self.shared).is_some() {
+                let leaf = leaf_of(&node.input, self.shared);
+                // Whoever folds a part doesn't see a series elsewhere that is the same but for its name.
+                let is_foldable = |leaf: &Leaf| !self.plan.may_collide(leaf.select);
+                if fold_columns(node.op).is_some() && leaf.is_some_and(is_foldable) {
                     self.found.push(node);
                     return true;
                 }

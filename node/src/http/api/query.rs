@@ -91,6 +91,7 @@ struct Question {
     replicas: Replicas,
     partial: bool,
     experimental: bool,
+    delayed_name_removal: bool,
     push_down: Option<bool>,
 }
 
@@ -113,6 +114,7 @@ impl Question {
             replicas: params.replicas(config, tenant)?,
             partial: params.partial()?,
             experimental: config.query_experimental,
+            delayed_name_removal: config.query_delayed_name_removal,
             push_down: params.push_down()?,
         })
     }
@@ -155,6 +157,7 @@ impl Question {
             text: self.text.clone(),
             expr: self.expr.clone(),
             experimental: self.experimental,
+            delayed_name_removal: self.delayed_name_removal,
             range,
             timeout: self.timeout,
             replicas: self.replicas.clone(),
