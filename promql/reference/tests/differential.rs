@@ -14,7 +14,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use promql::Syntax;
-use reference::fuzz::{Dialect, EDGE_RARITY, Kinds, Random, data, difference, engine, evened, expression};
+use reference::fuzz::{
+    Dialect, EDGE_RARITY, Kinds, Random, data, difference, engine, evened, expression, extremes, is_same,
+};
 use reference::{Answer, Series, Steps, Value, evaluate};
 
 /// Expressions that share one set of data.
@@ -167,4 +169,35 @@ fn chains_of_operators_are_answered_alike_however_long() {
         assert!(!mine.is_empty());
         assert_eq!(difference(&mine, &theirs), None, "{}", &query[..query.len().min(40)]);
     }
+}
+
+#[test]
+fn extreme_arguments_are_answered_alike() {
+    let steps = Steps {
+        start_ms: 300_000,
+        end_ms: 300_000,
+        step_ms: 0,
+        lookback_ms: 300_000,
+        subquery_step_ms: 60_000,
+        delayed_name_removal: false,
+    };
+    let value = |answer: Answer, query: &str| {
+        let points: Vec<_> = answer.values().flat_map(|points| points.values()).cloned().collect();
+        match points.as_slice() {
+            [] => None,
+            [Value::Float(value)] => Some(*value),
+            other => panic!("{query}: {other:?}"),
+        }
+    };
+    let mut differences = Vec::new();
+    for query in extremes() {
+        let expr = promql::parse_with(&query, Syntax { experimental: true }).unwrap();
+        let mine = value(engine(&query, &[], &steps).unwrap(), &query);
+        let theirs = value(evaluate(&expr, &[], &steps).unwrap(), &query);
+        let is_alike = mine.zip(theirs).map_or(mine == theirs, |(mine, theirs)| is_same(mine, theirs));
+        if !is_alike {
+            differences.push(format!("{query}: {mine:?} and {theirs:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
 }

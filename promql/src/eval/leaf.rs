@@ -277,10 +277,9 @@ impl WindowOp {
         row.drop_name |= !self.function.keeps_name();
         if self.function.wants_counter() {
             let name = row.labels.metric_name();
-            if !(name.is_empty() || is_gone)
-                && !COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
-                && row.values.iter().any(|v| !super::row::is_absent(*v))
-            {
+            let is_named = !name.is_empty() && !is_gone;
+            let is_counter = COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+            if is_named && !is_counter && row.values.iter().any(|v| !super::row::is_absent(*v)) {
                 notes.add(Note::PossibleNonCounter);
             }
         }

@@ -93,14 +93,14 @@ fn chain_from_left(binary: &Binary, level: usize, out: &mut String) -> std::fmt:
         write(&binary.operands[0], deepest, out)?;
     } else {
         write!(out, "{}{}", indentation(deepest), texts[0])?;
-        for at in 0..fitting {
-            write!(out, " {} {}", operators[at], texts[at + 1])?;
+        for (operator, operand) in operators.iter().zip(&texts[1..]).take(fitting) {
+            write!(out, " {operator} {operand}")?;
         }
     }
-    for at in fitting..count {
+    for (at, (operator, operand)) in operators.iter().zip(&binary.operands[1..]).enumerate().skip(fitting) {
         let own = level + count - 1 - at;
-        writeln!(out, "\n{}{}", indentation(own), operators[at])?;
-        write(&binary.operands[at + 1], own + 1, out)?;
+        writeln!(out, "\n{}{operator}", indentation(own))?;
+        write(operand, own + 1, out)?;
     }
     Ok(())
 }

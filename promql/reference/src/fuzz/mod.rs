@@ -3,12 +3,14 @@
 mod compare;
 mod data;
 mod expr;
+mod extremes;
 mod pattern;
 mod random;
 
-pub use compare::{EDGE_RARITY, difference, evened, is_close};
+pub use compare::{EDGE_RARITY, difference, evened, is_close, is_same};
 pub use data::{Kinds, data};
 pub use expr::{Dialect, expression};
+pub use extremes::extremes;
 pub use pattern::{pattern, text};
 pub use random::Random;
 
