@@ -7,7 +7,8 @@ use tsdb::select::Select;
 use crate::eval::{Measure, Trace};
 use crate::parse::duration;
 use crate::plan::{
-    Aggregate, AggregateParam, Leaf, Map, Plan, RangeSource, Root, ScalarNode, Shared, Sort, VectorNode,
+    Aggregate, AggregateParam, Chain, Leaf, Link, Map, Plan, RangeSource, Root, ScalarNode, Shared, Sort,
+    VectorNode,
 };
 
 /// A step of a plan, and what it took. A step that several places of the query share tells of all of them at the first;
@@ -102,19 +103,7 @@ impl Tree<'_, '_> {
                 self.scalar(scalar, &mut inputs);
                 ("vector", String::new())
             }
-            VectorNode::ScalarOp(node) => {
-                inputs.push(self.vector(&node.input));
-                self.scalar(&node.scalar, &mut inputs);
-                ("operator", node.op.symbol().to_owned())
-            }
-            VectorNode::Binary(node) => {
-                inputs.extend([self.vector(&node.left), self.vector(&node.right)]);
-                ("join", node.op.symbol().to_owned())
-            }
-            VectorNode::Set(node) => {
-                inputs.extend([self.vector(&node.left), self.vector(&node.right)]);
-                ("set", node.op.symbol().to_owned())
-            }
+            VectorNode::Chain(chain) => return self.chain(chain),
             VectorNode::Aggregate(node) => {
                 inputs.push(self.vector(&node.input));
                 if let AggregateParam::Scalar(scalar, _) = &node.param {
@@ -169,15 +158,55 @@ impl Tree<'_, '_> {
         Step { kind, detail, inputs, fold, ..Step::default() }.measured(&self.trace.of_node(node))
     }
 
+    /// An operator shows both of its sides. Of several the first operand comes first, and then each operator in turn with its
+    /// other side alone: they don't stand inside one another, however many there are.
+    fn chain(&mut self, chain: &Chain) -> Step {
+        let mut inputs = vec![self.vector(&chain.first)];
+        if let [link] = &chain.links[..] {
+            return self.link(link, inputs);
+        }
+        for link in &chain.links {
+            let step = self.link(link, Vec::new());
+            inputs.push(step);
+        }
+        // What comes of the last one is what comes of all of them.
+        let last = inputs.last().map_or((0, 0, 0), |last| (last.series, last.samples, last.bytes));
+        let (series, samples, bytes) = last;
+        let detail = format!("{} operators", chain.links.len());
+        Step { kind: "chain", detail, inputs, series, samples, bytes, ..Step::default() }
+    }
+
+    fn link(&mut self, link: &Link, mut inputs: Vec<Step>) -> Step {
+        let (kind, op) = match link {
+            Link::Scalar(link) => {
+                self.scalar(&link.scalar, &mut inputs);
+                ("operator", link.op)
+            }
+            Link::Join(link) => {
+                let at = if link.other_on_left { 0 } else { inputs.len() };
+                inputs.insert(at, self.vector(&link.other));
+                ("join", link.op)
+            }
+            Link::Set(link) => {
+                for other in &link.others {
+                    inputs.push(self.vector(other));
+                }
+                ("set", link.op)
+            }
+        };
+        let step = Step { kind, detail: op.symbol().to_owned(), inputs, ..Step::default() };
+        step.measured(&self.trace.of_link(link))
+    }
+
     /// The vectors that a scalar is made of.
     fn scalar(&mut self, scalar: &ScalarNode, inputs: &mut Vec<Step>) {
         match scalar {
             ScalarNode::Constant(_) | ScalarNode::Time => {}
             ScalarNode::OfVector(vector) => inputs.push(self.vector(vector)),
             ScalarNode::Negate(inner) | ScalarNode::Once(inner) => self.scalar(inner, inputs),
-            ScalarNode::Binary { left, right, .. } => {
-                self.scalar(left, inputs);
-                self.scalar(right, inputs);
+            ScalarNode::Chain { first, links } => {
+                self.scalar(first, inputs);
+                links.iter().for_each(|link| self.scalar(&link.other, inputs));
             }
         }
     }

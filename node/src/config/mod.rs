@@ -131,6 +131,9 @@ options! {
         "query.max_total_memory" query_max_total_memory: Size = Size::mib(2048), reload;
         /// Whether experimental PromQL functions are allowed.
         "query.experimental_functions" query_experimental: bool = true, reload;
+        /// Whether a metric's name that an operation takes away goes at the very end, as in a Prometheus with
+        /// `promql-delayed-name-removal`: until then it can still be matched and grouped by. The same on all nodes.
+        "query.delayed_name_removal" query_delayed_name_removal: bool = false, reload;
 
         /// The least important lines that are logged.
         "log.level" log_level: LogLevel = LogLevel::Info, reload;

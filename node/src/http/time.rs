@@ -23,19 +23,32 @@ pub fn parse_time_ms(text: &str) -> Option<i64> {
     }
 }
 
-/// Longest duration that the API takes, in milliseconds: 292 years, what Go counts in nanoseconds.
-const DURATION_MS_MAX: i64 = i64::MAX / 1_000_000;
+/// Nanoseconds of a second, and of a millisecond.
+const SECOND_NS: f64 = 1e9;
+const MS_NS: i64 = 1_000_000;
 
-/// Seconds with a fraction, or `1h30m`, in milliseconds; `None` when it is neither, or out of range.
+/// Longest duration that the API takes, in milliseconds: 292 years, what Go counts in nanoseconds.
+const DURATION_MS_MAX: u64 = (i64::MAX / MS_NS).unsigned_abs();
+
+/// Seconds with a fraction, or `1h30m`, in milliseconds; `None` when it is neither, or longer than fits into 64 bits as
+/// nanoseconds (292 years).
 pub fn parse_step_ms(text: &str) -> Option<i64> {
     let parsed_ms = match text.parse::<f64>() {
-        Ok(seconds) => seconds_to_ms(seconds),
+        Ok(seconds) => length_ms(seconds),
         Err(_) => match text.strip_prefix('-') {
             Some(positive) => parse_duration_ms(positive).map(|ms| -ms),
             None => parse_duration_ms(text),
         },
     };
-    parsed_ms.filter(|ms| (-DURATION_MS_MAX..=DURATION_MS_MAX).contains(ms))
+    parsed_ms.filter(|ms| ms.unsigned_abs() <= DURATION_MS_MAX)
+}
+
+/// By way of whole nanoseconds, and cut to milliseconds, as Prometheus does it: 33.3 s are 33,299 ms there, and steps that
+/// were rounded would drift away from its own.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the range is checked")]
+fn length_ms(seconds: f64) -> Option<i64> {
+    let ns = seconds * SECOND_NS;
+    (ns.abs() < i64::MAX as f64).then_some(ns as i64 / MS_NS)
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the range is checked")]
@@ -164,9 +177,26 @@ mod tests {
         for (text, ms) in [("15", 15_000), ("0.5", 500), ("1m30s", 90_000), ("-1m", -60_000)] {
             assert_eq!(parse_step_ms(text), Some(ms), "{text}");
         }
-        for text in ["", "x", "NaN", "1e30"] {
+        for text in ["", "x", "NaN", "1e30", "9223372037", "inf"] {
             assert_eq!(parse_step_ms(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn fractions_of_a_step_are_cut_as_in_prometheus() {
+        for (text, ms) in [
+            ("33.3", 33_299),
+            ("0.0019", 1),
+            ("-33.3", -33_299),
+            ("0.0009", 0),
+            ("16.1", 16_100),
+            ("9223372036", 9_223_372_036_000),
+        ] {
+            assert_eq!(parse_step_ms(text), Some(ms), "{text}");
+        }
+        // The second step of a query from there on.
+        let start_ms = parse_time_ms("1796070300.25").unwrap();
+        assert_eq!(start_ms + parse_step_ms("33.3").unwrap(), 1_796_070_333_549);
     }
 
     proptest! {

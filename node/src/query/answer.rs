@@ -36,6 +36,8 @@ pub struct Question {
     pub expr: Expr,
     /// Whether experimental syntax was allowed.
     pub experimental: bool,
+    /// Whether names of metrics that are taken away go at the very end.
+    pub delayed_name_removal: bool,
     /// For which times.
     pub range: QueryRange,
     /// Longest wait, turn included.
@@ -263,6 +265,7 @@ async fn push(
     let folding = Folding {
         query: &question.text,
         experimental: question.experimental,
+        delayed_name_removal: question.delayed_name_removal,
         range: question.range,
         plan: plan.clone(),
         is_forced: question.push_down == Some(true),
@@ -276,7 +279,9 @@ async fn push(
 
 impl Question {
     pub(super) fn plan(&self) -> Result<Plan, Error> {
-        Ok(promql::plan(&self.expr, &self.range, &Settings::default())?)
+        let delayed_name_removal = self.delayed_name_removal;
+        let settings = Settings { delayed_name_removal, ..Settings::default() };
+        Ok(promql::plan(&self.expr, &self.range, &settings)?)
     }
 }
 

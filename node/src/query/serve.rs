@@ -169,7 +169,9 @@ impl Asked<'_> {
     fn fold(&self, ask: &FoldAsk, asker: StoreId) -> Result<Folded, Error> {
         let expr = promql::parse_with(&ask.query, Syntax { experimental: ask.experimental });
         let expr = expr.map_err(|e| promql::Error::Invalid(e.to_string()))?;
-        let plan = promql::plan(&expr, &ask.range, &Settings::default())?;
+        let delayed_name_removal = ask.delayed_name_removal;
+        let settings = Settings { delayed_name_removal, ..Settings::default() };
+        let plan = promql::plan(&expr, &ask.range, &settings)?;
         let select = SelectAsk {
             tenant: ask.tenant.clone(),
             selects: plan.selects().to_vec(),

@@ -48,7 +48,9 @@ impl Target for Engine {
                 QueryRange { start_ms, end_ms, step_ms, lookback_ms: LOOKBACK_MS }
             }
         };
-        let plan = promql::plan(&expr, &range, &Settings::default()).map_err(|e| e.to_string())?;
+        // As scripts expect it.
+        let settings = Settings { delayed_name_removal: true, ..Settings::default() };
+        let plan = promql::plan(&expr, &range, &settings).map_err(|e| e.to_string())?;
         let series = self.series.get_or_insert_with(|| {
             let encode = |(labels, samples): (&Labels, &BTreeMap<i64, Sample>)| {
                 let samples: Vec<Sample> = samples.values().cloned().collect();
@@ -59,7 +61,8 @@ impl Target for Engine {
         let inputs = plan.selects().iter().map(|select| find(series, select)).collect();
         let output =
             plan.evaluate(inputs, &Limits::bytes(QUERY_BYTES_MAX), &Inline).map_err(|e| e.to_string())?;
-        let texts = |level| output.annotations.of(level).map(|(text, _)| text.to_owned()).collect();
+        // All of them, with their places in the query.
+        let texts = |level| output.annotations.render(level, query, 0);
         let (warnings, infos) = (texts(Level::Warning), texts(Level::Info));
         Ok(Answer { value: value(output.value), warnings, infos })
     }

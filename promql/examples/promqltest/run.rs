@@ -174,7 +174,9 @@ fn pin(expr: &mut Expr, at: At) -> bool {
         Node::Number(_) | Node::String(_) => true,
         Node::Paren(inner) => pin(inner, at),
         Node::Unary(unary) => pin(&mut unary.operand, at),
-        Node::Binary(binary) => pin(&mut binary.left, at) & pin(&mut binary.right, at),
+        Node::Binary(binary) => {
+            binary.operands.iter_mut().fold(true, |holds, operand| holds & pin(operand, at))
+        }
         Node::Aggregate(aggregate) => {
             pin(&mut aggregate.expr, at) & aggregate.param.as_mut().is_none_or(|param| pin(param, at))
         }

@@ -1,6 +1,10 @@
 //! Operators.
 
-use promql::parse::ast::{Binary, BinaryOp, Cardinality, ValueType, VectorMatching};
+use std::collections::BTreeSet;
+
+use promql::parse::ast::{
+    Binary, BinaryOp, Cardinality, Expr, Operation, Operator, ValueType, VectorMatching,
+};
 use tsdb::model::{Labels, METRIC_NAME};
 
 use super::{Evaluator, Point, Result, Value, labels, sketch};
@@ -33,8 +37,8 @@ pub fn between_scalars(op: BinaryOp, a: f64, b: f64) -> f64 {
 }
 
 /// What an operator makes of two values: `None` when they don't go together; else the value, if it isn't filtered away.
-fn apply(binary: &Binary, left: &Value, right: &Value, keep_right: bool) -> Option<Option<Value>> {
-    let op = binary.op;
+fn apply(operator: &Operator, left: &Value, right: &Value, keep_right: bool) -> Option<Option<Value>> {
+    let op = operator.op;
     if op.is_comparison() {
         let holds = match (left, right) {
             (Value::Float(a), Value::Float(b)) => compare(op, *a, *b),
@@ -42,7 +46,7 @@ fn apply(binary: &Binary, left: &Value, right: &Value, keep_right: bool) -> Opti
             (Value::Histogram(a), Value::Histogram(b)) if op == BinaryOp::NotEqual => !a.equals(b),
             _ => return None,
         };
-        if binary.return_bool {
+        if operator.return_bool {
             return Some(Some(Value::Float(f64::from(u8::from(holds)))));
         }
         return Some(holds.then(|| if keep_right { right.clone() } else { left.clone() }));
@@ -77,54 +81,99 @@ fn key(matching: &VectorMatching, of: &Labels) -> Labels {
     }
 }
 
+/// A side of an operator.
+enum Side {
+    Scalar(f64),
+    Vector(Vec<Point>),
+}
+
 impl Evaluator<'_> {
     pub fn binary(&self, binary: &Binary, time_ms: i64) -> Result<Vec<Point>> {
-        let is_arithmetic = !binary.op.is_comparison() && !binary.op.is_trim();
-        let is_scalar = |expr: &promql::parse::ast::Expr| expr.value_type() == ValueType::Scalar;
-        if is_scalar(&binary.left) || is_scalar(&binary.right) {
-            let scalar_left = is_scalar(&binary.left);
-            let (scalar, vector) =
-                if scalar_left { (&binary.left, &binary.right) } else { (&binary.right, &binary.left) };
-            let scalar = Value::Float(self.scalar(scalar, time_ms)?);
-            let mut points = self.vector(vector, time_ms)?;
-            points.retain_mut(|point| {
-                let value = if scalar_left {
-                    apply(binary, &scalar, &point.value, true)
-                } else {
-                    apply(binary, &point.value, &scalar, false)
-                };
-                point.drop_name |= is_arithmetic || binary.return_bool;
-                value.flatten().map(|value| point.value = value).is_some()
-            });
-            return Ok(points);
+        let (first, operations) = binary.operations();
+        let mut before = self.side(first, time_ms)?;
+        for Operation { operator, other, other_on_left, .. } in operations {
+            let other = self.side(other, time_ms)?;
+            let (left, right) = if other_on_left { (other, before) } else { (before, other) };
+            before = match operate(operator, left, right)? {
+                // Two that are the same once names are gone are refused here too.
+                Side::Vector(points) if !self.steps.delayed_name_removal => {
+                    let points = self.settled(points)?;
+                    labels::refuse_twins(&points)?;
+                    Side::Vector(points)
+                }
+                side => side,
+            };
         }
-        let left = self.vector(&binary.left, time_ms)?;
-        let right = self.vector(&binary.right, time_ms)?;
-        let matching = binary.matching.as_ref().expect("vectors are matched");
-        if binary.op.is_set() {
-            return Ok(set(binary.op, matching, left, right));
+        match before {
+            Side::Vector(points) => Ok(points),
+            Side::Scalar(_) => Err("a scalar is no vector".to_owned()),
         }
-        join(binary, matching, left, right)
+    }
+
+    fn side(&self, expr: &Expr, time_ms: i64) -> Result<Side> {
+        match expr.value_type() {
+            ValueType::Scalar => self.scalar(expr, time_ms).map(Side::Scalar),
+            _ => self.vector(expr, time_ms).map(Side::Vector),
+        }
     }
 }
 
+fn operate(operator: &Operator, left: Side, right: Side) -> Result<Side> {
+    match (left, right) {
+        (Side::Scalar(a), Side::Scalar(b)) => Ok(Side::Scalar(between_scalars(operator.op, a, b))),
+        (Side::Scalar(scalar), Side::Vector(points)) => Ok(with_scalar(operator, scalar, points, true)),
+        (Side::Vector(points), Side::Scalar(scalar)) => Ok(with_scalar(operator, scalar, points, false)),
+        (Side::Vector(left), Side::Vector(right)) => {
+            let matching = operator.matching.as_ref().expect("vectors are matched");
+            let points = if operator.op.is_set() {
+                set(operator.op, matching, left, right)
+            } else {
+                join(operator, matching, left, right)?
+            };
+            Ok(Side::Vector(points))
+        }
+    }
+}
+
+fn with_scalar(operator: &Operator, scalar: f64, mut points: Vec<Point>, scalar_left: bool) -> Side {
+    let is_arithmetic = !operator.op.is_comparison() && !operator.op.is_trim();
+    let scalar = Value::Float(scalar);
+    points.retain_mut(|point| {
+        let value = if scalar_left {
+            apply(operator, &scalar, &point.value, true)
+        } else {
+            apply(operator, &point.value, &scalar, false)
+        };
+        point.drop_name |= is_arithmetic || operator.return_bool;
+        value.flatten().map(|value| point.value = value).is_some()
+    });
+    Side::Vector(points)
+}
+
 fn set(op: BinaryOp, matching: &VectorMatching, left: Vec<Point>, right: Vec<Point>) -> Vec<Point> {
-    let has = |side: &[Point], point: &Point| {
-        let wanted = key(matching, &point.labels);
-        side.iter().any(|other| key(matching, &other.labels) == wanted)
+    let keys = |side: &[Point]| -> BTreeSet<Labels> {
+        side.iter().map(|point| key(matching, &point.labels)).collect()
     };
+    let has = |keys: &BTreeSet<Labels>, point: &Point| keys.contains(&key(matching, &point.labels));
     match op {
-        BinaryOp::And => left.into_iter().filter(|point| has(&right, point)).collect(),
-        BinaryOp::Unless => left.into_iter().filter(|point| !has(&right, point)).collect(),
+        BinaryOp::And => {
+            let right = keys(&right);
+            left.into_iter().filter(|point| has(&right, point)).collect()
+        }
+        BinaryOp::Unless => {
+            let right = keys(&right);
+            left.into_iter().filter(|point| !has(&right, point)).collect()
+        }
         _ => {
-            let more: Vec<Point> = right.into_iter().filter(|point| !has(&left, point)).collect();
+            let known = keys(&left);
+            let more: Vec<Point> = right.into_iter().filter(|point| !has(&known, point)).collect();
             left.into_iter().chain(more).collect()
         }
     }
 }
 
 fn join(
-    binary: &Binary,
+    binary: &Operator,
     matching: &VectorMatching,
     left: Vec<Point>,
     right: Vec<Point>,

@@ -1,17 +1,34 @@
 //! Functions of the samples of an instant vector.
 
 use promql::functions::Function as F;
-use promql::parse::ast::{Call, Node};
+use promql::parse::ast::{Call, Expr, Node};
 use tsdb::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp};
 
 use super::{Evaluator, Point, Result, Value, labels, text};
 
-pub fn min_or_nan(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+/// Go's: `-Inf` before NaN before all else.
+pub fn least(a: f64, b: f64) -> f64 {
+    match [a, b] {
+        both if both.contains(&f64::NEG_INFINITY) => f64::NEG_INFINITY,
+        both if both.iter().any(|v| v.is_nan()) => f64::NAN,
+        [a, b] => *[a, b].iter().min_by(|a, b| a.total_cmp(b)).expect("there are two"),
+    }
 }
 
-pub fn max_or_nan(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+/// Go's: `+Inf` before NaN before all else.
+pub fn greatest(a: f64, b: f64) -> f64 {
+    match [a, b] {
+        both if both.contains(&f64::INFINITY) => f64::INFINITY,
+        both if both.iter().any(|v| v.is_nan()) => f64::NAN,
+        [a, b] => *[a, b].iter().max_by(|a, b| a.total_cmp(b)).expect("there are two"),
+    }
+}
+
+/// Halves of the logarithm's argument, so that it never overflows: `ln(x + √(x² ± 1))`.
+fn area(value: f64, sign: f64) -> f64 {
+    let half = value / 2.0;
+    let root = half * (1.0 + sign / value / value).sqrt();
+    (half + root).ln() + std::f64::consts::LN_2
 }
 
 /// A function of each float, if it is one; histograms are left out.
@@ -19,9 +36,9 @@ fn of_float(function: F) -> Option<fn(f64) -> f64> {
     Some(match function {
         F::Abs => f64::abs,
         F::Acos => f64::acos,
-        F::Acosh => f64::acosh,
+        F::Acosh => |v| if v > 1e6 { area(v, -1.0) } else { v.acosh() },
         F::Asin => f64::asin,
-        F::Asinh => f64::asinh,
+        F::Asinh => |v| if v.abs() > 1e6 { area(v.abs(), 1.0).copysign(v) } else { v.asinh() },
         F::Atan => f64::atan,
         F::Atanh => f64::atanh,
         F::Ceil => f64::ceil,
@@ -115,15 +132,15 @@ impl Evaluator<'_> {
                 let (min, max) = (scalar(1)?, scalar(2)?);
                 let mut points = vector(0)?;
                 points.retain(|_| max >= min || max.is_nan() || min.is_nan());
-                Ok(floats(points, |v| max_or_nan(min, min_or_nan(max, v))))
+                Ok(floats(points, |v| greatest(min, least(max, v))))
             }
             F::ClampMin => {
                 let min = scalar(1)?;
-                Ok(floats(vector(0)?, |v| max_or_nan(min, v)))
+                Ok(floats(vector(0)?, |v| greatest(min, v)))
             }
             F::ClampMax => {
                 let max = scalar(1)?;
-                Ok(floats(vector(0)?, |v| min_or_nan(max, v)))
+                Ok(floats(vector(0)?, |v| least(max, v)))
             }
             F::Round => {
                 let inverse = 1.0 / if args.len() > 1 { scalar(1)? } else { 1.0 };
@@ -183,7 +200,24 @@ impl Evaluator<'_> {
         }
     }
 
-    fn info(&self, args: &[promql::parse::ast::Expr], time_ms: i64) -> Result<Vec<Point>> {
+    /// The time at which the first selector of an expression looks from a step.
+    fn first_seen(&self, expr: &Expr, time_ms: i64) -> Result<Option<i64>> {
+        let (inside_ms, children) = match &expr.node {
+            Node::Vector(v) => return self.seen_from(time_ms, v.at, &v.offset).map(Some),
+            Node::Matrix(m) => return self.seen_from(time_ms, m.selector.at, &m.selector.offset).map(Some),
+            Node::Subquery(s) => (self.seen_from(time_ms, s.at, &s.offset)?, vec![&s.expr]),
+            Node::Aggregate(a) => (time_ms, [&a.expr].into_iter().chain(&a.param).collect()),
+            _ => (time_ms, expr.children()),
+        };
+        for child in children {
+            if let Some(seen_ms) = self.first_seen(child, inside_ms)? {
+                return Ok(Some(seen_ms));
+            }
+        }
+        Ok(None)
+    }
+
+    fn info(&self, args: &[Expr], time_ms: i64) -> Result<Vec<Point>> {
         const IDENTITY: [&str; 2] = ["instance", "job"];
         let asked = match args.get(1).map(|arg| &arg.node) {
             Some(Node::Vector(selector)) => selector.matchers.clone(),
@@ -204,6 +238,7 @@ impl Evaluator<'_> {
             let points = base.iter().filter(|point| !stays(point));
             points.map(|p| p.labels.value(label).to_owned()).filter(|v| !v.is_empty()).collect::<Vec<_>>()
         });
+        let seen_ms = self.first_seen(&args[0], time_ms)?.unwrap_or(time_ms);
         let mut infos: Vec<(&Labels, i64)> = Vec::new();
         for series in self.data.iter().filter(|series| is_info(&series.labels)) {
             let labels = &series.labels;
@@ -214,7 +249,7 @@ impl Evaluator<'_> {
             if !fits || !data.iter().all(|m| m.matches(labels.value(m.name()))) {
                 continue;
             }
-            let Some(sample) = self.newest(series, time_ms) else { continue };
+            let Some(sample) = self.newest(series, seen_ms) else { continue };
             if !matches!(sample.value, tsdb::model::Value::Float(_)) {
                 return Err("an info metric is a float".to_owned());
             }

@@ -56,6 +56,8 @@ pub struct Steps {
     pub lookback_ms: i64,
     /// Step of subqueries that name none.
     pub subquery_step_ms: i64,
+    /// Whether names that are taken away go at the very end, or at once.
+    pub delayed_name_removal: bool,
 }
 
 /// A sample's value.
@@ -172,11 +174,16 @@ impl Evaluator<'_> {
                 let operand = self.scalar(&unary.operand, time_ms)?;
                 if unary.negative { -operand } else { operand }
             }
-            Node::Binary(binary) => binary::between_scalars(
-                binary.op,
-                self.scalar(&binary.left, time_ms)?,
-                self.scalar(&binary.right, time_ms)?,
-            ),
+            Node::Binary(binary) => {
+                let (first, operations) = binary.operations();
+                let mut value = self.scalar(first, time_ms)?;
+                for operation in operations {
+                    let other = self.scalar(operation.other, time_ms)?;
+                    let (a, b) = if operation.other_on_left { (other, value) } else { (value, other) };
+                    value = binary::between_scalars(operation.operator.op, a, b);
+                }
+                value
+            }
             Node::Call(call) => {
                 let arg = |i: usize| self.scalar(&call.args[i], time_ms);
                 match call.function {
@@ -186,8 +193,8 @@ impl Evaluator<'_> {
                     Function::End => seconds(self.steps.end_ms),
                     Function::Range => seconds(self.steps.end_ms - self.steps.start_ms),
                     Function::Step => seconds(self.steps.step_ms),
-                    Function::MinOf => instant::min_or_nan(arg(0)?, arg(1)?),
-                    Function::MaxOf => instant::max_or_nan(arg(0)?, arg(1)?),
+                    Function::MinOf => instant::least(arg(0)?, arg(1)?),
+                    Function::MaxOf => instant::greatest(arg(0)?, arg(1)?),
                     Function::ScalarOf => {
                         let points = self.vector(&call.args[0], time_ms)?;
                         let floats: Vec<f64> = points.iter().filter_map(Point::float).collect();
@@ -201,6 +208,22 @@ impl Evaluator<'_> {
     }
 
     fn vector(&self, expr: &Expr, time_ms: i64) -> Result<Vec<Point>> {
+        self.settled(self.vector_of(expr, time_ms)?)
+    }
+
+    /// Takes names away that are to go, unless that is delayed.
+    fn settled(&self, mut points: Vec<Point>) -> Result<Vec<Point>> {
+        if !self.steps.delayed_name_removal && points.iter().any(|point| point.drop_name) {
+            for point in &mut points {
+                point.labels = labels::shown(point);
+                point.drop_name = false;
+            }
+            labels::refuse_twins(&points)?;
+        }
+        Ok(points)
+    }
+
+    fn vector_of(&self, expr: &Expr, time_ms: i64) -> Result<Vec<Point>> {
         match &expr.node {
             Node::Paren(inner) => self.vector(inner, time_ms),
             Node::Vector(selector) => self.instant(selector, time_ms),

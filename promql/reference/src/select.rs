@@ -52,7 +52,7 @@ impl Evaluator<'_> {
     }
 
     /// The time that a modified expression looks at.
-    fn seen_from(&self, time_ms: i64, at: Option<At>, offset: &Length) -> Result<i64> {
+    pub fn seen_from(&self, time_ms: i64, at: Option<At>, offset: &Length) -> Result<i64> {
         let time_ms = match at {
             None => time_ms,
             Some(At::Time(at_ms)) => at_ms,

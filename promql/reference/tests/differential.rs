@@ -14,7 +14,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use promql::Syntax;
-use reference::fuzz::{Dialect, EDGE_RARITY, Kinds, Random, data, difference, engine, evened, expression};
+use reference::fuzz::{
+    Dialect, EDGE_RARITY, Kinds, Random, data, difference, engine, evened, expression, extremes, is_same,
+};
 use reference::{Answer, Series, Steps, Value, evaluate};
 
 /// Expressions that share one set of data.
@@ -32,7 +34,8 @@ fn steps(random: &mut Random) -> Steps {
     let start_ms = random.below(60) as i64 * 10_000 + 200_000;
     let step_ms = random.pick(&[0, 15_000, 60_000, 77_000]);
     let end_ms = start_ms + step_ms * random.below(12) as i64;
-    Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000 }
+    let delayed_name_removal = random.one_in(2);
+    Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000, delayed_name_removal }
 }
 
 /// Of `topk` and its kin only what is picked counts, not from which of equal samples.
@@ -134,4 +137,67 @@ fn the_engine_answers_as_the_reference_does() {
     assert!(edges <= 1 + count / EDGE_RARITY, "{edges} are at an edge");
     let tells = empty < count * 6 / 10 && errors < count / 4;
     assert!(tells || count < TELLING_COUNT, "{empty} empty and {errors} errors tell little");
+}
+
+#[test]
+fn chains_of_operators_are_answered_alike_however_long() {
+    const LINKS: usize = 4_999;
+    let kinds =
+        Kinds { histograms: false, gauges: false, custom_buckets: false, starts: false, specials: false };
+    let series = data(&mut Random::new(1), kinds);
+    let steps = Steps {
+        start_ms: 300_000,
+        end_ms: 420_000,
+        step_ms: 60_000,
+        lookback_ms: 300_000,
+        subquery_step_ms: 60_000,
+        delayed_name_removal: false,
+    };
+    // To the reference a union costs the square of its length.
+    let table: Vec<String> = (0..200).map(|i| format!(r#"label_join(vector({i}), "id", "{i}")"#)).collect();
+    for query in [
+        format!("g{}", " + on (job, instance) g".repeat(LINKS)),
+        format!("g{}", " and g".repeat(LINKS)),
+        format!("g{}", " ^ 1".repeat(LINKS)),
+        format!("g{}", " - 0.25 * 2".repeat(LINKS)),
+        format!("1{}", " + time()".repeat(LINKS)),
+        format!("count({})", table.join(" or ")),
+    ] {
+        let expr = promql::parse_with(&query, Syntax { experimental: true }).unwrap();
+        let (mine, theirs) = (engine(&query, &series, &steps), evaluate(&expr, &series, &steps));
+        let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+        assert!(!mine.is_empty());
+        assert_eq!(difference(&mine, &theirs), None, "{}", &query[..query.len().min(40)]);
+    }
+}
+
+#[test]
+fn extreme_arguments_are_answered_alike() {
+    let steps = Steps {
+        start_ms: 300_000,
+        end_ms: 300_000,
+        step_ms: 0,
+        lookback_ms: 300_000,
+        subquery_step_ms: 60_000,
+        delayed_name_removal: false,
+    };
+    let value = |answer: Answer, query: &str| {
+        let points: Vec<_> = answer.values().flat_map(|points| points.values()).cloned().collect();
+        match points.as_slice() {
+            [] => None,
+            [Value::Float(value)] => Some(*value),
+            other => panic!("{query}: {other:?}"),
+        }
+    };
+    let mut differences = Vec::new();
+    for query in extremes() {
+        let expr = promql::parse_with(&query, Syntax { experimental: true }).unwrap();
+        let mine = value(engine(&query, &[], &steps).unwrap(), &query);
+        let theirs = value(evaluate(&expr, &[], &steps).unwrap(), &query);
+        let is_alike = mine.zip(theirs).map_or(mine == theirs, |(mine, theirs)| is_same(mine, theirs));
+        if !is_alike {
+            differences.push(format!("{query}: {mine:?} and {theirs:?}"));
+        }
+    }
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
 }

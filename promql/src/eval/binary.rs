@@ -6,6 +6,7 @@ use tsdb::model::FloatHistogram;
 
 use super::context::Context;
 use super::notes::{Note, Notes};
+use super::number;
 use super::row::{ABSENT, Row, is_absent};
 use crate::annotations::Level;
 use crate::functions::histogram::{self, Incompatible, Keep};
@@ -184,9 +185,8 @@ pub(crate) fn scalar_binary(op: ScalarBinary, left: f64, right: f64) -> f64 {
     match op {
         ScalarBinary::Operator(op) if op.is_comparison() => f64::from(u8::from(compare(op, left, right))),
         ScalarBinary::Operator(op) => arithmetic(op, left, right),
-        ScalarBinary::MinOf | ScalarBinary::MaxOf if left.is_nan() || right.is_nan() => f64::NAN,
-        ScalarBinary::MinOf => left.min(right),
-        ScalarBinary::MaxOf => left.max(right),
+        ScalarBinary::MinOf => number::min(left, right),
+        ScalarBinary::MaxOf => number::max(left, right),
     }
 }
 

@@ -10,9 +10,11 @@ use tsdb::model::FloatHistogram;
 use tsdb::select::Series;
 use tsdb::workers::Workers;
 
+use super::labels::drop_name;
 use super::limits::{Budget, Charge, Limits};
 use super::notes::Notes;
 use super::row::Row;
+use super::same;
 use super::trace::{Counted, Measure, Telling, Trace};
 use crate::annotations::{Annotations, Level};
 use crate::error::Result;
@@ -30,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) inputs: &'a [Vec<Series>],
     pub(crate) shared: &'a [Shared],
     pub(crate) range: QueryRange,
+    /// Whether names that are taken away go at the very end; else they are gone in whatever rows a node gives.
+    pub(crate) delays_name_removal: bool,
     pub(crate) limits: &'a Limits,
     pub(crate) workers: &'a dyn Workers,
     pub(crate) budget: Budget,
@@ -46,16 +50,16 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(
         inputs: &'a [Vec<Series>],
-        shared: &'a [Shared],
-        range: QueryRange,
+        plan: &'a Plan,
         limits: &'a Limits,
         workers: &'a dyn Workers,
         telling: Telling<'a>,
     ) -> Self {
         Self {
             inputs,
-            shared,
-            range,
+            shared: plan.shared(),
+            range: *plan.range(),
+            delays_name_removal: plan.delays_name_removal(),
             limits,
             workers,
             budget: Budget::new(limits),
@@ -186,6 +190,26 @@ impl<'a> Context<'a> {
             }
             scratch.lap = now;
         }
+    }
+
+    /// Takes a row's name away that was to go, unless that is delayed to the very end.
+    #[inline]
+    pub(crate) fn settle(&self, row: &mut Row) {
+        if row.drop_name && !self.delays_name_removal {
+            drop_name(row);
+        }
+    }
+
+    /// Takes names away as [`Context::settle`] does, from rows of which some may then be the same.
+    ///
+    /// # Errors
+    /// Two rows with the same labels have a sample at the same step.
+    pub(crate) fn settle_all(&self, rows: &mut Rows<'_>) -> Result<()> {
+        if self.delays_name_removal || !rows.rows.iter().any(|row| row.drop_name) {
+            return Ok(());
+        }
+        rows.rows.iter_mut().for_each(drop_name);
+        same::unite(rows)
     }
 
     /// Rows together with what they cost.

@@ -47,7 +47,17 @@ pub(crate) fn evaluate<'c>(
         out.extend(std::mem::take(&mut answers.rows).into_values().filter(Row::has_any));
     }
     drop(input);
-    context.rows(out)
+    let mut out = context.rows(out)?;
+    context.settle_all(&mut out)?;
+    Ok(out)
+}
+
+/// ` for metric name "m"`, where there still is one.
+fn of_metric(context: &Context<'_>, name: &str) -> String {
+    if name.is_empty() || !context.delays_name_removal {
+        return String::new();
+    }
+    format!(" for metric name {}", quoted(name))
 }
 
 /// A histogram's series.
@@ -78,11 +88,9 @@ fn group(context: &Context<'_>, rows: &[Row], span: Span) -> Vec<Group> {
         }
         let written = row.labels.value(BUCKET_LABEL);
         let Ok(upper) = written.parse::<f64>() else {
-            let text = format!(
-                "bucket label \"le\" is missing or has a malformed value of {} for metric name {}",
-                quoted(written),
-                quoted(row.labels.metric_name())
-            );
+            let of = of_metric(context, row.labels.metric_name());
+            let text =
+                format!("bucket label \"le\" is missing or has a malformed value of {}{of}", quoted(written));
             context.annotate(Level::Warning, &text, span);
             continue;
         };
@@ -119,10 +127,8 @@ impl Answers<'_> {
             let native = group.native.iter().find_map(|row| rows[*row].histogram(step));
             match native {
                 Some(_) if !buckets.is_empty() => {
-                    let text = format!(
-                        "vector contains a mix of classic and native histograms for metric name {}",
-                        quoted(name)
-                    );
+                    let of = of_metric(self.context, name);
+                    let text = format!("vector contains a mix of classic and native histograms{of}");
                     self.context.annotate(Level::Warning, &text, self.span);
                 }
                 Some(native) => self.of_native(group, steps, step, native),
@@ -200,7 +206,8 @@ impl Answers<'_> {
             return;
         }
         self.told.push(text);
-        self.context.annotate(Level::Info, &format!("{text} for metric name {}", quoted(name)), self.span);
+        let of = of_metric(self.context, name);
+        self.context.annotate(Level::Info, &format!("{text}{of}"), self.span);
     }
 
     fn put(&mut self, group: &Group, steps: usize, step: usize, number: usize, phi: Option<f64>, value: f64) {

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use tsdb::model::{Labels, METRIC_NAME};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::labels::is_metadata;
 use crate::plan::Aggregate;
 
 /// Which labels make the key of `by`, `without`, `on` and `ignoring`.
@@ -33,6 +34,11 @@ impl KeySpec {
 
     fn lists(&self, name: &str) -> bool {
         self.names.binary_search_by(|n| (**n).cmp(name)).is_ok()
+    }
+
+    /// Whether a key is another one where a metric's name, type and unit are missing.
+    pub(crate) fn looks_at_metadata(&self) -> bool {
+        !self.only || self.names.iter().any(|name| is_metadata(name))
     }
 
     /// Whether a label belongs to the key.

@@ -38,7 +38,34 @@ const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
 /// `labels` without the metric's name, type and unit.
 pub(crate) fn without_metadata(labels: &Labels) -> Labels {
-    labels.filtered(|name| !METADATA.contains(&name))
+    labels.filtered(|name| !is_metadata(name))
+}
+
+/// Whether a label goes with a metric's name.
+pub(crate) fn is_metadata(name: &str) -> bool {
+    METADATA.contains(&name)
+}
+
+/// Takes a row's name away, if it is to go.
+pub(crate) fn drop_name(row: &mut Row) {
+    if row.drop_name {
+        row.labels = without_metadata(&row.labels);
+        row.drop_name = false;
+    }
+}
+
+/// Whether some label sets may become the same without their names: they have several, or a type or a unit.
+pub(crate) fn differ_in_metadata<'a>(mut all: impl Iterator<Item = &'a Labels>) -> bool {
+    let Some(first) = all.next() else { return false };
+    let has_more = |labels: &Labels| METADATA[1..].iter().any(|name| labels.get(name).is_some());
+    let name = first.metric_name();
+    // One alone is the same as nobody.
+    let mut is_first_special = has_more(first);
+    all.any(|labels| {
+        let differs = is_first_special || labels.metric_name() != name || has_more(labels);
+        is_first_special = false;
+        differs
+    })
 }
 
 fn set(row: &mut Row, name: &str, value: &str) {

@@ -262,6 +262,8 @@ impl WindowOp {
         let mut kernel = std::mem::take(&mut scratch.kernel);
         let (floats, histograms) = scratch.runs();
         context.count_windows(self.counted, &self.windows, [floats.timestamps, histograms.timestamps]);
+        // A name that is gone can't be told.
+        let is_gone = row.drop_name && !context.delays_name_removal;
         let mut notes = Notes::default();
         let task = Task {
             function: self.function,
@@ -275,14 +277,13 @@ impl WindowOp {
         row.drop_name |= !self.function.keeps_name();
         if self.function.wants_counter() {
             let name = row.labels.metric_name();
-            if !name.is_empty()
-                && !COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
-                && row.values.iter().any(|v| !super::row::is_absent(*v))
-            {
+            let is_named = !name.is_empty() && !is_gone;
+            let is_counter = COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+            if is_named && !is_counter && row.values.iter().any(|v| !super::row::is_absent(*v)) {
                 notes.add(Note::PossibleNonCounter);
             }
         }
-        context.tell(notes, row.labels.metric_name(), self.span);
+        context.tell(notes, if is_gone { "" } else { row.labels.metric_name() }, self.span);
         row
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use keys::{KeyIndex, KeySpec};
 use leaf::{LeafOp, LeafSource, Wanted, WindowOp};
 pub use limits::{Held, Lender, Limits};
 pub use notes::Notes;
-use pipeline::{Pipeline, Source};
+use pipeline::Pipeline;
 use row::{Row, is_absent};
 use stage::{MapOp, Stage};
 use trace::Counted;
@@ -63,7 +63,8 @@ use crate::parse::Span;
 use crate::parse::ast::Edges;
 use crate::plan::grid::{Grid, View};
 use crate::plan::{
-    Leaf, Map, Plan, RangeSource, Root, ScalarNode, ScalarOp, Sort, VectorNode, Window, leaf_of,
+    Chain, Leaf, Link, Map, Plan, RangeSource, Root, ScalarLink, ScalarNode, Sort, VectorNode, Window,
+    leaf_of,
 };
 use crate::value::{Output, Value};
 
@@ -121,7 +122,7 @@ impl Plan {
         telling: Telling<'_>,
     ) -> Result<Output> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
-        let mut context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let mut context = Context::new(&inputs, self, limits, workers, telling);
         let elsewhere = context.put_folded(self, folded);
         let value = Evaluator::new(&context).root(self.root())?;
         let held = context.budget.hold(value.size_bytes())?;
@@ -150,7 +151,7 @@ impl Plan {
     pub fn fold(&self, inputs: Vec<Vec<Series>>, limits: &Limits, workers: &dyn Workers) -> Result<Folded> {
         assert_eq!(inputs.len(), self.selects().len(), "each select has its input");
         let telling = Telling { per_step: true, ..Telling::default() };
-        let context = Context::new(&inputs, self.shared(), *self.range(), limits, workers, telling);
+        let context = Context::new(&inputs, self, limits, workers, telling);
         let evaluator = Evaluator::new(&context);
         let grid = self.range().grid();
         evaluator.check_steps(&grid)?;
@@ -221,18 +222,14 @@ impl<'c, 'a> Evaluator<'c, 'a> {
                 StepValues::Each(absent::only_values(&rows.rows, grid.count))
             }
             ScalarNode::Negate(operand) => map_steps(self.scalar(operand, grid)?, |v| -v),
-            ScalarNode::Binary { op, left, right } => {
-                let (left, right) = (self.scalar(left, grid)?, self.scalar(right, grid)?);
-                match (&left, &right) {
-                    (StepValues::Constant(left), StepValues::Constant(right)) => {
-                        StepValues::Constant(scalar_binary(*op, *left, *right))
-                    }
-                    _ => StepValues::Each(
-                        (0..grid.count)
-                            .map(|step| scalar_binary(*op, left.at(step), right.at(step)))
-                            .collect(),
-                    ),
+            ScalarNode::Chain { first, links } => {
+                let mut before = self.scalar(first, grid)?;
+                for link in links {
+                    self.context.limits.check()?;
+                    let other = self.scalar(&link.other, grid)?;
+                    before = combined(link, before, &other, grid.count);
                 }
+                before
             }
             ScalarNode::Once(inner) => {
                 let of_once = self.counting(self.counted.get().repeated(grid.count), || {
@@ -271,16 +268,6 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         match node {
             VectorNode::Nothing => self.context.rows(Vec::new()),
             VectorNode::OfScalar(scalar) => self.of_scalar(scalar, grid),
-            VectorNode::Binary(node) => {
-                let left = self.rows(&node.left, grid)?;
-                let right = self.rows(&node.right, grid)?;
-                join::join(self.context, node, left, right)
-            }
-            VectorNode::Set(node) => {
-                let left = self.rows(&node.left, grid)?;
-                let right = self.rows(&node.right, grid)?;
-                join::combine(self.context, node, left, right)
-            }
             VectorNode::Aggregate(node) => self.aggregate(node, grid),
             VectorNode::Labels { edit, input } => {
                 let mut rows = self.rows(input, grid)?;
@@ -302,7 +289,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             | VectorNode::StartTimes(_)
             | VectorNode::Window(_)
             | VectorNode::Map { .. }
-            | VectorNode::ScalarOp(_)
+            | VectorNode::Chain(_)
             | VectorNode::Once(_) => self.pipeline(node, grid)?.collect(self.context),
         }
     }
@@ -351,13 +338,18 @@ impl<'c, 'a> Evaluator<'c, 'a> {
     fn pipeline_of(&self, node: &VectorNode, grid: &Grid) -> Result<Pipeline<'c>> {
         match node {
             VectorNode::Select(leaf) => Ok(self.instant(leaf, Wanted::Samples, grid)),
-            VectorNode::SampleTimes(leaf) => Ok(self.instant(leaf, Wanted::Times, grid)),
-            VectorNode::StartTimes(leaf) => Ok(self.instant(leaf, Wanted::StartTimes, grid)),
-            VectorNode::Window(window) => self.window(window, grid),
-            VectorNode::Map { input, .. } | VectorNode::ScalarOp(ScalarOp { input, .. }) => {
-                let stage = self.stage(node, grid)?;
-                Ok(self.pipeline(input, grid)?.then(stage))
+            VectorNode::SampleTimes(leaf) => {
+                self.instant(leaf, Wanted::Times, grid).without_names(self.context, false)
             }
+            VectorNode::StartTimes(leaf) => {
+                self.instant(leaf, Wanted::StartTimes, grid).without_names(self.context, false)
+            }
+            VectorNode::Window(window) => self.window(window, grid),
+            VectorNode::Map { map, input } => {
+                let stage = Stage::Map(self.map(map, grid)?);
+                self.pipeline(input, grid)?.then(stage).without_names(self.context, false)
+            }
+            VectorNode::Chain(chain) => self.chain(chain, grid),
             VectorNode::Once(inner) => {
                 let pipeline = self.counting(self.counted.get().repeated(grid.count), || {
                     self.pipeline(inner, &Grid::single(grid.start_ms))
@@ -371,18 +363,48 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         }
     }
 
-    /// What a node does to each row of its input.
-    fn stage(&self, node: &VectorNode, grid: &Grid) -> Result<Stage> {
-        Ok(match node {
-            VectorNode::Map { map, .. } => Stage::Map(self.map(map, grid)?),
-            VectorNode::ScalarOp(node) => Stage::Scalar {
-                op: ElementOp { op: node.op, return_bool: node.return_bool },
-                scalar: self.scalar(&node.scalar, grid)?,
-                scalar_on_left: node.scalar_on_left,
-                span: node.span,
-            },
-            _ => unreachable!("only these change rows one by one"),
-        })
+    /// Operators with scalars become stages; those with vectors need all rows of what came before.
+    fn chain(&self, chain: &Chain, grid: &Grid) -> Result<Pipeline<'c>> {
+        let mut pipeline = self.pipeline(&chain.first, grid)?;
+        for link in &chain.links {
+            self.context.limits.check()?;
+            pipeline = match link {
+                Link::Scalar(node) => {
+                    let op = ElementOp { op: node.op, return_bool: node.return_bool };
+                    let mut pipeline = pipeline.then(Stage::Scalar {
+                        op,
+                        scalar: self.scalar(&node.scalar, grid)?,
+                        scalar_on_left: node.scalar_on_left,
+                        span: node.span,
+                    });
+                    if op.drops_name() {
+                        pipeline = pipeline.without_names(self.context, false)?;
+                    }
+                    match &self.context.trace {
+                        Some(trace) => pipeline.then(Stage::Measured(trace.of_link(link))),
+                        None => pipeline,
+                    }
+                }
+                Link::Join(_) | Link::Set(_) => Pipeline::of_rows(self.meeting(link, pipeline, grid)?),
+            };
+        }
+        Ok(pipeline)
+    }
+
+    /// An operator between vectors.
+    fn meeting(&self, link: &Link, before: Pipeline<'c>, grid: &Grid) -> Result<Rows<'c>> {
+        if let Some(trace) = &self.context.trace {
+            trace.enter_link(link);
+        }
+        let rows = before.collect(self.context).and_then(|before| match link {
+            Link::Join(node) => join::join(self.context, node, before, self.rows(&node.other, grid)?),
+            Link::Set(node) => join::combine(self.context, node, before, |other| self.rows(other, grid)),
+            Link::Scalar(_) => unreachable!("scalars meet no rows"),
+        });
+        if let Some(trace) = &self.context.trace {
+            trace.leave_with(rows.as_ref().map_or(&[], |rows| &rows.rows));
+        }
+        rows
     }
 
     fn instant(&self, leaf: &Leaf, wanted: Wanted, grid: &Grid) -> Pipeline<'c> {
@@ -399,7 +421,7 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         let series = &self.context.inputs[leaf.select];
         let measure = self.context.trace.as_ref().map(|trace| trace.of_leaf(leaf));
         let leaf = LeafSource { op, tells_resets: leaf.tells_resets, counted: self.counted.get(), measure };
-        Pipeline { source: Source::Series { series, leaf }, stages: Vec::new() }
+        Pipeline::of_series(series, leaf)
     }
 
     fn window(&self, window: &Window, grid: &Grid) -> Result<Pipeline<'c>> {
@@ -426,7 +448,8 @@ impl<'c, 'a> Evaluator<'c, 'a> {
         if !pipeline.source.is_empty() {
             self.check_window_params(window, &params)?;
         }
-        Ok(pipeline)
+        // As in Prometheus, a function over ranges gives no two series of the same labels, not even at different steps.
+        if window.function.keeps_name() { Ok(pipeline) } else { pipeline.without_names(self.context, true) }
     }
 
     /// A subquery's samples count once: as those of its windows.
@@ -488,6 +511,26 @@ impl<'c, 'a> Evaluator<'c, 'a> {
             }
         }
         Ok(rows)
+    }
+}
+
+/// An operator of a chain of scalars.
+fn combined(link: &ScalarLink, before: StepValues, other: &StepValues, steps: usize) -> StepValues {
+    let of = |before, other| {
+        let (left, right) = if link.other_on_left { (other, before) } else { (before, other) };
+        scalar_binary(link.op, left, right)
+    };
+    match (before, other) {
+        (StepValues::Constant(before), StepValues::Constant(other)) => {
+            StepValues::Constant(of(before, *other))
+        }
+        (StepValues::Constant(before), other) => {
+            StepValues::Each((0..steps).map(|step| of(before, other.at(step))).collect())
+        }
+        (StepValues::Each(mut values), other) => {
+            values.iter_mut().enumerate().for_each(|(step, value)| *value = of(*value, other.at(step)));
+            StepValues::Each(values)
+        }
     }
 }
 

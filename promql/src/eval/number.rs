@@ -287,16 +287,26 @@ impl Spread {
     }
 }
 
-/// The greater of two, NaN if either is.
+/// The greater of two as Go's `math.Max` has it: `+Inf` if either is, even beside NaN; else NaN if either is. Of the two
+/// zeros the positive one is the greater.
 #[inline]
-pub fn max_or_nan(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+pub fn max(a: f64, b: f64) -> f64 {
+    if a == f64::INFINITY || b == f64::INFINITY {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a > b || (a == b && b.is_sign_negative()) {
+        a
+    } else {
+        b
+    }
 }
 
-/// The lesser of two, NaN if either is.
+/// The lesser of two as Go's `math.Min` has it: `-Inf` if either is, even beside NaN; else NaN if either is. Of the two
+/// zeros the negative one is the lesser.
 #[inline]
-pub fn min_or_nan(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+pub fn min(a: f64, b: f64) -> f64 {
+    -max(-a, -b)
 }
 
 /// The `phi`-quantile of `values`, which are reordered, by linear interpolation between neighbours; NaN counts as
@@ -395,6 +405,25 @@ mod tests {
         assert_eq!(fold::<Spread>(&[1e200; 4]).value(), 0.0);
         // A small spread far from 0, where squares of the values would have lost it.
         assert_eq!(fold::<Spread>(&[1e9 + 1.0, 1e9 + 2.0, 1e9 + 3.0, 1e9 + 4.0]).value(), 1.25);
+    }
+
+    #[test]
+    fn infinities_win_over_nan_and_zeros_have_signs() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        for (a, b, greater, lesser) in [
+            (nan, inf, inf, nan),
+            (nan, -inf, nan, -inf),
+            (nan, 1.0, nan, nan),
+            (inf, -inf, inf, -inf),
+            (1.0, 2.0, 2.0, 1.0),
+            (0.0, -0.0, 0.0, -0.0),
+            (-0.0, -0.0, -0.0, -0.0),
+        ] {
+            for (a, b) in [(a, b), (b, a)] {
+                let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+                assert!(same(max(a, b), greater) && same(min(a, b), lesser), "{a} and {b}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tsdb::model::is_stale;
 
 use super::Evaluator;
 use super::context::Rows;
-use super::labels;
+use super::labels::{self, drop_name};
 use super::row::{Cell, Row};
 use super::same;
 use super::trace::Counted;
@@ -131,13 +131,6 @@ impl Evaluator<'_, '_> {
     pub(super) fn subquery_grid(&self, view: &View, step_ms: i64, range_ms: i64, grid: &Grid) -> Grid {
         let (first, last) = view.span_ms(grid);
         Grid::of_subquery(first, last, range_ms, step_ms)
-    }
-}
-
-fn drop_name(row: &mut Row) {
-    if row.drop_name {
-        row.labels = labels::without_metadata(&row.labels);
-        row.drop_name = false;
     }
 }
 

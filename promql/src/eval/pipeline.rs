@@ -12,9 +12,11 @@ use tsdb::select::Series;
 use tsdb::workers::{Inline, Workers};
 
 use super::context::{Context, Rows, Scratch, row_bytes};
+use super::labels::differ_in_metadata;
 use super::leaf::LeafSource;
 use super::limits::Charge;
 use super::row::Row;
+use super::same;
 use super::stage::Stage;
 use super::trace::Trace;
 use crate::error::Result;
@@ -51,11 +53,42 @@ impl Source<'_> {
 pub(crate) struct Pipeline<'c> {
     pub(crate) source: Source<'c>,
     pub(crate) stages: Vec<Stage>,
+    /// Whether it takes names away, at once: rows of which none are left differ in other labels.
+    nameless: bool,
 }
 
 impl<'c> Pipeline<'c> {
     pub(crate) fn of_rows(rows: Rows<'c>) -> Self {
-        Self { source: Source::Rows(rows), stages: Vec::new() }
+        Self { source: Source::Rows(rows), stages: Vec::new(), nameless: false }
+    }
+
+    pub(crate) fn of_series(series: &'c [Series], leaf: LeafSource) -> Self {
+        Self { source: Source::Series { series, leaf }, stages: Vec::new(), nameless: false }
+    }
+
+    /// What its last step takes names from, at once unless that is delayed. Where rows may become the same, all of them are
+    /// made here, and looked at; `is_strict` refuses those whose samples never meet, too.
+    ///
+    /// # Errors
+    /// As [`Context::settle_all`].
+    pub(crate) fn without_names(mut self, context: &'c Context<'_>, is_strict: bool) -> Result<Self> {
+        if context.delays_name_removal || self.nameless {
+            return Ok(self);
+        }
+        self.nameless = true;
+        let may_collide = match &self.source {
+            Source::Series { series, .. } => differ_in_metadata(series.iter().map(|series| &series.labels)),
+            Source::Rows(rows) => differ_in_metadata(rows.rows.iter().map(|row| &row.labels)),
+        };
+        if !may_collide {
+            return Ok(self);
+        }
+        let mut rows = self.collect(context)?;
+        if is_strict {
+            same::refuse(&rows)?;
+        }
+        same::unite(&mut rows)?;
+        Ok(Self { nameless: true, ..Self::of_rows(rows) })
     }
 
     pub(crate) fn then(mut self, stage: Stage) -> Self {
@@ -75,7 +108,8 @@ impl<'c> Pipeline<'c> {
         self.fold(
             context,
             || Ok((Vec::new(), context.budget.charge(0, "rows")?)),
-            |(rows, charge): &mut (Vec<Row>, Charge<'_>), row, _| {
+            |(rows, charge): &mut (Vec<Row>, Charge<'_>), mut row, _| {
+                context.settle(&mut row);
                 charge.grow(row_bytes(&row))?;
                 rows.push(row);
                 Ok(())

@@ -5,6 +5,19 @@ use super::keys::LabelIndex;
 use super::row::Row;
 use crate::error::{Error, Result};
 
+/// Refuses rows with equal labels, even where their samples don't meet.
+///
+/// # Errors
+/// There are two of them.
+pub(crate) fn refuse(rows: &Rows<'_>) -> Result<()> {
+    let mut index = LabelIndex::default();
+    if rows.rows.iter().all(|row| index.number(&row.labels).1) { Ok(()) } else { Err(twice()) }
+}
+
+fn twice() -> Error {
+    Error::Execution("vector cannot contain metrics with the same labelset".to_owned())
+}
+
 /// Unites rows of equal labels; order is that of the first of each. Where some are to lose their name and others aren't,
 /// they stay apart.
 ///
@@ -25,7 +38,7 @@ pub(crate) fn unite(rows: &mut Rows<'_>) -> Result<()> {
         }
         let meets = |other: &Row| (0..row.values.len()).any(|step| row.has(step) && other.has(step));
         if places[number].iter().flatten().any(|other| meets(&united[*other])) {
-            return Err(Error::Execution("vector cannot contain metrics with the same labelset".to_owned()));
+            return Err(twice());
         }
         match &mut places[number][usize::from(row.drop_name)] {
             Some(into) => (0..row.values.len()).for_each(|step| united[*into].take_from(&row, step)),

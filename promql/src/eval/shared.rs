@@ -7,7 +7,7 @@ use super::Evaluator;
 use super::context::Rows;
 use crate::error::Result;
 use crate::plan::grid::Grid;
-use crate::plan::{RangeSource, VectorNode};
+use crate::plan::{Link, RangeSource, VectorNode};
 
 /// The part of a query's memory that the rows of a chain may take to be kept.
 const KEPT_PART: usize = 16;
@@ -52,7 +52,9 @@ impl<'c> Evaluator<'c, '_> {
                 RangeSource::Subquery(subquery) => self.chain_bytes(&subquery.input, grid),
             },
             VectorNode::Map { input, .. } => self.chain_bytes(input, grid),
-            VectorNode::ScalarOp(node) => self.chain_bytes(&node.input, grid),
+            VectorNode::Chain(chain) if chain.links.iter().all(|link| matches!(link, Link::Scalar(_))) => {
+                self.chain_bytes(&chain.first, grid)
+            }
             VectorNode::Shared(number) => self.chain_bytes(&self.context.shared[*number].node, grid),
             VectorNode::Once(inner) => self.chain_bytes(inner, &Grid::single(grid.start_ms)),
             _ => None,

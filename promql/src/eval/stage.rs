@@ -7,6 +7,7 @@ use tsdb::model::{CounterReset, FloatHistogram};
 use super::binary::{self, ElementOp};
 use super::context::{Context, Scratch};
 use super::leaf::{WindowOp, kept};
+use super::number;
 use super::row::{ABSENT, Cell, Row, is_absent};
 use super::trace::Measure;
 use crate::error::Result;
@@ -156,8 +157,8 @@ impl MapOp {
                 each_float(row, |_, v| -v);
             }
             Self::Clamp { min, max } => floats(row, |step, v| clamp(v, min.at(step), max.at(step))),
-            Self::ClampMin(min) => floats(row, |step, v| super::number::max_or_nan(min.at(step), v)),
-            Self::ClampMax(max) => floats(row, |step, v| super::number::min_or_nan(max.at(step), v)),
+            Self::ClampMin(min) => floats(row, |step, v| number::max(min.at(step), v)),
+            Self::ClampMax(max) => floats(row, |step, v| number::min(max.at(step), v)),
             Self::Round(nearest) => floats(row, |step, v| instant::round(v, nearest.at(step))),
             Self::StepTimes(grid) => {
                 for step in 0..row.values.len() {
@@ -183,7 +184,7 @@ impl MapOp {
 
 /// Nothing is between bounds that are crossed.
 fn clamp(value: f64, min: f64, max: f64) -> f64 {
-    if max < min { ABSENT } else { super::number::max_or_nan(min, super::number::min_or_nan(max, value)) }
+    if max < min { ABSENT } else { number::max(min, number::min(max, value)) }
 }
 
 fn each_float(row: &mut Row, of: impl Fn(usize, f64) -> f64) {

@@ -34,8 +34,19 @@ fn run(
     limits: &Limits,
     workers: &dyn Workers,
 ) -> Result<Output> {
+    run_with(query, range, data, limits, workers, Settings::default())
+}
+
+fn run_with(
+    query: &str,
+    range: &QueryRange,
+    data: &[Series],
+    limits: &Limits,
+    workers: &dyn Workers,
+    settings: Settings,
+) -> Result<Output> {
     let expr = parse_with(query, Syntax { experimental: true }).unwrap();
-    let plan = plan(&expr, range, &Settings::default()).unwrap();
+    let plan = plan(&expr, range, &settings).unwrap();
     let of = |select: &tsdb::select::Select| {
         let matches = |s: &&Series| select.matchers.iter().all(|m| m.matches(s.labels.value(m.name())));
         data.iter().filter(matches).cloned().collect()
@@ -45,8 +56,17 @@ fn run(
 }
 
 fn instant(query: &str, data: &[Series]) -> Result<Vec<(String, f64)>> {
-    let range = QueryRange::instant(300_000, 300_000);
-    match run(query, &range, data, &Limits::bytes(AMPLE), &Inline)?.value {
+    instant_with(query, 300_000, data, Settings::default())
+}
+
+fn instant_with(
+    query: &str,
+    time_ms: i64,
+    data: &[Series],
+    settings: Settings,
+) -> Result<Vec<(String, f64)>> {
+    let range = QueryRange::instant(time_ms, 300_000);
+    match run_with(query, &range, data, &Limits::bytes(AMPLE), &Inline, settings)?.value {
         Value::Vector(samples) => Ok(samples
             .into_iter()
             .map(|sample| match sample.value {
@@ -220,9 +240,12 @@ fn names_are_dropped_last_and_equal_labels_then_refused() {
         series(&[("__name__", "a"), ("x", "1")], [(300_000, 1.0)]),
         series(&[("__name__", "b"), ("x", "1")], [(300_000, 2.0)]),
     ];
-    let by_name = instant("sum by (__name__) (-{x=\"1\"})", &data).unwrap_err();
+    let instant = |query| {
+        instant_with(query, 300_000, &data, Settings { delayed_name_removal: true, ..Settings::default() })
+    };
+    let by_name = instant("sum by (__name__) (-{x=\"1\"})").unwrap_err();
     assert_eq!(by_name.to_string(), "vector cannot contain metrics with the same labelset");
-    let kept = instant("label_replace(-{x=\"1\"}, \"n\", \"$1\", \"__name__\", \"(.*)\")", &data).unwrap();
+    let kept = instant("label_replace(-{x=\"1\"}, \"n\", \"$1\", \"__name__\", \"(.*)\")").unwrap();
     assert_eq!(kept, [("{n=\"a\", x=\"1\"}".to_owned(), -1.0), ("{n=\"b\", x=\"1\"}".to_owned(), -2.0)]);
 }
 
@@ -282,4 +305,104 @@ fn equal_expressions_are_evaluated_once() {
     let sums = "sum(rate(m[5m])) / count(rate(m[5m]))";
     assert_eq!(samples(sums, AMPLE).unwrap(), once);
     assert_eq!(samples(sums, 60_000).unwrap(), 2 * once);
+}
+
+/// What a Prometheus without `promql-delayed-name-removal` answers, and one with it: labels and values, or the error.
+#[test]
+fn names_go_at_once_or_at_the_very_end() {
+    const TWICE: Result<&[(&str, f64)], &str> = Err("vector cannot contain metrics with the same labelset");
+    let counter = |name: &str, job: &str| {
+        let labels = [("__name__", name), ("job", job)];
+        series(&labels[..if job.is_empty() { 1 } else { 2 }], (0..3).map(|n| (n * 60_000, n as f64 + 1.0)))
+    };
+    let data = [
+        counter("a_total", "x"),
+        counter("b_total", "y"),
+        counter("c_total", "x"),
+        series(&[("__name__", "const")], (0..3).map(|n| (n * 60_000, 5.0))),
+        counter("ramp", ""),
+        series(&[("__name__", "gone"), ("job", "x")], [(0, 1.0), (60_000, 2.0), (70_000, stale_nan())]),
+    ];
+    type Answer<'a> = Result<&'a [(&'a str, f64)], &'a str>;
+    let cases: &[(&str, Answer<'_>, Answer<'_>)] = &[
+        (
+            r#"label_replace(rate(const[5m]), "n", "$1", "__name__", "(.*)")"#,
+            Ok(&[("{}", 0.0)]),
+            Ok(&[("{n=\"const\"}", 0.0)]),
+        ),
+        (
+            r#"label_replace(-const, "n", "$1", "__name__", "(.*)")"#,
+            Ok(&[("{}", -5.0)]),
+            Ok(&[("{n=\"const\"}", -5.0)]),
+        ),
+        (
+            r#"label_join(abs(const), "n", "-", "__name__", "job")"#,
+            Ok(&[("{n=\"-\"}", 5.0)]),
+            Ok(&[("{n=\"const-\"}", 5.0)]),
+        ),
+        ("abs(const) and on (__name__) const", Ok(&[]), Ok(&[("{}", 5.0)])),
+        ("abs(const) unless on (__name__) const", Ok(&[("{}", 5.0)]), Ok(&[])),
+        ("const * on (__name__) abs(const)", Ok(&[]), Ok(&[("{}", 25.0)])),
+        (r#"sum(increase({__name__=~"const|ramp"}[2m]))"#, TWICE, Ok(&[("{}", 2.0)])),
+        (r#"sum(abs({__name__=~"const|ramp"}))"#, TWICE, Ok(&[("{}", 8.0)])),
+        (r#"topk(1, increase({__name__=~"const|ramp"}[2m]))"#, TWICE, Ok(&[("{}", 2.0)])),
+        (r#"increase({__name__=~"const|ramp"}[2m]) > 0"#, TWICE, Ok(&[("{}", 2.0)])),
+        (r#"absent(increase({__name__=~"const|ramp"}[2m]))"#, TWICE, Ok(&[])),
+        (r#"count(scalar({__name__=~"const|ramp"} * 2) * const)"#, TWICE, Ok(&[("{}", 1.0)])),
+        (r#"count(timestamp({__name__=~"const|ramp"}))"#, TWICE, Ok(&[("{}", 2.0)])),
+        (r#"count({__name__=~"const|ramp"} > bool 0)"#, TWICE, Ok(&[("{}", 2.0)])),
+        (
+            r#"count({__name__=~"const|ramp"} + on (__name__) {__name__=~"const|ramp"})"#,
+            TWICE,
+            Ok(&[("{}", 2.0)]),
+        ),
+        (r#"count by (__name__) (rate({__name__=~"a_total|b_total"}[5m]))"#, Ok(&[("{}", 2.0)]), TWICE),
+        (r#"sum by (__name__) (increase({__name__=~"a_total|b_total"}[2m]))"#, Ok(&[("{}", 4.0)]), TWICE),
+        (r#"sum by (__name__, job) (rate({__name__=~"[abc]_total"}[5m]))"#, TWICE, TWICE),
+        (
+            r#"sum without (job) (increase({__name__=~"[ab]_total"}[2m]))"#,
+            Ok(&[("{}", 4.0)]),
+            Ok(&[("{}", 4.0)]),
+        ),
+        (r#"max by (__name__) (increase({__name__="a_total"}[2m]))"#, Ok(&[("{}", 2.0)]), Ok(&[("{}", 2.0)])),
+        // What is left alone keeps its name.
+        ("last_over_time(ramp[5m])", Ok(&[("ramp", 3.0)]), Ok(&[("ramp", 3.0)])),
+        ("ramp > 2", Ok(&[("ramp", 3.0)]), Ok(&[("ramp", 3.0)])),
+        ("ramp > const or ramp", Ok(&[("ramp", 3.0)]), Ok(&[("ramp", 3.0)])),
+        // A name that is given anew stays.
+        (
+            r#"label_replace(rate(const[5m]), "__name__", "new", "", "")"#,
+            Ok(&[("new", 0.0)]),
+            Ok(&[("new", 0.0)]),
+        ),
+        // Functions over ranges refuse what only differed in names, even where samples never meet.
+        (r#"count(count_over_time({__name__=~"gone|a_total"}[1s]))"#, Ok(&[("{}", 1.0)]), Ok(&[("{}", 1.0)])),
+        ("max_over_time(abs(ramp)[2m:1m])", Ok(&[("{}", 3.0)]), Ok(&[("{}", 3.0)])),
+    ];
+    for &(query, at_once, delayed) in cases {
+        for (delayed_name_removal, expected) in [(false, at_once), (true, delayed)] {
+            let settings = Settings { delayed_name_removal, ..Settings::default() };
+            let found = instant_with(query, 120_000, &data, settings).map_err(|e| e.to_string());
+            let of = |all: &[(&str, f64)]| all.iter().map(|(l, v)| ((*l).to_owned(), *v)).collect::<Vec<_>>();
+            assert_eq!(
+                found,
+                expected.map(of).map_err(str::to_owned),
+                "{query}, delayed: {delayed_name_removal}"
+            );
+        }
+    }
+}
+
+#[test]
+fn series_that_never_meet_are_refused_by_functions_over_ranges_alone() {
+    let data = [
+        series(&[("__name__", "early")], [(0, 1.0), (10_000, stale_nan())]),
+        series(&[("__name__", "late")], [(120_000, 2.0)]),
+    ];
+    let range = QueryRange { start_ms: 0, end_ms: 120_000, step_ms: 60_000, lookback_ms: 300_000 };
+    let ask = |query| run(query, &range, &data, &Limits::bytes(AMPLE), &Inline);
+    let one = bits(&ask(r#"abs({__name__=~"early|late"})"#).unwrap().value);
+    assert_eq!(one, [("{}".to_owned(), vec![(0, 1f64.to_bits()), (120_000, 2f64.to_bits())])]);
+    let refused = ask(r#"count_over_time({__name__=~"early|late"}[1m])"#).unwrap_err().to_string();
+    assert!(refused.contains("same labelset"), "{refused}");
 }

@@ -11,7 +11,7 @@ use tsdb::select::Series;
 
 use super::context::row_bytes;
 use super::row::Row;
-use crate::plan::{Leaf, VectorNode};
+use crate::plan::{Leaf, Link, VectorNode};
 
 /// What an evaluation is to tell.
 #[derive(Clone, Copy, Default)]
@@ -98,6 +98,7 @@ impl Measure {
 enum Place {
     Node(usize),
     Leaf(usize),
+    Link(usize),
 }
 
 /// Takes the time of each step of a plan. Each has only its own: of what is fused into a pipeline that is the time between
@@ -129,6 +130,10 @@ impl<'a> Trace<'a> {
         self.of(Place::Node(std::ptr::from_ref(node).addr()))
     }
 
+    pub(crate) fn of_link(&self, link: &Link) -> Arc<Measure> {
+        self.of(Place::Link(std::ptr::from_ref(link).addr()))
+    }
+
     pub(crate) fn of_leaf(&self, leaf: &Leaf) -> Arc<Measure> {
         self.of(Place::Leaf(std::ptr::from_ref(leaf).addr()))
     }
@@ -144,12 +149,28 @@ impl<'a> Trace<'a> {
 
     /// A node's rows are about to be made.
     pub(crate) fn enter(&self, node: &VectorNode) {
-        let measure = (!matches!(node, VectorNode::Shared(_))).then(|| self.of_node(node));
+        // Places that share an expression, and the operators of a chain, tell for themselves.
+        let tells = !matches!(node, VectorNode::Shared(_) | VectorNode::Chain(_));
+        self.enter_as(tells.then(|| self.of_node(node)));
+    }
+
+    /// An operator between vectors is about to be computed.
+    pub(crate) fn enter_link(&self, link: &Link) {
+        self.enter_as(Some(self.of_link(link)));
+    }
+
+    fn enter_as(&self, measure: Option<Arc<Measure>>) {
         self.frames().push(Frame { measure, began: self.now(), inside: Duration::ZERO });
     }
 
     /// They are made.
     pub(crate) fn leave(&self, node: &VectorNode, rows: &[Row]) {
+        // Stages and leaves have told of their rows, one by one.
+        self.leave_with(if is_stage(node) || is_leaf(node) { &[] } else { rows });
+    }
+
+    /// It is computed.
+    pub(crate) fn leave_with(&self, rows: &[Row]) {
         let now = self.now();
         let mut frames = self.frames();
         let Some(frame) = frames.pop() else { return };
@@ -160,10 +181,7 @@ impl<'a> Trace<'a> {
         drop(frames);
         if let Some(measure) = frame.measure {
             measure.took(took.saturating_sub(frame.inside));
-            // Stages and leaves have told of their rows, one by one.
-            if !is_stage(node) && !is_leaf(node) {
-                rows.iter().for_each(|row| measure.row(row));
-            }
+            rows.iter().for_each(|row| measure.row(row));
         }
     }
 
@@ -193,10 +211,7 @@ impl Drop for Run<'_, '_> {
 
 /// Whether a node is a step of pipelines that tells of its rows as they come by.
 pub(crate) fn is_stage(node: &VectorNode) -> bool {
-    matches!(
-        node,
-        VectorNode::Window(_) | VectorNode::Map { .. } | VectorNode::ScalarOp(_) | VectorNode::Once(_)
-    )
+    matches!(node, VectorNode::Window(_) | VectorNode::Map { .. } | VectorNode::Once(_))
 }
 
 /// Whether a node is a selector alone.

@@ -91,6 +91,26 @@ fn joins_and_subqueries_show_all_they_work_on() {
 }
 
 #[test]
+fn operators_of_a_chain_stand_beside_each_other() {
+    let expected = [
+        "chain 3 operators: 4 series, 4 samples",
+        "  select {__name__=\"m\"}: 4 series, 4 samples",
+        "  operator *: 4 series, 4 samples",
+        "  join /: 4 series, 4 samples",
+        "    aggregate sum without (x): 4 series, 4 samples",
+        "      select {__name__=\"m\"}: 4 series, 4 samples",
+        "  set or: 4 series, 4 samples",
+        "    nothing : 0 series, 0 samples",
+    ];
+    let query = "m * 2 / sum without (x) (m) or start_timestamp(m + m)";
+    let without_samples = |line: &str| line.rsplit_once(", ").unwrap().0.to_owned();
+    let found: Vec<_> = tree(&instant(query, &data(4))).iter().map(|line| without_samples(line)).collect();
+    assert_eq!(found, expected.map(without_samples));
+    let long = instant(&format!("m{}", " + m".repeat(4_999)), &data(2));
+    assert_eq!((long.inputs.len(), long.series, long.samples), (5_000, 2, 2));
+}
+
+#[test]
 fn what_places_share_is_told_once() {
     let found = tree(&instant("sum(m) / (sum(m) + 1)", &data(4)));
     assert_eq!(found.iter().filter(|line| line.contains("aggregate sum: 1 series")).count(), 1, "{found:?}");

@@ -157,6 +157,22 @@ fn in_parts(plan: &Plan, all: &[Vec<Series>], part_of: &BTreeMap<Labels, usize>,
     plan.evaluate_with(part(0), folded, &limits, &Inline, telling).unwrap()
 }
 
+/// Whoever folds a part can't see that a series elsewhere is the same but for its name.
+#[test]
+fn what_may_collide_once_names_are_gone_is_not_folded_in_parts() {
+    let range = QueryRange::instant(0, 300_000);
+    let folds = |query: &str, delayed_name_removal| {
+        let expr = parse_with(query, Syntax { experimental: true }).unwrap();
+        let settings = Settings { delayed_name_removal, ..Settings::default() };
+        plan(&expr, &range, &settings).unwrap().folds()
+    };
+    for query in ["sum(rate(m[5m]))", "sum by (a) (m)"] {
+        assert_eq!([false, true].map(|delayed| folds(query, delayed)), [1, 1], "{query}");
+    }
+    let query = r#"sum(rate({job="x"}[5m]))"#;
+    assert_eq!([false, true].map(|delayed| folds(query, delayed)), [0, 1], "{query}");
+}
+
 #[test]
 fn parts_give_the_bits_of_the_whole_whatever_is_where() {
     let data = stored();

@@ -13,21 +13,21 @@ impl FloatFunction {
         Some(Self(match function {
             Function::Abs => f64::abs,
             Function::Acos => f64::acos,
-            Function::Acosh => f64::acosh,
+            Function::Acosh => acosh,
             Function::Asin => f64::asin,
-            Function::Asinh => f64::asinh,
+            Function::Asinh => asinh,
             Function::Atan => f64::atan,
             Function::Atanh => f64::atanh,
             Function::Ceil => f64::ceil,
             Function::Cos => f64::cos,
             Function::Cosh => f64::cosh,
-            Function::Deg => f64::to_degrees,
+            Function::Deg => degrees,
             Function::Exp => f64::exp,
             Function::Floor => f64::floor,
             Function::Ln => f64::ln,
             Function::Log10 => f64::log10,
             Function::Log2 => f64::log2,
-            Function::Rad => f64::to_radians,
+            Function::Rad => radians,
             Function::Sgn => sign,
             Function::Sin => f64::sin,
             Function::Sinh => f64::sinh,
@@ -37,6 +37,32 @@ impl FloatFunction {
             _ => return None,
         }))
     }
+}
+
+/// From here on a number's square is all that counts of `√(x² ± 1)`, and twice the number may be more than there is:
+/// `acosh` and `asinh` are then the logarithm of twice the number.
+const LARGE: f64 = (1u64 << 28) as f64;
+
+fn asinh(value: f64) -> f64 {
+    if value.abs() > LARGE { logarithm_of_twice(value.abs()).copysign(value) } else { value.asinh() }
+}
+
+fn acosh(value: f64) -> f64 {
+    if value > LARGE { logarithm_of_twice(value) } else { value.acosh() }
+}
+
+fn logarithm_of_twice(value: f64) -> f64 {
+    value.ln() + std::f64::consts::LN_2
+}
+
+/// In Prometheus's order: what is multiplied first may overflow, and what is divided first rounds otherwise.
+fn degrees(value: f64) -> f64 {
+    value * 180.0 / std::f64::consts::PI
+}
+
+/// As [`degrees`].
+fn radians(value: f64) -> f64 {
+    value * std::f64::consts::PI / 180.0
 }
 
 /// -1 or 1; zeros and NaN stay what they are.
@@ -148,6 +174,26 @@ mod tests {
         ] {
             assert_eq!(date.of(seconds), expected, "{date:?} of {seconds}");
         }
+    }
+
+    #[test]
+    fn the_greatest_and_least_floats_have_the_values_that_go_gives_them() {
+        let of = |function: Function, value: f64| (FloatFunction::from_function(function).unwrap().0)(value);
+        for (function, value, expected) in [
+            (Function::Deg, 1e308, f64::INFINITY),
+            (Function::Rad, 1e308, f64::INFINITY),
+            (Function::Rad, 180.0, std::f64::consts::PI),
+            (Function::Asinh, 1e308, 709.889_355_822_726),
+            (Function::Asinh, -f64::MAX, -710.475_860_073_943_9),
+            (Function::Asinh, f64::NEG_INFINITY, f64::NEG_INFINITY),
+            (Function::Acosh, f64::MAX, 710.475_860_073_943_9),
+            (Function::Acosh, f64::INFINITY, f64::INFINITY),
+            (Function::Acosh, 1.0, 0.0),
+        ] {
+            assert_eq!(of(function, value), expected, "{function:?} of {value}");
+        }
+        assert!(of(Function::Acosh, 0.5).is_nan() && of(Function::Asinh, f64::NAN).is_nan());
+        assert_eq!(of(Function::Asinh, -0.0).to_bits(), (-0.0f64).to_bits());
     }
 
     #[test]

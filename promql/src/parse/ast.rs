@@ -1,7 +1,8 @@
 //! The syntax tree of PromQL, typed, with the place in the query of every node.
 //!
 //! The parser builds only trees that pass the type check, and none higher than [`MAX_DEPTH`](super::MAX_DEPTH), so
-//! whoever walks one may recurse and may rely on the types that [`Expr::value_type`] gives.
+//! whoever walks one may recurse and may rely on the types that [`Expr::value_type`] gives. A chain of operators such as
+//! `a + b - c` is one node, however long it is.
 
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ pub enum Node {
     Paren(Box<Expr>),
     /// `-expr`, `+expr`; the operand is a scalar or an instant vector.
     Unary(Box<Unary>),
-    /// `left op right`.
+    /// `a op b`, `a op b op c`.
     Binary(Box<Binary>),
     /// `sum by (a) (expr)`.
     Aggregate(Box<Aggregate>),
@@ -79,10 +80,7 @@ impl Expr {
             Node::String(_) => ValueType::String,
             Node::Paren(inner) => inner.value_type(),
             Node::Unary(unary) => unary.operand.value_type(),
-            Node::Binary(b) => match (b.left.value_type(), b.right.value_type()) {
-                (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
-                _ => ValueType::Vector,
-            },
+            Node::Binary(binary) => binary.value_type(),
             Node::Call(call) => call.function.signature().returns,
             Node::Aggregate(_) | Node::Vector(_) => ValueType::Vector,
             Node::Matrix(_) | Node::Subquery(_) => ValueType::Matrix,
@@ -104,7 +102,7 @@ impl Expr {
             Node::Number(_) | Node::String(_) | Node::Vector(_) | Node::Matrix(_) => Vec::new(),
             Node::Paren(inner) => vec![inner],
             Node::Unary(unary) => vec![&unary.operand],
-            Node::Binary(b) => vec![&b.left, &b.right],
+            Node::Binary(binary) => binary.operands.iter().collect(),
             Node::Aggregate(a) => a.param.iter().chain([&a.expr]).collect(),
             Node::Call(call) => call.args.iter().collect(),
             Node::Subquery(s) => vec![&s.expr],
@@ -220,19 +218,67 @@ impl BinaryOp {
     }
 }
 
-/// An operator and its two sides.
+/// A chain of operators: each works on what those before it came to and on the next operand. It is grouped from the left,
+/// `(a - b) - c`, unless it is made of `^`: `a ^ (b ^ c)`. Chains aren't nesting, so that one may have thousands of operands,
+/// as tables have that are written as `vector(1) or vector(2) or …`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binary {
-    /// The operator.
+    /// Scalars and instant vectors, as they are written; at least two.
+    pub operands: Vec<Expr>,
+    /// One less: number `i` stands between operands `i` and `i + 1`. All of them are `^`, or none.
+    pub operators: Vec<Operator>,
+}
+
+/// An operator of a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operator {
+    /// Which.
     pub op: BinaryOp,
-    /// Left side: a scalar or an instant vector.
-    pub left: Expr,
-    /// Right side: a scalar or an instant vector.
-    pub right: Expr,
     /// `bool`: a comparison gives 0 or 1 instead of filtering. Always set between scalars.
     pub return_bool: bool,
     /// How series find their partners: present exactly when both sides are vectors.
     pub matching: Option<VectorMatching>,
+    /// Of what it gives: a scalar where both sides are, else an instant vector.
+    pub value_type: ValueType,
+}
+
+/// One operation of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation<'a> {
+    /// What is done.
+    pub operator: &'a Operator,
+    /// With which operand, beside what the operations before came to.
+    pub other: &'a Expr,
+    /// Whether that operand is the left side: where the chain is grouped from the right.
+    pub other_on_left: bool,
+    /// Bytes of the query from the first operand to the last that have gone into it.
+    pub span: Span,
+}
+
+impl Binary {
+    /// Whether the last operands belong together first.
+    pub fn is_from_right(&self) -> bool {
+        self.operators.first().is_some_and(|operator| operator.op == BinaryOp::Pow)
+    }
+
+    /// What it evaluates to.
+    pub fn value_type(&self) -> ValueType {
+        let last_done = if self.is_from_right() { self.operators.first() } else { self.operators.last() };
+        last_done.expect("a chain has an operator").value_type
+    }
+
+    /// The operand to begin with, and the operations in the order in which they are done.
+    pub fn operations(&self) -> (&Expr, impl Iterator<Item = Operation<'_>>) {
+        let (count, from_right) = (self.operators.len(), self.is_from_right());
+        let (first, last) = (&self.operands[0], &self.operands[count]);
+        let operation = move |done: usize| {
+            let at = if from_right { count - 1 - done } else { done };
+            let other = &self.operands[if from_right { at } else { at + 1 }];
+            let span = if from_right { other.span.to(last.span) } else { first.span.to(other.span) };
+            Operation { operator: &self.operators[at], other, other_on_left: from_right, span }
+        };
+        (if from_right { last } else { first }, (0..count).map(operation))
+    }
 }
 
 /// How many series of one side may meet one of the other.

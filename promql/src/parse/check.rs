@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Span;
 use super::ast::{
-    Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, Fill, Node, Unary, ValueType,
+    Aggregate, AggregateOp, BinaryOp, Call, Cardinality, Expr, Fill, Node, Operator, Unary, ValueType,
     VectorMatching,
 };
 use super::matching::Modifiers;
@@ -26,17 +26,30 @@ pub(super) fn unary(unary: Unary, span: Span) -> Checked {
 }
 
 /// What the parser found of an operator and its sides.
-pub(super) struct BinaryParts {
+pub(super) struct OperatorParts {
     pub op: BinaryOp,
     /// From the operator to the end of what modifies it.
     pub op_span: Span,
     pub modifiers: Modifiers,
-    pub left: Expr,
-    pub right: Expr,
+    pub left: Side,
+    pub right: Side,
 }
 
-impl BinaryParts {
-    pub fn check(self) -> Checked {
+/// One side of an operator.
+#[derive(Clone, Copy)]
+pub(super) struct Side {
+    pub value_type: ValueType,
+    pub span: Span,
+}
+
+impl Side {
+    pub fn of(expr: &Expr) -> Self {
+        Self { value_type: expr.value_type(), span: expr.span }
+    }
+}
+
+impl OperatorParts {
+    pub fn check(self) -> Result<Operator, (Span, String)> {
         let Self { op, op_span, modifiers: Modifiers { return_bool, matching, fill }, left, right } = self;
         let span = left.span.to(right.span);
         let op_span =
@@ -45,12 +58,12 @@ impl BinaryParts {
             return Err((op_span, "bool modifier can only be used on comparison operators".to_owned()));
         }
         for side in [&left, &right] {
-            if !side.value_type().is_operand() {
+            if !side.value_type.is_operand() {
                 let message = "binary expression must contain only scalar and instant vector types";
                 return Err((side.span, message.to_owned()));
             }
         }
-        let is_vector = |side: &Expr| side.value_type() == ValueType::Vector;
+        let is_vector = |side: &Side| side.value_type == ValueType::Vector;
         let between_vectors = is_vector(&left) && is_vector(&right);
         if op.is_comparison() && !return_bool && !is_vector(&left) && !is_vector(&right) {
             return Err((op_span, "comparisons between scalars must use BOOL modifier".to_owned()));
@@ -78,8 +91,9 @@ impl BinaryParts {
         let matching =
             between_vectors.then(|| VectorMatching { fill, ..matching.unwrap_or_else(match_by_all_labels) });
         let matching = matching.map(|m| check_matching(op, m, op_span, span)).transpose()?;
-        let binary = Binary { op, left, right, return_bool, matching };
-        Ok(Expr { node: Node::Binary(Box::new(binary)), span })
+        let is_scalar = !is_vector(&left) && !is_vector(&right);
+        let value_type = if is_scalar { ValueType::Scalar } else { ValueType::Vector };
+        Ok(Operator { op, return_bool, matching, value_type })
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::ast::{
-    Aggregate, At, Binary, BinaryOp, Cardinality, Edges, Expr, Fill, Node, Number, Subquery, VectorMatching,
-    VectorSelector,
+    Aggregate, At, Binary, BinaryOp, Cardinality, Edges, Expr, Fill, Node, Number, Operator, Subquery,
+    VectorMatching, VectorSelector,
 };
 use super::duration;
 use super::length::Length;
@@ -23,12 +23,17 @@ impl Display for Expr {
             Node::Paren(inner) => write!(f, "({inner})"),
             Node::Unary(unary) => write!(f, "{}{}", if unary.negative { "-" } else { "+" }, unary.operand),
             Node::Binary(binary) => {
-                if is_infinite_base(binary) {
-                    f.write_str(INFINITE_BASE)?;
-                } else {
-                    binary.left.fmt(f)?;
+                for (at, operand) in binary.operands.iter().enumerate() {
+                    if let Some(before) = at.checked_sub(1) {
+                        write!(f, " {} ", operator(&binary.operators[before]))?;
+                    }
+                    if is_infinite_base(binary, at) {
+                        f.write_str(INFINITE_BASE)?;
+                    } else {
+                        operand.fmt(f)?;
+                    }
                 }
-                write!(f, " {} {}", operator(binary), binary.right)
+                Ok(())
             }
             Node::Aggregate(aggregate) => {
                 write!(f, "{}(", aggregation(aggregate))?;
@@ -79,17 +84,18 @@ pub(super) fn decimal(value: f64) -> String {
 /// How infinity is shown where it is raised to a power: `+Inf ^ 2` would be a sign in front of the power.
 pub(super) const INFINITE_BASE: &str = "Inf";
 
-/// Whether it is infinity that is raised to a power.
-pub(super) fn is_infinite_base(binary: &Binary) -> bool {
+/// Whether an operand is infinity, raised to a power.
+pub(super) fn is_infinite_base(binary: &Binary, at: usize) -> bool {
     let is_infinite = |number: &Number| number.value == f64::INFINITY && !number.is_duration;
-    binary.op == BinaryOp::Pow && matches!(&binary.left.node, Node::Number(number) if is_infinite(number))
+    binary.operators.get(at).is_some_and(|operator| operator.op == BinaryOp::Pow)
+        && matches!(&binary.operands[at].node, Node::Number(number) if is_infinite(number))
 }
 
 /// An operator and what modifies it: `== bool on (a) group_left (b)`.
-pub(super) fn operator(binary: &Binary) -> impl Display + '_ {
+pub(super) fn operator(operator: &Operator) -> impl Display + '_ {
     fmt::from_fn(move |f| {
-        write!(f, "{}{}", binary.op.symbol(), if binary.return_bool { " bool" } else { "" })?;
-        binary.matching.as_ref().map_or(Ok(()), |matching| write_matching(f, matching))
+        write!(f, "{}{}", operator.op.symbol(), if operator.return_bool { " bool" } else { "" })?;
+        operator.matching.as_ref().map_or(Ok(()), |matching| write_matching(f, matching))
     })
 }
 

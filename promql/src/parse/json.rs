@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tsdb::model::Matcher;
 
-use super::ast::{At, Cardinality, Edges, Expr, Fill, Node, ValueType, VectorSelector};
+use super::ast::{At, Binary, Cardinality, Edges, Expr, Fill, Node, Operator, ValueType, VectorSelector};
 use super::display::decimal;
 use super::length::Length;
 use crate::functions::Signature;
@@ -21,6 +21,9 @@ impl Expr {
 }
 
 fn write(expr: &Expr, out: &mut String) {
+    if let Node::Binary(binary) = &expr.node {
+        return write_chain(binary, out);
+    }
     let mut object = Object::open(out);
     match &expr.node {
         Node::Number(number) => {
@@ -36,28 +39,7 @@ fn write(expr: &Expr, out: &mut String) {
             object.child("expr", &unary.operand);
             object.text("op", if unary.negative { "-" } else { "+" }).text("type", "unaryExpr");
         }
-        Node::Binary(binary) => {
-            object.raw("bool", binary.return_bool).child("lhs", &binary.left);
-            match &binary.matching {
-                None => object.raw("matching", "null"),
-                Some(matching) => {
-                    let card = match matching.cardinality {
-                        Cardinality::OneToOne => "one-to-one",
-                        Cardinality::ManyToOne => "many-to-one",
-                        Cardinality::OneToMany => "one-to-many",
-                        Cardinality::ManyToMany => "many-to-many",
-                    };
-                    object.key("matching");
-                    let mut inner = Object::open(object.out);
-                    inner.text("card", card).fill(matching.fill);
-                    inner.texts("include", &matching.include).texts("labels", &matching.labels);
-                    inner.raw("on", matching.on);
-                    inner.close();
-                    &mut object
-                }
-            };
-            object.text("op", binary.op.symbol()).child("rhs", &binary.right).text("type", "binaryExpr");
-        }
+        Node::Binary(_) => unreachable!("chains have just been written"),
         Node::Aggregate(aggregate) => {
             object.child("expr", &aggregate.expr).texts("grouping", &aggregate.grouping);
             object.text("op", aggregate.op.name());
@@ -95,6 +77,34 @@ fn write(expr: &Expr, out: &mut String) {
         }
     }
     object.close();
+}
+
+/// Objects inside of one another, one for each operator: a loop opens them and another closes them, so that the stack
+/// doesn't grow with the chain.
+fn write_chain(binary: &Binary, out: &mut String) {
+    let Binary { operands, operators } = binary;
+    if binary.is_from_right() {
+        for (operator, left) in operators.iter().zip(operands) {
+            let mut object = Object::open(out);
+            object.raw("bool", operator.return_bool).child("lhs", left).operator(operator).key("rhs");
+        }
+        write(&operands[operators.len()], out);
+        for _ in operators {
+            let mut object = Object::reopened(out);
+            object.text("type", "binaryExpr");
+            object.close();
+        }
+        return;
+    }
+    for operator in operators.iter().rev() {
+        Object::open(out).raw("bool", operator.return_bool).key("lhs");
+    }
+    write(&operands[0], out);
+    for (operator, right) in operators.iter().zip(&operands[1..]) {
+        let mut object = Object::reopened(out);
+        object.operator(operator).child("rhs", right).text("type", "binaryExpr");
+        object.close();
+    }
 }
 
 /// Milliseconds; 0 where they depend on the query's range.
@@ -140,8 +150,36 @@ impl<'a> Object<'a> {
         Self { out, is_first: true }
     }
 
+    /// An object of which something is written already.
+    fn reopened(out: &'a mut String) -> Self {
+        Self { out, is_first: false }
+    }
+
     fn close(self) {
         self.out.push('}');
+    }
+
+    fn operator(&mut self, operator: &Operator) -> &mut Self {
+        match &operator.matching {
+            None => {
+                self.raw("matching", "null");
+            }
+            Some(matching) => {
+                let card = match matching.cardinality {
+                    Cardinality::OneToOne => "one-to-one",
+                    Cardinality::ManyToOne => "many-to-one",
+                    Cardinality::OneToMany => "one-to-many",
+                    Cardinality::ManyToMany => "many-to-many",
+                };
+                self.key("matching");
+                let mut inner = Object::open(self.out);
+                inner.text("card", card).fill(matching.fill);
+                inner.texts("include", &matching.include).texts("labels", &matching.labels);
+                inner.raw("on", matching.on);
+                inner.close();
+            }
+        }
+        self.text("op", operator.op.symbol())
     }
 
     fn key(&mut self, key: &str) -> &mut Self {

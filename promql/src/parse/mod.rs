@@ -24,12 +24,12 @@ pub mod string;
 pub use error::ParseError;
 pub use parser::{parse, parse_with};
 
-/// Height of the highest tree that the parser builds: a chain such as `1+1+…` makes one as well as `f(f(…))`. It
-/// bounds the stack of every walk over a tree: planning and evaluating take the most, 7 KiB a level unoptimised, of the
-/// 2 MiB that a thread has.
+/// Height of the highest tree that the parser builds, as `f(f(…))` is one; a chain such as `1+1+…` is one level. It bounds
+/// the stack of every walk over a tree: planning and evaluating take the most, 7 KiB a level unoptimised, of the 2 MiB that
+/// a thread has.
 pub const MAX_DEPTH: usize = 200;
 
-/// Most expressions that may stand inside one another: parentheses, calls, signs, right sides of operators. It bounds
+/// Most expressions that may stand inside one another: parentheses, calls, signs, operands of operators. It bounds
 /// the parser's own stack, to well below the 2 MiB of a thread even in an unoptimised build.
 pub const MAX_NESTING: usize = 128;
 

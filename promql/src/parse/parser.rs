@@ -1,12 +1,13 @@
 //! The parser: precedence climbing over the lexer's tokens, one token ahead.
 //!
 //! Weakest first: `or`; `and`, `unless`; comparisons, `</`, `>/`; `+`, `-`; `*`, `/`, `%`, `atan2` and signs; `^`, the only one
-//! that groups from the right; then what is written behind an expression: `[…]`, `offset`, `@`.
+//! that groups from the right; then what is written behind an expression: `[…]`, `offset`, `@`. A chain of operators is read
+//! in a loop, however long it is: only what stands inside of its operands is recursion.
 
 use std::sync::Arc;
 
-use super::ast::{AggregateOp, BinaryOp, Call, Expr, Node, Number, Unary, ValueType};
-use super::check::{self, Checked};
+use super::ast::{AggregateOp, Binary, BinaryOp, Call, Expr, Node, Number, Operator, Unary, ValueType};
+use super::check::{self, Checked, OperatorParts, Side};
 use super::lexer::{Kind, Lexer, Token};
 use super::{MAX_DEPTH, MAX_NESTING, ParseError, Span, Syntax};
 use crate::functions::Function;
@@ -47,6 +48,32 @@ pub(super) struct Tree {
     pub height: usize,
 }
 
+/// A chain of operators that is being read.
+struct Chain {
+    operands: Vec<Expr>,
+    operators: Vec<Operator>,
+    /// Of its highest operand.
+    height: usize,
+}
+
+impl Chain {
+    fn of(first: Tree) -> Self {
+        Self { operands: vec![first.expr], operators: Vec::new(), height: first.height }
+    }
+
+    fn push(&mut self, operand: Tree) {
+        self.height = self.height.max(operand.height);
+        self.operands.push(operand.expr);
+    }
+
+    /// What has been read, as the left side of the next operator.
+    fn side(&self) -> Side {
+        let (first, last) = (&self.operands[0], &self.operands[self.operands.len() - 1]);
+        let value_type = self.operators.last().map_or_else(|| first.value_type(), |done| done.value_type);
+        Side { value_type, span: first.span.to(last.span) }
+    }
+}
+
 pub(super) struct Parser<'a> {
     pub query: &'a str,
     lexer: Lexer<'a>,
@@ -82,7 +109,18 @@ impl Parser<'_> {
     /// An expression whose operators bind at least as strongly as `power`.
     fn expression(&mut self, power: u8) -> Result<Tree, ParseError> {
         self.enter()?;
-        let mut left = self.operand()?;
+        let mut tree = self.operand()?;
+        // Apart, so that frames stay small where there is no operator, however deep expressions are nested.
+        if self.operator().is_some_and(|op| binding_power(op) >= power) {
+            tree = self.chain(tree, power)?;
+        }
+        self.leave();
+        Ok(tree)
+    }
+
+    /// What an operand and the operators behind it make.
+    fn chain(&mut self, first: Tree, power: u8) -> Result<Tree, ParseError> {
+        let mut chain = Chain::of(self.powers(first)?);
         while let Some(op) = self.operator() {
             let op_power = binding_power(op);
             if op_power < power {
@@ -90,19 +128,52 @@ impl Parser<'_> {
             }
             let op_span = self.bump()?.span;
             let modifiers = self.matching()?;
-            let right = self.expression(if op == BinaryOp::Pow { op_power } else { op_power + 1 })?;
-            let height = left.height.max(right.height);
-            let binary = check::BinaryParts {
-                op,
-                op_span: op_span.to(self.last),
-                modifiers,
-                left: left.expr,
-                right: right.expr,
-            };
-            left = self.grow(binary.check(), height)?;
+            let right = self.expression(op_power + 1)?;
+            let (op_span, left) = (op_span.to(self.last), chain.side());
+            let parts = OperatorParts { op, op_span, modifiers, left, right: Side::of(&right.expr) };
+            let operator = parts.check().map_err(|(span, message)| self.error(span, message))?;
+            chain.operators.push(operator);
+            chain.push(right);
         }
-        self.leave();
-        Ok(left)
+        self.grown(chain)
+    }
+
+    /// Operands with `^` between them: the last belong together first.
+    fn powers(&mut self, first: Tree) -> Result<Tree, ParseError> {
+        let mut chain = Chain::of(first);
+        let mut written = Vec::new();
+        while self.operator() == Some(BinaryOp::Pow) {
+            let op_span = self.bump()?.span;
+            let modifiers = self.matching()?;
+            chain.push(self.operand()?);
+            written.push((op_span.to(self.last), modifiers));
+        }
+        let Some(mut right) = chain.operands.last().map(Side::of) else {
+            unreachable!("a chain has an operand")
+        };
+        for (at, (op_span, modifiers)) in written.into_iter().enumerate().rev() {
+            let left = Side::of(&chain.operands[at]);
+            let parts = OperatorParts { op: BinaryOp::Pow, op_span, modifiers, left, right };
+            let operator = parts.check().map_err(|(span, message)| self.error(span, message))?;
+            right = Side { value_type: operator.value_type, span: left.span.to(right.span) };
+            chain.operators.push(operator);
+        }
+        chain.operators.reverse();
+        self.grown(chain)
+    }
+
+    /// A chain as a tree: an operand alone is just that.
+    fn grown(&self, mut chain: Chain) -> Result<Tree, ParseError> {
+        if chain.operators.is_empty()
+            && let Some(expr) = chain.operands.pop()
+        {
+            return Ok(Tree { expr, height: chain.height });
+        }
+        let Chain { operands, operators, height } = chain;
+        let (first, last) = (&operands[0], &operands[operands.len() - 1]);
+        let span = first.span.to(last.span);
+        let node = Node::Binary(Box::new(Binary { operands, operators }));
+        self.grow(Ok(Expr { node, span }), height)
     }
 
     /// A sign and what it applies to, or an expression and what is written behind it.

@@ -10,7 +10,17 @@ const EXPERIMENTAL: Syntax = Syntax { experimental: true };
 fn grouped(query: &str) -> String {
     fn show(expr: &Expr) -> String {
         match &expr.node {
-            Node::Binary(b) => format!("<{} {} {}>", show(&b.left), b.op.symbol(), show(&b.right)),
+            Node::Binary(b) => {
+                let (first, operations) = b.operations();
+                operations.fold(show(first), |before, operation| {
+                    let (op, other) = (operation.operator.op.symbol(), show(operation.other));
+                    if operation.other_on_left {
+                        format!("<{other} {op} {before}>")
+                    } else {
+                        format!("<{before} {op} {other}>")
+                    }
+                })
+            }
             Node::Unary(u) => format!("<{}{}>", if u.negative { "-" } else { "+" }, show(&u.operand)),
             Node::Paren(inner) => format!("({})", show(inner)),
             _ => expr.to_string(),
@@ -280,6 +290,12 @@ fn experimental_modifiers_need_the_setting_and_are_shown_in_one_way() {
         ("a offset -100 smoothed + 0", "a smoothed offset -1m40s + 0"),
         (r#"info(a, {b=~".*"})"#, ""),
         (r#"info(a, {})"#, ""),
+        ("a[(1m + 2m) * 3]", ""),
+        ("a[1m + (2m * 3):(step())]", ""),
+        ("a[-(-(5m))]", ""),
+        ("a[((300))]", ""),
+        ("a offset (1m * 2) + 1", ""),
+        ("a offset -(1m * 2)", ""),
     ] {
         let shown = if shown.is_empty() { query } else { shown };
         let expr = parse_with(query, EXPERIMENTAL).unwrap_or_else(|e| panic!("{query}: {e}"));
@@ -335,8 +351,6 @@ fn nesting_is_bounded_however_it_is_written() {
         format!("{}1{}", "(".repeat(n), ")".repeat(n)),
         "(".repeat(n),
         format!("{}a", "-".repeat(n)),
-        format!("a{}", "^a".repeat(n)),
-        format!("a{}", "+a".repeat(n)),
         format!("a{}", "[5m:]".repeat(n)),
         format!("{}a{}", "abs(".repeat(n), ")".repeat(n)),
         format!("{}a{}", "sum(".repeat(n), ")".repeat(n)),
@@ -353,12 +367,58 @@ fn nesting_is_bounded_however_it_is_written() {
 }
 
 #[test]
+fn chains_of_operators_are_no_nesting() {
+    for op in ["+", "or", "and", "^", "unless", "== on (x) group_left (y)", "/"] {
+        let query = format!("a{}", format!(" {op} a").repeat(LINKS));
+        let expr = parse(&query).unwrap();
+        assert_eq!(expr.to_string(), query);
+        assert_eq!(parse(&expr.pretty()).unwrap().to_string(), query);
+        assert_eq!(expr.to_json().matches("binaryExpr").count(), LINKS);
+        assert_eq!(expr.clone(), expr);
+        assert_eq!(expr.children().len(), LINKS + 1);
+    }
+    // What differs in how it binds is grouped all the same.
+    let mixed = format!("1{}", " + 2 * 3 ^ 4 - 5 / 6".repeat(LINKS / 4));
+    assert_eq!(parse(&mixed).unwrap().to_string(), mixed);
+    let wrong = parse(&format!("a{} + \"s\"", " + a".repeat(LINKS))).unwrap_err();
+    assert!(wrong.message.contains("binary expression must contain only"), "{wrong}");
+}
+
+/// A query of 16 KiB and more.
+const LINKS: usize = 4_999;
+
+#[test]
+fn long_chains_are_split_as_nested_ones_are() {
+    let operand = "a_metric_with_a_name_of_some_greater_length{job=\"one\"}";
+    let expr = parse(&format!("{operand} + {operand} * {operand} - {operand}")).unwrap();
+    let lines = format!(
+        "    {operand}
+  +
+      {operand}
+    *
+      {operand}
+-
+  {operand}"
+    );
+    assert_eq!(expr.pretty(), lines);
+    let expr = parse(&format!("Inf ^ {operand} ^ {operand} ^ {operand}")).unwrap();
+    let lines = format!(
+        "  Inf
+^
+    {operand}
+  ^
+      {operand}
+    ^
+      {operand}"
+    );
+    assert_eq!(expr.pretty(), lines);
+}
+
+#[test]
 fn the_highest_tree_is_walked_without_trouble() {
-    let chain = MAX_DEPTH - 1;
     let n = MAX_NESTING - 1;
     for query in [
         format!("{}1{}", "(".repeat(n), ")".repeat(n)),
-        format!("a{}", " + a".repeat(chain)),
         format!("{}a{}", "abs(".repeat(n), ")".repeat(n)),
         format!("{}a", "-".repeat(n)),
     ] {

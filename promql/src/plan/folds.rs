@@ -2,14 +2,17 @@
 //! series goes its own way, at the question's own steps.
 
 use super::Plan;
-use super::node::{Aggregate, AggregateParam, Leaf, Map, RangeSource, Root, ScalarNode, Shared, VectorNode};
+use super::node::{
+    Aggregate, AggregateParam, Leaf, Link, Map, RangeSource, Root, ScalarNode, Shared, VectorNode,
+};
 use crate::eval::fold_columns;
 
 impl Plan {
     /// Aggregations that can be folded in parts, in an order that the text and the range decide; none unless every
     /// series goes into such a one and nowhere else.
     pub(crate) fn fold_nodes(&self) -> Vec<&Aggregate> {
-        let mut walk = Walk { shared: &self.shared, seen: vec![false; self.shared.len()], found: Vec::new() };
+        let seen = vec![false; self.shared.len()];
+        let mut walk = Walk { plan: self, shared: &self.shared, seen, found: Vec::new() };
         let all = match &self.root {
             Root::Scalar(scalar) => walk.scalar(scalar),
             Root::Vector(vector) => walk.vector(vector),
@@ -21,6 +24,7 @@ impl Plan {
 }
 
 struct Walk<'a> {
+    plan: &'a Plan,
     shared: &'a [Shared],
     seen: Vec<bool>,
     found: Vec<&'a Aggregate>,
@@ -32,7 +36,10 @@ impl<'a> Walk<'a> {
         match node {
             VectorNode::Nothing => true,
             VectorNode::Aggregate(node) => {
-                if fold_columns(node.op).is_some() && leaf_of(&node.input, self.shared).is_some() {
+                let leaf = leaf_of(&node.input, self.shared);
+                // Whoever folds a part doesn't see a series elsewhere that is the same but for its name.
+                let is_foldable = |leaf: &Leaf| !self.plan.may_collide(leaf.select);
+                if fold_columns(node.op).is_some() && leaf.is_some_and(is_foldable) {
                     self.found.push(node);
                     return true;
                 }
@@ -49,9 +56,14 @@ impl<'a> Walk<'a> {
             VectorNode::Map { map, input } => {
                 scalars_of(map).into_iter().all(|scalar| self.scalar(scalar)) && self.vector(input)
             }
-            VectorNode::ScalarOp(node) => self.scalar(&node.scalar) && self.vector(&node.input),
-            VectorNode::Binary(node) => self.vector(&node.left) && self.vector(&node.right),
-            VectorNode::Set(node) => self.vector(&node.left) && self.vector(&node.right),
+            VectorNode::Chain(chain) => {
+                self.vector(&chain.first)
+                    && chain.links.iter().all(|link| match link {
+                        Link::Scalar(link) => self.scalar(&link.scalar),
+                        Link::Join(link) => self.vector(&link.other),
+                        Link::Set(link) => link.others.iter().all(|other| self.vector(other)),
+                    })
+            }
             VectorNode::Labels { input, .. } | VectorNode::Sort { input, .. } => self.vector(input),
             VectorNode::Absent(node) => self.vector(&node.input),
             VectorNode::HistogramQuantile { input, quantiles, .. } => {
@@ -80,7 +92,9 @@ impl<'a> Walk<'a> {
             ScalarNode::Constant(_) | ScalarNode::Time => true,
             ScalarNode::OfVector(vector) => self.vector(vector),
             ScalarNode::Negate(inner) => self.scalar(inner),
-            ScalarNode::Binary { left, right, .. } => self.scalar(left) && self.scalar(right),
+            ScalarNode::Chain { first, links } => {
+                self.scalar(first) && links.iter().all(|link| self.scalar(&link.other))
+            }
             ScalarNode::Once(inner) => is_plain(inner),
         }
     }
@@ -99,7 +113,10 @@ pub(crate) fn leaf_of<'a>(node: &'a VectorNode, shared: &'a [Shared]) -> Option<
         VectorNode::Map { map, input } => {
             scalars_of(map).into_iter().all(is_plain).then(|| leaf_of(input, shared)).flatten()
         }
-        VectorNode::ScalarOp(node) => is_plain(&node.scalar).then(|| leaf_of(&node.input, shared)).flatten(),
+        VectorNode::Chain(chain) => {
+            let is_plain = |link: &Link| matches!(link, Link::Scalar(link) if is_plain(&link.scalar));
+            chain.links.iter().all(is_plain).then(|| leaf_of(&chain.first, shared)).flatten()
+        }
         VectorNode::Shared(number) => leaf_of(&shared[*number].node, shared),
         _ => None,
     }
@@ -111,7 +128,9 @@ fn is_plain(node: &ScalarNode) -> bool {
         ScalarNode::Constant(_) | ScalarNode::Time => true,
         ScalarNode::OfVector(_) => false,
         ScalarNode::Negate(inner) | ScalarNode::Once(inner) => is_plain(inner),
-        ScalarNode::Binary { left, right, .. } => is_plain(left) && is_plain(right),
+        ScalarNode::Chain { first, links } => {
+            is_plain(first) && links.iter().all(|link| is_plain(&link.other))
+        }
     }
 }
 

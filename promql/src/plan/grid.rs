@@ -111,7 +111,7 @@ impl Edges {
 }
 
 /// Which time an expression looks at from a step: the step's own or a fixed one, shifted back by an offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// The fixed time of `@`.
     pub at_ms: Option<i64>,
@@ -124,6 +124,14 @@ impl View {
     #[inline]
     pub fn time_ms(&self, time_ms: i64) -> i64 {
         self.at_ms.unwrap_or(time_ms).saturating_sub(self.offset_ms)
+    }
+
+    /// The view of an expression that stands inside of one with this view: a fixed time of its own wins.
+    pub fn then(self, inner: Self) -> Self {
+        match inner.at_ms {
+            Some(_) => inner,
+            None => Self { at_ms: self.at_ms, offset_ms: self.offset_ms.saturating_add(inner.offset_ms) },
+        }
     }
 
     /// First and last time seen from a grid.

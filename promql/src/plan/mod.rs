@@ -14,6 +14,7 @@ pub mod grid;
 mod needs;
 mod node;
 
+use tsdb::model::{METRIC_NAME, MatchOp, Matcher};
 use tsdb::select::{Need, Select};
 
 use crate::error::Error;
@@ -21,8 +22,8 @@ use crate::parse::ast::Expr;
 pub(crate) use folds::leaf_of;
 pub use grid::QueryRange;
 pub(crate) use node::{
-    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Date, Info, LabelEdit, Leaf, Map, RangeSource,
-    Root, ScalarBinary, ScalarNode, ScalarOp, SetOp, Shared, Sort, VectorNode, Window,
+    Absent, AbsentOver, Aggregate, AggregateParam, Binary, Chain, Date, Info, LabelEdit, Leaf, Link, Map,
+    RangeSource, Root, ScalarBinary, ScalarLink, ScalarNode, SetOp, Shared, Sort, VectorNode, Window,
 };
 
 /// How queries are evaluated, beyond their text.
@@ -30,6 +31,9 @@ pub(crate) use node::{
 pub struct Settings {
     /// Distance of a subquery's steps where the query doesn't give it, in milliseconds, above 0.
     pub subquery_step_ms: i64,
+    /// Whether a metric's name that an operation takes away goes at the very end: until then it can still be matched and
+    /// grouped by. Else it goes at once, as in a Prometheus without `promql-delayed-name-removal`.
+    pub delayed_name_removal: bool,
 }
 
 /// Prometheus's default: one minute.
@@ -37,7 +41,7 @@ const SUBQUERY_STEP_MS: i64 = 60_000;
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { subquery_step_ms: SUBQUERY_STEP_MS }
+        Self { subquery_step_ms: SUBQUERY_STEP_MS, delayed_name_removal: false }
     }
 }
 
@@ -45,6 +49,7 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Plan {
     range: QueryRange,
+    delayed_name_removal: bool,
     selects: Vec<Select>,
     needs: Vec<Need>,
     shared: Vec<Shared>,
@@ -62,8 +67,10 @@ pub fn plan(expr: &Expr, range: &QueryRange, settings: &Settings) -> Result<Plan
     }
     let (root, selects, shared) = build::build(expr, range, settings)?;
     let (selects, places): (Vec<_>, Vec<_>) = selects.into_iter().unzip();
-    let needs = needs::needs(&root, &places, range.grid().count == 1);
-    Ok(Plan { range: *range, selects, needs, shared, root })
+    let delayed_name_removal = settings.delayed_name_removal;
+    let mut plan = Plan { range: *range, delayed_name_removal, selects, needs: Vec::new(), shared, root };
+    plan.needs = needs::needs(&plan, &places, range.grid().count == 1);
+    Ok(plan)
 }
 
 impl Plan {
@@ -81,6 +88,18 @@ impl Plan {
     /// The range that it was planned for.
     pub fn range(&self) -> &QueryRange {
         &self.range
+    }
+
+    /// Whether names that are taken away go at the very end: [`Settings::delayed_name_removal`].
+    pub(crate) fn delays_name_removal(&self) -> bool {
+        self.delayed_name_removal
+    }
+
+    /// Whether the series of a select may become the same once their metrics' names are taken away at once: where no single
+    /// name is asked for.
+    pub(crate) fn may_collide(&self, select: usize) -> bool {
+        let names_one = |m: &Matcher| m.name() == METRIC_NAME && m.op() == MatchOp::Equal;
+        !self.delayed_name_removal && !self.selects[select].matchers.iter().any(names_one)
     }
 
     pub(crate) fn shared(&self) -> &[Shared] {

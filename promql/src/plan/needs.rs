@@ -10,15 +10,16 @@ use std::sync::Arc;
 use tsdb::model::METRIC_NAME;
 use tsdb::select::{Best, Need};
 
-use super::node::{Aggregate, AggregateParam, Leaf, RangeSource, Root, ScalarNode, VectorNode};
+use super::Plan;
+use super::node::{Aggregate, AggregateParam, Chain, Leaf, Link, RangeSource, Root, ScalarNode, VectorNode};
 use crate::eval::fold_columns;
 use crate::parse::ast::{AggregateOp, Edges};
 
-/// The needs of selects, of which `places[i]` says at how many places of the plan number `i` stands; `single` says
+/// The needs of a plan's selects, of which `places[i]` says at how many places of the plan number `i` stands; `single` says
 /// whether there is just one step.
-pub(super) fn needs(root: &Root, places: &[usize], single: bool) -> Vec<Need> {
-    let mut walk = Walk { found: vec![Vec::new(); places.len()] };
-    if let Root::Vector(vector) = root {
+pub(super) fn needs(plan: &Plan, places: &[usize], single: bool) -> Vec<Need> {
+    let mut walk = Walk { plan, found: vec![Vec::new(); places.len()] };
+    if let Root::Vector(vector) = &plan.root {
         walk.vector(vector, &Looks::all(single));
     }
     let only = |(mut found, places): (Vec<Need>, &usize)| match found.pop() {
@@ -46,11 +47,12 @@ impl Looks<'_> {
     }
 }
 
-struct Walk {
+struct Walk<'a> {
+    plan: &'a Plan,
     found: Vec<Vec<Need>>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn vector(&mut self, node: &VectorNode, looks: &Looks<'_>) {
         match node {
             VectorNode::Select(leaf) if leaf.edges == Edges::Smoothed => self.leaf(leaf, looks, false, true),
@@ -65,7 +67,7 @@ impl Walk {
                 }
             },
             VectorNode::Map { input, .. } => self.vector(input, looks),
-            VectorNode::ScalarOp(node) => self.vector(&node.input, looks),
+            VectorNode::Chain(chain) => self.chain(chain, looks),
             VectorNode::Once(input) => self.vector(input, &Looks { single: true, ..looks.clone() }),
             VectorNode::Aggregate(node) => {
                 let (labels, single) = (grouping(node), looks.single);
@@ -77,8 +79,6 @@ impl Walk {
             | VectorNode::HistogramFraction { input, .. } => {
                 self.vector(input, &Looks::all(looks.single));
             }
-            VectorNode::Binary(node) => self.both([&node.left, &node.right], looks.single),
-            VectorNode::Set(node) => self.both([&node.left, &node.right], looks.single),
             // What stands in there is needed whole.
             VectorNode::Nothing
             | VectorNode::OfScalar(_)
@@ -89,13 +89,27 @@ impl Walk {
         }
     }
 
-    fn both(&mut self, inputs: [&VectorNode; 2], single: bool) {
-        inputs.into_iter().for_each(|input| self.vector(input, &Looks::all(single)));
+    /// With scalars alone, series go their own ways; where vectors meet, all labels are looked at.
+    fn chain(&mut self, chain: &Chain, looks: &Looks<'_>) {
+        if chain.links.iter().all(|link| matches!(link, Link::Scalar(_))) {
+            return self.vector(&chain.first, looks);
+        }
+        let all = Looks::all(looks.single);
+        self.vector(&chain.first, &all);
+        for link in &chain.links {
+            match link {
+                Link::Scalar(_) => {}
+                Link::Join(link) => self.vector(&link.other, &all),
+                Link::Set(link) => link.others.iter().for_each(|other| self.vector(other, &all)),
+            }
+        }
     }
 
     /// `names` says whether annotations may name the metric.
     fn leaf(&mut self, leaf: &Leaf, looks: &Looks<'_>, newest: bool, names: bool) {
-        let mut labels = looks.labels.map(<[_]>::to_vec);
+        // Whether series are the same but for their names is told by all of their labels.
+        let labels = looks.labels.filter(|_| !self.plan.may_collide(leaf.select));
+        let mut labels = labels.map(<[_]>::to_vec);
         // A single group is the same in whatever order series come to it.
         let any_order = labels.as_ref().is_some_and(Vec::is_empty);
         if let Some(labels) = &mut labels
@@ -150,6 +164,8 @@ mod tests {
         assert_eq!(of("sum by (b, a) (m)", 0), [need(Some(&["a", "b"]), false, true)]);
         assert_eq!(of("sum by (a) (rate(m[5m]))", 1000), [need(Some(&["a", "__name__"]), false, false)]);
         assert_eq!(of("sum(rate(m[5m]) * 2)", 1000), [need(Some(&["__name__"]), true, false)]);
+        // Which of them are the same without their names is told by all labels.
+        assert_eq!(of("sum by (a) (rate({job=\"x\"}[5m]))", 1000), [Need::default()]);
         for whole in ["sum without (a) (m)", "quantile(0.5, m)", "topk(1, m)", "count_values(\"a\", m)", "m"]
         {
             assert_eq!(of(whole, 1000), [Need::default()], "{whole}");

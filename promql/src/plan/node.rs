@@ -33,13 +33,22 @@ pub(crate) enum ScalarNode {
     /// `scalar(vector)`
     OfVector(Box<VectorNode>),
     Negate(Box<ScalarNode>),
-    Binary {
-        op: ScalarBinary,
-        left: Box<ScalarNode>,
-        right: Box<ScalarNode>,
+    /// Operators one behind another, each on what those before it came to.
+    Chain {
+        first: Box<ScalarNode>,
+        links: Vec<ScalarLink>,
     },
     /// Evaluated at the first step alone.
     Once(Box<ScalarNode>),
+}
+
+/// An operator of a chain of scalars.
+#[derive(Clone, Debug)]
+pub(crate) struct ScalarLink {
+    pub op: ScalarBinary,
+    pub other: ScalarNode,
+    /// Whether what came before is the right side.
+    pub other_on_left: bool,
 }
 
 /// What two scalars are combined by.
@@ -70,9 +79,7 @@ pub(crate) enum VectorNode {
     },
     /// `vector(scalar)`
     OfScalar(Box<ScalarNode>),
-    ScalarOp(ScalarOp),
-    Binary(Binary),
-    Set(SetOp),
+    Chain(Chain),
     Aggregate(Aggregate),
     Labels {
         edit: LabelEdit,
@@ -209,35 +216,51 @@ pub(crate) enum Date {
     Year,
 }
 
-/// An operator between a vector and a scalar.
+/// Operators one behind another, each on what those before it came to: a loop evaluates them, so that the stack doesn't grow
+/// with their number.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    pub first: Box<VectorNode>,
+    /// At least one.
+    pub links: Vec<Link>,
+}
+
+/// An operator of a chain.
+#[derive(Clone, Debug)]
+pub(crate) enum Link {
+    Scalar(ScalarOp),
+    Join(Binary),
+    Set(SetOp),
+}
+
+/// An operator between the vector that came before and a scalar.
 #[derive(Clone, Debug)]
 pub(crate) struct ScalarOp {
     pub op: BinaryOp,
     pub return_bool: bool,
-    pub scalar: Box<ScalarNode>,
+    pub scalar: ScalarNode,
     pub scalar_on_left: bool,
-    pub input: Box<VectorNode>,
     pub span: Span,
 }
 
-/// Arithmetic or comparison between two vectors.
+/// Arithmetic or comparison between the vector that came before and another.
 #[derive(Clone, Debug)]
 pub(crate) struct Binary {
     pub op: BinaryOp,
     pub return_bool: bool,
     pub matching: VectorMatching,
-    pub left: Box<VectorNode>,
-    pub right: Box<VectorNode>,
+    pub other: VectorNode,
+    /// Whether what came before is the right side.
+    pub other_on_left: bool,
     pub span: Span,
 }
 
-/// `and`, `or`, `unless`.
+/// `and`, `or`, `unless` with each of some vectors in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct SetOp {
     pub op: BinaryOp,
     pub matching: VectorMatching,
-    pub left: Box<VectorNode>,
-    pub right: Box<VectorNode>,
+    pub others: Vec<VectorNode>,
 }
 
 /// What an aggregation takes besides its vector.
@@ -257,7 +280,7 @@ pub(crate) struct Aggregate {
     /// Sorted.
     pub grouping: Vec<Arc<str>>,
     pub input: Box<VectorNode>,
-    /// Of the vector.
+    /// Where annotations stand: the vector, of `topk` and `bottomk` the whole.
     pub span: Span,
 }
 

@@ -121,6 +121,9 @@ pub struct FoldRequest {
     pub lookback_ms: i64,
     #[prost(bool, tag = "10")]
     pub experimental: bool,
+    /// Names of metrics that are taken away go at the very end.
+    #[prost(bool, tag = "12")]
+    pub delayed_name_removal: bool,
     /// Series that the asker folds itself.
     #[prost(message, repeated, tag = "11")]
     pub except: ::prost::alloc::vec::Vec<Except>,

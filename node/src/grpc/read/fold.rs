@@ -16,7 +16,7 @@ use super::{
 
 /// What plans and states mean. Raised when the same text makes another plan, or a state's numbers mean something else:
 /// then nodes of both versions fetch series from each other.
-const MEANING: u32 = 1;
+const MEANING: u32 = 2;
 /// Most steps of a query, as it comes from another node.
 const STEPS_MAX: usize = 1 << 20;
 
@@ -70,6 +70,7 @@ impl FoldAsk {
             step_ms,
             lookback_ms,
             experimental: self.experimental,
+            delayed_name_removal: self.delayed_name_removal,
             except: self.except.iter().enumerate().map(except).collect(),
         }
     }
@@ -103,6 +104,7 @@ impl FoldAsk {
             query: request.query,
             range,
             experimental: request.experimental,
+            delayed_name_removal: request.delayed_name_removal,
             except,
         })
     }
@@ -286,6 +288,7 @@ mod tests {
             query: "sum(m)".to_owned(),
             range: QueryRange { start_ms: -5, end_ms: 100, step_ms: 10, lookback_ms: 7 },
             experimental: true,
+            delayed_name_removal: true,
             except: vec![BTreeSet::from([1, u64::MAX]), BTreeSet::new()],
         }
     }

@@ -88,6 +88,8 @@ pub struct FoldAsk {
     pub range: QueryRange,
     /// Whether its syntax is the experimental one.
     pub experimental: bool,
+    /// Whether names of metrics that are taken away go at the very end.
+    pub delayed_name_removal: bool,
     /// By selection, hashes of labels of series that the asker folds itself.
     pub except: Vec<BTreeSet<u64>>,
 }

@@ -17,6 +17,8 @@ use crate::repair;
 
 /// How many warnings, and how many infos, an answer carries.
 const ANNOTATIONS_MAX: usize = 10;
+/// What a request's `limit` left out is told by Prometheus's words: clients look for them.
+const LIMITED: &str = "results truncated due to limit";
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -9,7 +9,7 @@ use promql::Syntax;
 use promql::parse::ast::Node;
 use tsdb::model::{Matcher, TenantId};
 
-use super::{covered, success};
+use super::{LIMITED, covered, success};
 use crate::http::error::ApiError;
 use crate::http::json::{push_labels, push_string};
 use crate::http::params::{Params, Tenant};
@@ -67,7 +67,7 @@ impl Asked {
             return Vec::new();
         }
         found.truncate(self.limit);
-        vec![format!("the result was cut to {} entries (limit)", self.limit)]
+        vec![LIMITED.to_owned()]
     }
 
     async fn texts(self, app: &Arc<App>, question: Question) -> Result<Response, ApiError> {

@@ -12,7 +12,7 @@ use promql::value::Value;
 use promql::{Level, QueryRange, Syntax};
 use tsdb::model::TenantId;
 
-use super::{ANNOTATIONS_MAX, covered, push_texts, stats, success};
+use super::{ANNOTATIONS_MAX, LIMITED, covered, push_texts, stats, success};
 use crate::config::Config;
 use crate::http::error::{ApiError, Kind};
 use crate::http::json::{ResultBody, push_string};
@@ -91,6 +91,7 @@ struct Question {
     replicas: Replicas,
     partial: bool,
     experimental: bool,
+    delayed_name_removal: bool,
     push_down: Option<bool>,
 }
 
@@ -98,10 +99,9 @@ impl Question {
     fn from_params(config: &Config, tenant: &TenantId, params: &Params) -> Result<Self, ApiError> {
         let text = params.get("query").unwrap_or_default().to_owned();
         let expr = parse(config, &text)?;
-        let lookback_ms = params.duration_ms("lookback_delta")?.unwrap_or(config.query_lookback.ms);
-        if lookback_ms <= 0 {
-            return Err(ApiError::parameter("lookback_delta", "it is above 0"));
-        }
+        // As in Prometheus, what isn't above 0 asks for the default.
+        let lookback_ms = params.duration_ms("lookback_delta")?.filter(|ms| *ms > 0);
+        let lookback_ms = lookback_ms.unwrap_or(config.query_lookback.ms);
         let most = config.query_timeout.ms;
         let timeout_ms = params.duration_ms("timeout")?.map_or(most, |ms| ms.clamp(0, most));
         Ok(Self {
@@ -114,6 +114,7 @@ impl Question {
             replicas: params.replicas(config, tenant)?,
             partial: params.partial()?,
             experimental: config.query_experimental,
+            delayed_name_removal: config.query_delayed_name_removal,
             push_down: params.push_down()?,
         })
     }
@@ -158,6 +159,7 @@ impl Question {
             text: self.text.clone(),
             expr: self.expr.clone(),
             experimental: self.experimental,
+            delayed_name_removal: self.delayed_name_removal,
             range,
             timeout: self.timeout,
             replicas: self.replicas.clone(),
@@ -178,7 +180,7 @@ impl Question {
         warnings.extend(output.annotations.render(Level::Warning, &self.text, ANNOTATIONS_MAX));
         let infos = output.annotations.render(Level::Info, &self.text, ANNOTATIONS_MAX);
         if cut(&mut output.value, self.limit) {
-            warnings.push(format!("the result was cut to {} series (limit)", self.limit));
+            warnings.push(LIMITED.to_owned());
         }
         let mut tail = Vec::new();
         if let Some(stats) = tail_stats {

@@ -58,7 +58,7 @@ async fn limits_cut_with_a_warning_and_stats_come_when_asked() {
     let node = filled().await;
     let answer = node.get(&format!("/api/v1/query?query=m&time={}&limit=1&stats=all", NOW_MS / 1000)).await;
     assert_eq!(answer.data()["result"].as_array().unwrap().len(), 1);
-    assert!(answer.json()["warnings"][0].as_str().unwrap().contains("cut to 1 series"));
+    assert!(answer.json()["warnings"][0].as_str().unwrap().contains("truncated due to limit"));
     assert!(answer.data()["stats"]["samples"]["totalQueryableSamples"].is_number());
 }
 
@@ -166,7 +166,7 @@ async fn errors_say_which_parameter_and_have_prometheus_kinds() {
         ("/api/v1/query?query=m&time=x", 400, "bad_data", "invalid parameter \"time\""),
         ("/api/v1/query?query=m&timeout=x", 400, "bad_data", "invalid parameter \"timeout\""),
         ("/api/v1/query?query=m&limit=-1", 400, "bad_data", "invalid parameter \"limit\""),
-        ("/api/v1/query?query=m&lookback_delta=0", 400, "bad_data", "invalid parameter \"lookback_delta\""),
+        ("/api/v1/query?query=m&lookback_delta=x", 400, "bad_data", "invalid parameter \"lookback_delta\""),
         (&format!("{range}&end=1&step=1"), 400, "bad_data", "invalid parameter \"start\""),
         (&format!("{range}&start=1&end=0&step=1"), 400, "bad_data", "invalid parameter \"end\""),
         (&format!("{range}&start=0&end=1&step=0"), 400, "bad_data", "invalid parameter \"step\""),
@@ -183,6 +183,17 @@ async fn errors_say_which_parameter_and_have_prometheus_kinds() {
     }
     let most = node.get(&format!("{range}&start=0&end=11000&step=1")).await;
     assert_eq!(most.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_look_back_of_nothing_or_less_is_the_default() {
+    let node = filled().await;
+    let url = format!("/api/v1/query?query=m&time={}", NOW_MS / 1000 + 60);
+    let usual = node.get(&url).await.data();
+    assert!(!usual["result"].as_array().unwrap().is_empty());
+    for delta in ["0", "0s", "-1", "-5m"] {
+        assert_eq!(node.get(&format!("{url}&lookback_delta={delta}")).await.data(), usual, "{delta}");
+    }
 }
 
 #[tokio::test]

@@ -73,7 +73,13 @@ pub fn difference(a: &Answer, b: &Answer) -> Option<String> {
 
 /// Whether two floats are the same but for rounding.
 pub fn is_close(a: f64, b: f64) -> bool {
-    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()) + SMALL
+    is_same(a, b) || (a - b).abs() <= SMALL
+}
+
+/// Whether two numbers differ in the last bits at most, however small they are.
+pub fn is_same(a: f64, b: f64) -> bool {
+    let is_near = || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs());
+    a == b || (a.is_nan() && b.is_nan()) || (a.is_finite() && b.is_finite() && is_near())
 }
 
 fn same_histogram(a: &Histogram, b: &Histogram) -> bool {

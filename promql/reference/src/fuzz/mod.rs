@@ -3,12 +3,14 @@
 mod compare;
 mod data;
 mod expr;
+mod extremes;
 mod pattern;
 mod random;
 
-pub use compare::{EDGE_RARITY, difference, evened, is_close};
+pub use compare::{EDGE_RARITY, difference, evened, is_close, is_same};
 pub use data::{Kinds, data};
 pub use expr::{Dialect, expression};
+pub use extremes::extremes;
 pub use pattern::{pattern, text};
 pub use random::Random;
 
@@ -33,7 +35,8 @@ pub fn engine(query: &str, data: &[Series], steps: &Steps) -> Result<Answer, Str
         step_ms: steps.step_ms,
         lookback_ms: steps.lookback_ms,
     };
-    let settings = Settings { subquery_step_ms: steps.subquery_step_ms };
+    let Steps { subquery_step_ms, delayed_name_removal, .. } = *steps;
+    let settings = Settings { subquery_step_ms, delayed_name_removal };
     let plan = promql::plan(&expr, &range, &settings).map_err(|e| e.to_string())?;
     let inputs = plan.selects().iter().map(|select| find(data, select)).collect();
     let output =

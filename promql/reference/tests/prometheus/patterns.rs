@@ -49,7 +49,7 @@ fn patterns_match_what_they_match_in_prometheus() {
     let Some(program) = program() else { return };
     let (first, count) = (number("FUZZ_SEED", 1), number("FUZZ_PATTERN_COUNT", COUNT));
     let series = series(&mut Random::new(first));
-    let mut peer = Peer::start(&program, u64::MAX);
+    let mut peer = Peer::start(&program, u64::MAX, false);
     peer.load(&series);
     let steps = Steps {
         start_ms: TIME_MS,
@@ -57,6 +57,7 @@ fn patterns_match_what_they_match_in_prometheus() {
         step_ms: 0,
         lookback_ms: 300_000,
         subquery_step_ms: 60_000,
+        delayed_name_removal: false,
     };
     let (mut differences, mut refused, mut matched, mut contradictions) = (Vec::new(), 0, 0, 0);
     for seed in first..first + count {

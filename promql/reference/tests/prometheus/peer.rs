@@ -36,10 +36,12 @@ pub struct Peer {
     child: Child,
     dir: PathBuf,
     pub api: api::Api,
+    /// Whether it removes names at the very end.
+    pub keeps_names: bool,
 }
 
 impl Peer {
-    pub fn start(program: &Path, number: u64) -> Self {
+    pub fn start(program: &Path, number: u64, keeps_names: bool) -> Self {
         let dir = std::env::temp_dir().join(format!("carillon-fuzz-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("prometheus.yml"), "global: {}\n").unwrap();
@@ -51,14 +53,15 @@ impl Peer {
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .arg("--web.enable-remote-write-receiver")
             .arg("--storage.tsdb.retention.time=100y")
-            .arg("--enable-feature=promql-delayed-name-removal,native-histograms,promql-experimental-functions")
+            .arg("--enable-feature=native-histograms,promql-experimental-functions")
+            .args(keeps_names.then_some("--enable-feature=promql-delayed-name-removal"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
         let api = api::Api::new(&format!("http://127.0.0.1:{port}"), "fuzz".to_owned()).unwrap();
-        let mut peer = Self { child, dir, api };
+        let mut peer = Self { child, dir, api, keeps_names };
         for _ in 0..START_ATTEMPTS {
             if peer.api.ask("vector(1)", When::Instant(0)).is_ok() {
                 return peer;

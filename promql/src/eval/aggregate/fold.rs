@@ -75,6 +75,9 @@ fn folded<'a>(
 
 /// The groups of one task, and in the end of all of them.
 struct Groups<'a> {
+    context: &'a Context<'a>,
+    /// Whether names that are gone must be seen to be: where groups are told by what goes with them.
+    settles: bool,
     op: AggregateOp,
     steps: usize,
     index: KeyIndex<'a>,
@@ -88,6 +91,8 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn new(context: &'a Context<'_>, op: AggregateOp, spec: &'a KeySpec, steps: usize) -> Result<Self> {
         Ok(Self {
+            context,
+            settles: spec.looks_at_metadata(),
             op,
             steps,
             index: KeyIndex::new(spec),
@@ -99,7 +104,14 @@ impl<'a> Groups<'a> {
         })
     }
 
-    fn add(&mut self, row: Row, scratch: &mut Scratch, ignored: &AtomicBool) -> Result<()> {
+    fn add(&mut self, mut row: Row, scratch: &mut Scratch, ignored: &AtomicBool) -> Result<()> {
+        if !self.context.delays_name_removal {
+            if self.settles {
+                self.context.settle(&mut row);
+            }
+            // Else the group has none of what would go.
+            row.drop_name = false;
+        }
         let group = self.index.number(&row.labels);
         if group == self.groups.len() {
             self.charge.grow(Fold::size_bytes(self.op, self.steps) + self.index.newest_bytes())?;

@@ -26,16 +26,18 @@ impl<'c> Evaluator<'c, '_> {
     pub(super) fn aggregate(&self, node: &Aggregate, grid: &Grid) -> Result<Rows<'c>> {
         let spec = KeySpec::of(node);
         let param = match &node.param {
-            AggregateParam::Scalar(scalar, span) => {
-                let values = self.scalar(scalar, grid)?;
-                if !self.check_param(node.op, &values, *span)? {
-                    return self.context.rows(Vec::new());
-                }
-                Some(values)
-            }
+            AggregateParam::Scalar(scalar, span) => Some((self.scalar(scalar, grid)?, *span)),
             _ => None,
         };
         let input = self.pipeline(&node.input, grid)?;
+        let param = match param {
+            // Where nothing is wanted, what is wrong with the vector is wrong all the same.
+            Some((values, span)) if !self.check_param(node.op, &values, span)? => {
+                input.collect(self.context)?;
+                return self.context.rows(Vec::new());
+            }
+            param => param.map(|(values, _)| values),
+        };
         match (node.op, &node.param) {
             (AggregateOp::CountValues, AggregateParam::Label(label)) => {
                 count_values::count_values(self.context, &spec, node.without, label, input)
@@ -53,7 +55,7 @@ impl<'c> Evaluator<'c, '_> {
         fold::fold_part(self.context, node, &KeySpec::of(node), self.pipeline(&node.input, grid)?, grid)
     }
 
-    /// Checks a parameter as Prometheus does, before looking at any series; false when nothing can come of it.
+    /// Checks a parameter as Prometheus does, whatever the series are; false when nothing can come of it.
     fn check_param(&self, op: AggregateOp, values: &StepValues, span: crate::parse::Span) -> Result<bool> {
         let least = values.iter().fold(f64::INFINITY, f64::min);
         let most = values.iter().fold(f64::NEG_INFINITY, f64::max);
@@ -63,13 +65,16 @@ impl<'c> Evaluator<'c, '_> {
                 if has_nan {
                     return Err(Error::Execution("Parameter value is NaN".to_owned()));
                 }
+                if most < 1.0 {
+                    return Ok(false);
+                }
                 if most >= i64::MAX as f64 {
                     return Err(Error::Execution(format!("Scalar value {most} overflows int64")));
                 }
                 if least <= i64::MIN as f64 {
                     return Err(Error::Execution(format!("Scalar value {least} underflows int64")));
                 }
-                Ok(most >= 1.0)
+                Ok(true)
             }
             AggregateOp::LimitRatio => {
                 if has_nan {

@@ -42,7 +42,8 @@ pub(super) fn select<'c>(
     input.fold(
         context,
         || Ok((Vec::new(), context.budget.charge(0, "rows")?)),
-        |(rows, charge): &mut (Vec<Row>, Charge<'_>), row, _| {
+        |(rows, charge): &mut (Vec<Row>, Charge<'_>), mut row, _| {
+            context.settle(&mut row);
             charge.grow(row_bytes(&row))?;
             rows.push(row);
             Ok(())

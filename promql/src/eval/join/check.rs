@@ -30,11 +30,13 @@ impl Join<'_> {
     fn duplicate(&self, first: &Labels, second: &Labels) -> Error {
         let side = if self.swapped { "left" } else { "right" };
         let group = shown(&self.spec.labels(second));
+        // In order of labels: the text doesn't depend on which node's series came first.
+        let (first, second) = if second < first { (second, first) } else { (first, second) };
         Error::Execution(format!(
             "found duplicate series for the match group {group} on the {side} hand-side of the operation: \
              [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
-            shown(second),
             shown(first),
+            shown(second),
         ))
     }
 

@@ -27,13 +27,14 @@ fn key_spec(matching: &VectorMatching) -> KeySpec {
     if matching.on { KeySpec::only(&matching.labels) } else { KeySpec::all_but(&matching.labels) }
 }
 
-/// Arithmetic and comparisons.
+/// Arithmetic and comparisons between what came before and the node's other vector.
 pub(crate) fn join<'c>(
     context: &'c Context<'_>,
     node: &Binary,
-    left: Rows<'c>,
-    right: Rows<'c>,
+    before: Rows<'c>,
+    other: Rows<'c>,
 ) -> Result<Rows<'c>> {
+    let (left, right) = if node.other_on_left { (other, before) } else { (before, other) };
     let spec = key_spec(&node.matching);
     // For one-to-many, sides change places, and values are computed with that in mind; fills stay where they are.
     let swapped = node.matching.cardinality == Cardinality::OneToMany;
@@ -82,7 +83,8 @@ pub(crate) fn join<'c>(
     }
     out.troubles.tell(context, node.span);
     let mut out = Rows::paid(out.rows, out.charge);
-    join.unite(&mut out)?;
+    out.rows.iter_mut().for_each(|row| context.settle(row));
+    join.unite(context, &mut out)?;
     Ok(out)
 }
 
@@ -235,9 +237,11 @@ impl Join<'_> {
         labels.labels()
     }
 
-    fn unite(&self, rows: &mut Rows<'_>) -> Result<()> {
-        // At a single step a row has one partner; at several a fill may have made a second row of it.
-        if self.one_to_one() && rows.rows.iter().all(|row| row.values.len() == 1) {
+    fn unite(&self, context: &Context<'_>, rows: &mut Rows<'_>) -> Result<()> {
+        // At a single step a row has one partner; at several a fill may have made a second row of it. Names by which
+        // partners were told may be gone.
+        let is_single = self.one_to_one() && rows.rows.iter().all(|row| row.values.len() == 1);
+        if is_single && (context.delays_name_removal || !self.spec.looks_at_metadata()) {
             return Ok(());
         }
         same::unite(rows).map_err(|error| match error {

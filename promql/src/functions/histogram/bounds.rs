@@ -2,6 +2,8 @@
 
 use tsdb::model::FloatHistogram;
 
+use super::table::UPPER_BOUNDS;
+
 /// A bucket with its bounds. Which of them belongs to it: the upper one if positive, the lower one if negative, both
 /// for the zero bucket and for custom buckets that begin at `-Inf`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,24 +16,30 @@ pub struct Bucket {
     pub count: f64,
 }
 
-/// Upper bound of bucket `index` of an exponential schema (-4 to 8): `2^(index * 2^-schema)`.
+/// The finest exponential schema, whose bounds the table has.
+const FINEST_SCHEMA: i32 = 8;
+
+/// Upper bound of bucket `index` of an exponential schema (-4 to 8): `2^(index * 2^-schema)`, to the bit as Prometheus has
+/// it.
 ///
 /// The whole part of the exponent is applied exactly, so that bounds which are powers of two are exactly that. The
 /// bucket that ends beyond the greatest float ends with it.
 pub fn upper_bound(index: i32, schema: i32) -> f64 {
+    // A bound is a fraction of at least 0.5 times a power of two.
     let (whole, fraction) = if schema <= 0 {
-        (i64::from(index) << (-schema).min(8), 0.0)
+        (i64::from(index) << (-schema).min(8), 0.5)
     } else {
-        let parts = 1i64 << schema.min(8);
-        let index = i64::from(index);
-        (index.div_euclid(parts), index.rem_euclid(parts) as f64 / parts as f64)
+        let schema = schema.min(FINEST_SCHEMA);
+        let (index, parts) = (i64::from(index), 1i64 << schema);
+        let place = index.rem_euclid(parts) << (FINEST_SCHEMA - schema);
+        (index.div_euclid(parts), UPPER_BOUNDS[place as usize])
     };
-    if whole == 1024 && fraction == 0.0 {
+    if whole == 1024 && fraction == 0.5 {
         return f64::MAX;
     }
     let scale = |exponent: i64| 2f64.powi(exponent.clamp(-1074, 1024) as i32);
     // In two steps, so that bounds near the smallest floats don't vanish on the way.
-    fraction.exp2() * scale(whole / 2) * scale(whole - whole / 2)
+    2.0 * fraction * scale(whole / 2) * scale(whole - whole / 2)
 }
 
 /// Bounds of custom bucket `index`: the first begins at `-Inf`, the last ends at `+Inf`.
@@ -101,6 +109,31 @@ mod tests {
         assert_eq!(upper_bound(1024, 0), f64::MAX);
         assert_eq!(upper_bound(1025, 0), f64::INFINITY);
         assert_eq!(upper_bound(-1074, 0), f64::from_bits(1));
+    }
+
+    #[test]
+    fn bounds_between_powers_of_two_are_those_of_prometheus_to_the_bit() {
+        for (index, schema, bound) in [
+            (-1, 1, 0.707_106_781_186_547_5),
+            (1, 1, std::f64::consts::SQRT_2.next_down()),
+            (1, 2, 1.189_207_115_002_721),
+            (-1, 2, 0.840_896_415_253_714_4),
+            (3, 8, 1.008_155_898_118_417_6),
+            (255, 8, 1.994_592_112_170_939_6),
+            (257, 8, 2.005_422_550_100_405),
+        ] {
+            assert_eq!(upper_bound(index, schema).to_bits(), f64::to_bits(bound), "{index} of {schema}");
+        }
+        for schema in 1..=FINEST_SCHEMA {
+            for index in -600..600 {
+                // Every second bucket of a schema ends where one of the next coarser ends.
+                assert_eq!(
+                    upper_bound(2 * index, schema).to_bits(),
+                    upper_bound(index, schema - 1).to_bits()
+                );
+                assert!(upper_bound(index, schema) < upper_bound(index + 1, schema));
+            }
+        }
     }
 
     #[test]

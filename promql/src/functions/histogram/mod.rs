@@ -7,6 +7,7 @@ mod bounds;
 mod ops;
 mod quantile;
 mod sparse;
+mod table;
 mod trim;
 
 pub use bounds::{Bucket, buckets, upper_bound};

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::functions::Function;
 use crate::functions::instant::{self, FloatFunction};
 use crate::functions::window::WindowFunction;
+use crate::parse::Span;
 use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
 use crate::parse::string::StringLiteral;
 use crate::plan::Date;
@@ -13,7 +14,7 @@ use crate::plan::grid::Grid;
 use crate::plan::node::{Absent, AbsentOver, Map, QuantileLabels, ScalarNode, Sort, VectorNode, Window};
 
 impl Builder<'_> {
-    pub(super) fn call(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
+    pub(super) fn call(&mut self, call: &ast::Call, span: Span, grid: &Grid) -> Result<VectorNode, Error> {
         let outside = self.wants;
         self.wants = match (outside, call.function) {
             (Wants::Buckets, _)
@@ -23,12 +24,12 @@ impl Builder<'_> {
             (_, Function::HistogramCount | Function::HistogramSum | Function::HistogramAvg) => Wants::Totals,
             (outside, _) => outside,
         };
-        let node = self.call_inside(call, grid);
+        let node = self.call_inside(call, span, grid);
         self.wants = outside;
         node
     }
 
-    pub(super) fn call_inside(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
+    fn call_inside(&mut self, call: &ast::Call, span: Span, grid: &Grid) -> Result<VectorNode, Error> {
         let args = &call.args;
         if let Some(function) = WindowFunction::from_function(call.function) {
             args.iter().try_for_each(|arg| refuse_edges(call.function, arg))?;
@@ -40,11 +41,11 @@ impl Builder<'_> {
         if let Some(date) = instant::date_part(call.function) {
             return self.date(date, args.first(), grid);
         }
-        self.other_call(call, grid)
+        self.other_call(call, span, grid)
     }
 
     /// Functions of their own kind; apart, so that the frames of those above stay small however deep they are nested.
-    fn other_call(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
+    fn other_call(&mut self, call: &ast::Call, span: Span, grid: &Grid) -> Result<VectorNode, Error> {
         let args = &call.args;
         match call.function {
             Function::Clamp => {
@@ -92,7 +93,7 @@ impl Builder<'_> {
                 Ok(VectorNode::Labels { edit, input: Box::new(self.vector(&args[0], grid)?) })
             }
             Function::Sort | Function::SortDesc | Function::SortByLabel | Function::SortByLabelDesc => {
-                self.sort(call, grid)
+                self.sort(call, span, grid)
             }
             Function::HistogramCount => self.map(Map::HistogramCount, &args[0], grid),
             Function::HistogramSum => self.map(Map::HistogramSum, &args[0], grid),
@@ -145,7 +146,7 @@ impl Builder<'_> {
         Ok(VectorNode::Window(Window { function, source, range_ms, params, span: matrix[0].span }))
     }
 
-    pub(super) fn sort(&mut self, call: &ast::Call, grid: &Grid) -> Result<VectorNode, Error> {
+    fn sort(&mut self, call: &ast::Call, span: Span, grid: &Grid) -> Result<VectorNode, Error> {
         let by_labels = |descending| -> Result<Sort, Error> {
             let names = call.args[1..]
                 .iter()
@@ -160,7 +161,6 @@ impl Builder<'_> {
             Function::SortByLabelDesc => by_labels(true)?,
             function => Sort::ByValue { descending: function == Function::SortDesc },
         };
-        let span = call.args[0].span;
         Ok(VectorNode::Sort { sort, input: Box::new(self.vector(&call.args[0], grid)?), span })
     }
 

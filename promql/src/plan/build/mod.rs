@@ -20,12 +20,17 @@ use tsdb::select::Select;
 
 use super::Settings;
 use super::grid::{Grid, QueryRange};
-use super::node::{Aggregate, AggregateParam, Binary, Map, Root, ScalarOp, SetOp, Shared, VectorNode};
+use super::node::{
+    Aggregate, AggregateParam, Binary, Chain, Link, Map, Root, ScalarBinary, ScalarNode, ScalarOp, SetOp,
+    Shared, VectorNode,
+};
 use crate::error::Error;
 use crate::functions::Function;
-use crate::parse::ast::{self, Edges, Expr, Node, ValueType};
+use crate::parse::Span;
+use crate::parse::ast::{self, AggregateOp, Edges, Expr, Node, Operation, ValueType};
 use invariant::is_invariant;
 use labels::{label_name, string};
+use scalar::combined;
 
 /// Selects with the number of places at which each stands.
 type Selects = Vec<(Select, usize)>;
@@ -165,46 +170,57 @@ impl Builder<'_> {
                 let input = Box::new(self.vector(&unary.operand, grid)?);
                 if unary.negative { VectorNode::Map { map: Map::Negate, input } } else { *input }
             }
-            Node::Binary(binary) => self.binary(expr, binary, grid)?,
-            Node::Aggregate(aggregate) => self.aggregate(aggregate, grid)?,
-            Node::Call(call) => self.call(call, grid)?,
+            Node::Binary(binary) => VectorNode::Chain(self.chain(binary, grid)?),
+            Node::Aggregate(aggregate) => self.aggregate(aggregate, expr.span, grid)?,
+            Node::Call(call) => self.call(call, expr.span, grid)?,
             _ => unreachable!("the parser's type check lets only instant vectors stand here"),
         })
     }
 
-    fn binary(&mut self, expr: &Expr, binary: &ast::Binary, grid: &Grid) -> Result<VectorNode, Error> {
-        let types = (binary.left.value_type(), binary.right.value_type());
-        let (scalar, vector, scalar_on_left) = match types {
-            (ValueType::Scalar, _) => (&binary.left, &binary.right, true),
-            (_, ValueType::Scalar) => (&binary.right, &binary.left, false),
-            _ => return self.vector_binary(expr, binary, grid),
+    /// A chain that gives a vector. Its first operands may be scalars.
+    fn chain(&mut self, binary: &ast::Binary, grid: &Grid) -> Result<Chain, Error> {
+        let (first, operations) = binary.operations();
+        let mut before = match first.value_type() {
+            ValueType::Scalar => Before::Scalar(self.scalar(first, grid)?),
+            _ => Before::Vector(Chain { first: Box::new(self.vector(first, grid)?), links: Vec::new() }),
         };
-        Ok(VectorNode::ScalarOp(ScalarOp {
-            op: binary.op,
-            return_bool: binary.return_bool,
-            scalar: Box::new(self.scalar(scalar, grid)?),
-            scalar_on_left,
-            input: Box::new(self.vector(vector, grid)?),
-            span: expr.span,
-        }))
+        for operation in operations {
+            let is_scalar = operation.other.value_type() == ValueType::Scalar;
+            before = match before {
+                Before::Scalar(scalar) if is_scalar => {
+                    let other = self.scalar(operation.other, grid)?;
+                    let op = ScalarBinary::Operator(operation.operator.op);
+                    Before::Scalar(combined(op, scalar, other, operation.other_on_left))
+                }
+                Before::Scalar(scalar) => {
+                    let first = Box::new(self.vector(operation.other, grid)?);
+                    let link = scalar_link(&operation, scalar, !operation.other_on_left);
+                    Before::Vector(Chain { first, links: vec![link] })
+                }
+                Before::Vector(mut chain) => {
+                    if is_scalar {
+                        let scalar = self.scalar(operation.other, grid)?;
+                        chain.links.push(scalar_link(&operation, scalar, operation.other_on_left));
+                    } else {
+                        let other = self.vector(operation.other, grid)?;
+                        put_vector(&mut chain.links, &operation, other);
+                    }
+                    Before::Vector(chain)
+                }
+            };
+        }
+        match before {
+            Before::Vector(chain) => Ok(chain),
+            Before::Scalar(_) => unreachable!("a chain of scalars is no vector, by the parser's type check"),
+        }
     }
 
-    fn vector_binary(&mut self, expr: &Expr, binary: &ast::Binary, grid: &Grid) -> Result<VectorNode, Error> {
-        let left = Box::new(self.vector(&binary.left, grid)?);
-        let right = Box::new(self.vector(&binary.right, grid)?);
-        let mut matching = binary.matching.clone().expect("the parser gives two vectors a matching");
-        matching.labels.sort_unstable();
-        matching.labels.dedup();
-        let op = binary.op;
-        Ok(if op.is_set() {
-            VectorNode::Set(SetOp { op, matching, left, right })
-        } else {
-            let return_bool = binary.return_bool;
-            VectorNode::Binary(Binary { op, return_bool, matching, left, right, span: expr.span })
-        })
-    }
-
-    fn aggregate(&mut self, aggregate: &ast::Aggregate, grid: &Grid) -> Result<VectorNode, Error> {
+    fn aggregate(
+        &mut self,
+        aggregate: &ast::Aggregate,
+        whole: Span,
+        grid: &Grid,
+    ) -> Result<VectorNode, Error> {
         let param = match &aggregate.param {
             None => AggregateParam::None,
             Some(param) if param.value_type() == ValueType::String => {
@@ -223,8 +239,41 @@ impl Builder<'_> {
             without: aggregate.without,
             grouping,
             input: Box::new(self.vector(&aggregate.expr, grid)?),
-            span: aggregate.expr.span,
+            // Prometheus says of these alone that the whole of them leaves out histograms.
+            span: match aggregate.op {
+                AggregateOp::Topk | AggregateOp::Bottomk => whole,
+                _ => aggregate.expr.span,
+            },
         }))
+    }
+}
+
+/// What the operators of a chain came to so far.
+enum Before {
+    Scalar(ScalarNode),
+    Vector(Chain),
+}
+
+fn scalar_link(operation: &Operation<'_>, scalar: ScalarNode, scalar_on_left: bool) -> Link {
+    let ast::Operator { op, return_bool, .. } = *operation.operator;
+    Link::Scalar(ScalarOp { op, return_bool, scalar, scalar_on_left, span: operation.span })
+}
+
+/// Adds an operator with a vector. Set operators that are alike take several in turn: of `a or b or …` each series is then
+/// looked up once.
+fn put_vector(links: &mut Vec<Link>, operation: &Operation<'_>, other: VectorNode) {
+    let ast::Operator { op, return_bool, matching, .. } = operation.operator;
+    let mut matching = matching.clone().expect("the parser gives two vectors a matching");
+    matching.labels.sort_unstable();
+    matching.labels.dedup();
+    if !op.is_set() {
+        let (other_on_left, span) = (operation.other_on_left, operation.span);
+        let join = Binary { op: *op, return_bool: *return_bool, matching, other, other_on_left, span };
+        return links.push(Link::Join(join));
+    }
+    match links.last_mut() {
+        Some(Link::Set(set)) if set.op == *op && set.matching == matching => set.others.push(other),
+        _ => links.push(Link::Set(SetOp { op: *op, matching, others: vec![other] })),
     }
 }
 

@@ -49,7 +49,7 @@ impl Builder<'_> {
         }
     }
 
-    /// `info`: info metrics are looked at from the step itself, wherever the vector looks from.
+    /// `info`: info metrics are looked at from where the vector's first selector looks.
     pub(super) fn info(&mut self, args: &[Expr], grid: &Grid) -> Result<VectorNode, Error> {
         let input = Box::new(self.vector(&args[0], grid)?);
         let target_info = || vec![Matcher::equal(METRIC_NAME, TARGET_INFO)];
@@ -69,9 +69,29 @@ impl Builder<'_> {
             let named = Matcher::new(MatchOp::NotEqual, METRIC_NAME, "");
             wanted.push(named.expect("without a regular expression nothing can be wrong"));
         }
-        let view = View { at_ms: None, offset_ms: 0 };
+        let view = self.first_view(&args[0])?.unwrap_or_default();
         let select = self.select(&wanted, view.reach_ms(grid, self.range.lookback_ms, 0));
         Ok(VectorNode::Info(Info { input, info: self.leaf(select, view, args[0].span), names, data }))
+    }
+
+    /// Where the first selector of an expression looks, seen from the expression's steps; `None` without selectors.
+    fn first_view(&self, expr: &Expr) -> Result<Option<View>, Error> {
+        let (outside, inside) = match &expr.node {
+            Node::Vector(selector) => return self.view(selector.at, &selector.offset).map(Some),
+            Node::Matrix(matrix) => return self.view(matrix.selector.at, &matrix.selector.offset).map(Some),
+            Node::Subquery(subquery) => (self.view(subquery.at, &subquery.offset)?, vec![&subquery.expr]),
+            // As Prometheus looks for it: what is aggregated comes before the parameter.
+            Node::Aggregate(aggregate) => {
+                (View::default(), [&aggregate.expr].into_iter().chain(&aggregate.param).collect())
+            }
+            _ => (View::default(), expr.children()),
+        };
+        for child in inside {
+            if let Some(view) = self.first_view(child)? {
+                return Ok(Some(outside.then(view)));
+            }
+        }
+        Ok(None)
     }
 
     fn leaf(&self, select: usize, view: View, span: Span) -> Leaf {

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::functions::Function;
 use crate::parse::ast::{Expr, Node};
 use crate::plan::grid::Grid;
-use crate::plan::node::{ScalarBinary, ScalarNode};
+use crate::plan::node::{ScalarBinary, ScalarLink, ScalarNode};
 
 impl Builder<'_> {
     pub(super) fn scalar(&mut self, expr: &Expr, grid: &Grid) -> Result<ScalarNode, Error> {
@@ -29,7 +29,14 @@ impl Builder<'_> {
                 (operand, true) => ScalarNode::Negate(Box::new(operand)),
             },
             Node::Binary(binary) => {
-                self.scalar_binary(ScalarBinary::Operator(binary.op), &binary.left, &binary.right, grid)?
+                let (first, operations) = binary.operations();
+                let mut before = self.scalar(first, grid)?;
+                for operation in operations {
+                    let other = self.scalar(operation.other, grid)?;
+                    let op = ScalarBinary::Operator(operation.operator.op);
+                    before = combined(op, before, other, operation.other_on_left);
+                }
+                before
             }
             Node::Call(call) => match call.function {
                 Function::Pi => ScalarNode::Constant(std::f64::consts::PI),
@@ -39,10 +46,12 @@ impl Builder<'_> {
                 Function::Range => ScalarNode::Constant(seconds(self.range.span_ms())),
                 Function::Step => ScalarNode::Constant(seconds(self.range.step_ms)),
                 Function::MinOf => {
-                    self.scalar_binary(ScalarBinary::MinOf, &call.args[0], &call.args[1], grid)?
+                    let (a, b) = (self.scalar(&call.args[0], grid)?, self.scalar(&call.args[1], grid)?);
+                    combined(ScalarBinary::MinOf, a, b, false)
                 }
                 Function::MaxOf => {
-                    self.scalar_binary(ScalarBinary::MaxOf, &call.args[0], &call.args[1], grid)?
+                    let (a, b) = (self.scalar(&call.args[0], grid)?, self.scalar(&call.args[1], grid)?);
+                    combined(ScalarBinary::MaxOf, a, b, false)
                 }
                 Function::ScalarOf => ScalarNode::OfVector(Box::new(self.vector(&call.args[0], grid)?)),
                 other => return Err(not_evaluated(other)),
@@ -50,21 +59,28 @@ impl Builder<'_> {
             _ => unreachable!("the parser's type check lets only scalars stand here"),
         })
     }
+}
 
-    pub(super) fn scalar_binary(
-        &mut self,
-        op: ScalarBinary,
-        left: &Expr,
-        right: &Expr,
-        grid: &Grid,
-    ) -> Result<ScalarNode, Error> {
-        let (left, right) = (self.scalar(left, grid)?, self.scalar(right, grid)?);
-        Ok(match (&left, &right) {
-            (ScalarNode::Constant(left), ScalarNode::Constant(right)) => {
-                ScalarNode::Constant(crate::eval::scalar_binary(op, *left, *right))
-            }
-            _ => ScalarNode::Binary { op, left: Box::new(left), right: Box::new(right) },
-        })
+/// An operator on what came before it and another scalar; of constants its value.
+pub(super) fn combined(
+    op: ScalarBinary,
+    before: ScalarNode,
+    other: ScalarNode,
+    other_on_left: bool,
+) -> ScalarNode {
+    match (before, other) {
+        (ScalarNode::Constant(before), ScalarNode::Constant(other)) => {
+            let (left, right) = if other_on_left { (other, before) } else { (before, other) };
+            ScalarNode::Constant(crate::eval::scalar_binary(op, left, right))
+        }
+        (ScalarNode::Chain { first, mut links }, other) => {
+            links.push(ScalarLink { op, other, other_on_left });
+            ScalarNode::Chain { first, links }
+        }
+        (before, other) => ScalarNode::Chain {
+            first: Box::new(before),
+            links: vec![ScalarLink { op, other, other_on_left }],
+        },
     }
 }
 

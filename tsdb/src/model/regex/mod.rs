@@ -20,8 +20,9 @@ use crate::{Error, Result};
 /// Longest pattern, in bytes. A list of 10,000 host names fits; a pattern of 1 MB is an accident or an attack.
 pub const PATTERN_BYTES_MAX: usize = 512 << 10;
 
-/// Largest compiled form, in bytes, of a pattern that needs the regex engine.
-pub const COMPILED_BYTES_MAX: usize = 10 << 20;
+/// Largest compiled form, in bytes, of a pattern that needs the regex engine: what RE2's limits of repetition let a class
+/// of Unicode come to, such as `\pL{1,500}`.
+pub const COMPILED_BYTES_MAX: usize = 64 << 20;
 
 /// Most values that a pattern is expanded to: above the number of alternatives that fit a pattern of
 /// [`PATTERN_BYTES_MAX`] bytes at four bytes each.

@@ -163,7 +163,11 @@ fn what_re2_refuses_is_refused() {
 fn limits_are_named() {
     let long = "a".repeat(1 << 20);
     assert!(matches!(Pattern::new(&long), Err(Error::Limit(m)) if m.contains("524288")));
-    assert!(matches!(Pattern::new(r"(\pL{30}){33}"), Err(Error::Limit(m)) if m.contains("10485760")));
+    let too_large = Pattern::new(r"((\pL|\pN|\pM|\pS|\pP){30}x){33}((\pL|\pN|\pM|\pS|\pP){30}y){33}");
+    assert!(matches!(too_large, Err(Error::Limit(m)) if m.contains(&COMPILED_BYTES_MAX.to_string())));
+    for taken in [r"\pL{500}", r"[\p{L}\p{N}]{1,253}", r"(\pL{30}){33}"] {
+        assert!(Pattern::new(taken).is_ok(), "{taken}");
+    }
     let deep = format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000));
     assert!(matches!(Pattern::new(&deep), Err(Error::Invalid(_))));
     let nested = format!("{}a.b{}", "(".repeat(200), "*)".repeat(200));

@@ -50,6 +50,7 @@ const STEPS_OF_ROUND: usize = 4;
 pub(in super::super) struct Folding<'a> {
     pub query: &'a str,
     pub experimental: bool,
+    pub delayed_name_removal: bool,
     pub range: QueryRange,
     pub plan: Arc<Plan>,
     /// Whether it is done even where little or nothing is saved.
@@ -334,6 +335,7 @@ impl Asker<'_> {
             query: folding.query.to_owned(),
             range: folding.range,
             experimental: folding.experimental,
+            delayed_name_removal: folding.delayed_name_removal,
             except: except.clone(),
         };
         let folds = folders.into_iter().map(|store| {
