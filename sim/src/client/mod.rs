@@ -93,6 +93,11 @@ impl Shared {
         self.glitches.load(Ordering::Relaxed)
     }
 
+    /// Whether a sample is kept more than once.
+    pub fn has_replicas(&self) -> bool {
+        self.nodes.borrow().len() > 1
+    }
+
     /// One of the nodes.
     pub fn some_node(&self, rng: &mut StdRng) -> String {
         self.nodes.borrow().choose(rng).expect("some nodes stay").clone()
