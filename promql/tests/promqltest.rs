@@ -86,7 +86,7 @@ fn our_own_scripts_pass() {
 fn all_of_prometheus_s_cases_pass() {
     let folder = manifest_folder().join(SHARED);
     if !folder.exists() {
-        eprintln!("skipped: {} isn't there", folder.display());
+        eprintln!("SKIPPED: {} isn't there", folder.display());
         return;
     }
     for (name, total) in CASES {

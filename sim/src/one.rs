@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
@@ -15,17 +16,18 @@ use rand::{Rng as _, SeedableRng as _};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tsdb::disk::Fault;
+use tsdb::model::TenantId;
 use turmoil::Sim;
 
 use crate::client::{
-    Counts, Ledger, Orders, Reader, Shared, Writer, ask_everything, compare_digests, compare_rings, operate,
-    read_along, watch_epochs, write_along,
+    Counts, Ledger, Orders, Reader, SERIES_OF_A_WRITER, Shared, Writer, ask_everything, compare_digests,
+    compare_rings, operate, read_along, tenant_name, watch_epochs, write_along,
 };
 use crate::interpose;
-use crate::scenario::{Operation, REPLICATION_FACTOR, Scenario};
+use crate::scenario::{Failure, Operation, REPLICATION_FACTOR, Scenario};
 use crate::trace::{LogLayer, Print, Trace};
 use crate::verdict::{Verdict, Violation};
-use crate::world::{Around, Links, Machine, Mood, Store};
+use crate::world::{Around, Glitch, Links, Machine, Mood, Store};
 
 /// The unit in which turmoil gives each host its turn, and packets arrive.
 const TICK: Duration = Duration::from_millis(1);
@@ -58,8 +60,15 @@ pub fn run(seed: u64, print: Print) -> Verdict {
     let scenario = Scenario::of(seed);
     let mut world = Running::new(&scenario, trace.clone());
     let failure = world.run();
-    let (shared, bucket) = (world.shared.clone(), world.bucket.clone());
+    let (shared, bucket, machines) = (world.shared.clone(), world.bucket.clone(), world.machines.clone());
     drop(world);
+    for machine in machines {
+        let missing = machine.missing_strays();
+        if !missing.is_empty() {
+            let text = format!("{} removed or changed what isn't its own: {missing:?}", machine.name);
+            shared.violated("strays", &text);
+        }
+    }
     if let Some(failure) = failure {
         shared.violated("I15", &failure);
     }
@@ -137,6 +146,7 @@ impl<'a> Running<'a> {
             .build();
         let links = Links::default();
         let bucket = Store::new(rng.random(), trace.clone());
+        let glitches = Arc::<AtomicU64>::default();
         let seeds = if scenario.machines > 1 { scenario.machines } else { 0 };
         let around = Around {
             seeds: (0..seeds).map(node_name).collect(),
@@ -144,6 +154,7 @@ impl<'a> Running<'a> {
             links: links.clone(),
             bucket: bucket.clone(),
             wall: scenario.wall,
+            glitches: glitches.clone(),
         };
         let machines = (0..scenario.machines + scenario.joining).map(|index| {
             let (name, zone) = (node_name(index), format!("zone-{}", index % ZONES + 1));
@@ -158,6 +169,8 @@ impl<'a> Running<'a> {
             trace: trace.clone(),
             links: links.clone(),
             wall: scenario.wall,
+            tenants: scenario.tenants,
+            glitches,
             healthy_from: scenario.healthy_from,
             end: scenario.end,
         };
@@ -201,9 +214,15 @@ impl<'a> Running<'a> {
 
     fn start_clients(&mut self, rng: &mut StdRng) {
         for number in 0..self.scenario.writers {
+            let tenants = self.scenario.tenants;
             let writer = Writer {
                 name: format!("writer-{}", number + 1),
-                series: number * self.scenario.series..(number + 1) * self.scenario.series,
+                number,
+                tenant: number % tenants,
+                first: number / tenants * SERIES_OF_A_WRITER,
+                series: self.scenario.series,
+                churn: self.scenario.churn,
+                is_mixed: self.scenario.is_mixed,
                 every: self.scenario.every,
                 seed: rng.random(),
             };
@@ -328,14 +347,32 @@ impl<'a> Running<'a> {
             Operation::Room(node) => self.machines[*node].set_room(None),
             Operation::FailSync(node, after) => self.machines[*node].inject(Fault::Sync { after: *after }),
             Operation::FailIo(node, after) => self.machines[*node].inject(Fault::Io { after: *after }),
+            Operation::FailCut(node, failure, after) => {
+                let after = *after;
+                self.machines[*node].inject_into_cut(match failure {
+                    Failure::Io => Fault::Io { after },
+                    Failure::NoSpace => Fault::NoSpace { after },
+                    Failure::Power => Fault::Power { after },
+                });
+            }
+            Operation::Strays(node) => self.machines[*node].leave_strays(&self.tenants()),
             Operation::SlowDisk(node, ms) => self.machines[*node].set_disk_wait(Some(*ms)),
             Operation::FastDisk(node) => self.machines[*node].set_disk_wait(None),
             Operation::Clock(node, ahead_ms) => self.machines[*node].set_clock(*ahead_ms),
+            Operation::Glitch(node, ahead_ms, after) => {
+                let glitch = Glitch { after: *after, ahead_ms: *ahead_ms };
+                self.machines[*node].set_glitch(Some(glitch));
+            }
             Operation::BucketAway => self.bucket.set_mood(Mood::Away),
             Operation::BucketMoody => self.bucket.set_mood(Mood::Moody),
             Operation::BucketGood => self.bucket.set_mood(Mood::Good),
             Operation::MendAll => self.mend_all(),
         }
+    }
+
+    fn tenants(&self) -> Vec<TenantId> {
+        let id = |tenant| TenantId::new(&tenant_name(tenant)).expect("the name is plain");
+        (0..self.scenario.tenants).map(id).collect()
     }
 
     /// Peers of a machine without power hear nothing, not even that its connections are closed.
@@ -389,6 +426,7 @@ impl<'a> Running<'a> {
             let machine = self.machines[index].clone();
             machine.mend_disk();
             machine.set_clock(0);
+            machine.set_glitch(None);
             // A restart that the scenario asked for came too early, or met a process that was down.
             if machine.was_struck() {
                 machine.ask_to_stop();

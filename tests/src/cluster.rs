@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Ended, Http, NodeProcess, carillon, eventually, free_port, run};
+use crate::{Ended, Http, NodeProcess, PATIENCE, carillon, eventually, free_port, run};
 
 /// Nodes on the loopback that share a folder as bucket.
 pub struct Cluster {
@@ -234,6 +234,7 @@ impl Cluster {
     /// Waits until, for every range and window, all owners that run report the same digest; returns how many windows
     /// were compared.
     pub async fn replicas_equal(&self, limit_s: u64) -> usize {
+        let limit_s = limit_s * PATIENCE;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(limit_s);
         loop {
             match self.compare_replicas().await {

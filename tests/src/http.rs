@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+/// How long an answer may take: longer than a node works on any question.
+const TIMEOUT: Duration = Duration::from_secs(60 * crate::PATIENCE);
+
 /// An HTTP answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -38,7 +41,7 @@ pub struct Http {
 impl Http {
     /// For a URL without a slash at the end.
     pub fn new(base: &str) -> Self {
-        let client = node::client::client([], Duration::from_secs(60)).unwrap();
+        let client = node::client::client([], TIMEOUT).unwrap();
         Self { base: base.to_owned(), client, headers: Vec::new() }
     }
 

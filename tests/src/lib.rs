@@ -41,7 +41,7 @@ pub fn fixtures(part: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says that a test does nothing here, and why.
+/// Says that a test does nothing here, and why. `.ci/run` counts these lines, and fails where there is one.
 pub fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("SKIPPED {test}: {why}");
@@ -53,11 +53,16 @@ pub fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap()
 }
 
+/// How many times longer than on an idle machine something may take before a test gives up: debug builds, two cores,
+/// and a dozen tests that share them. Nobody waits so long where it goes well.
+pub const PATIENCE: u64 = 5;
+
 /// Asks `check` every 100 ms until it is content.
 ///
 /// # Panics
-/// When that takes longer than `limit_s`, naming `what`.
+/// When that takes [`PATIENCE`] times `limit_s`, which is enough on an idle machine; names `what`.
 pub async fn eventually<T>(what: &str, limit_s: u64, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let limit_s = limit_s * PATIENCE;
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(limit_s);
     loop {
         if let Some(found) = check().await {

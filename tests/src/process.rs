@@ -6,12 +6,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::{Http, carillon};
+use crate::{Http, PATIENCE, carillon};
 
 /// How long a node may take to print its URLs, recovery after a crash included; debug builds on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(60 * PATIENCE);
 /// How long a node may take to stop in order.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60 * PATIENCE);
 
 /// A running node. Dropping it kills it.
 pub struct NodeProcess {

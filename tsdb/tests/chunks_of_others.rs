@@ -20,7 +20,7 @@ const AGGREGATES_COUNT: usize = 5;
 fn chunks_decode_and_encode_to_the_same_bytes() {
     let files = chunk_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures/blocks"));
     if files.is_empty() {
-        println!("skipped: there are no fixtures beside the project");
+        println!("SKIPPED: there are no fixtures beside the project");
         return;
     }
     let mut seen: BTreeMap<u8, usize> = BTreeMap::new();

@@ -24,7 +24,7 @@ type Answer = BTreeMap<Labels, Vec<(i64, f64)>>;
 fn fixtures(system: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures/blocks").join(system);
     if !folder.is_dir() {
-        println!("skipped: {} is absent", folder.display());
+        println!("SKIPPED: {} is absent", folder.display());
         return None;
     }
     Some(folder)

@@ -29,7 +29,7 @@ fn promtool(arguments: &[&str]) -> Option<String> {
     let output = match Command::new("promtool").args(arguments).output() {
         Ok(output) => output,
         Err(e) => {
-            println!("skipped: promtool: {e}");
+            println!("SKIPPED: promtool: {e}");
             return None;
         }
     };

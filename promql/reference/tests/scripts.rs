@@ -139,7 +139,7 @@ fn the_reference_passes_what_the_engine_passes() {
     for folder in folders {
         #[allow(clippy::disallowed_methods, reason = "a test reads its data itself")]
         let Ok(entries) = std::fs::read_dir(&folder) else {
-            eprintln!("skipped: {} isn't there", folder.display());
+            eprintln!("SKIPPED: {} isn't there", folder.display());
             continue;
         };
         for path in entries.map(|entry| entry.unwrap().path()) {

@@ -45,9 +45,19 @@ impl Http {
     ///
     /// # Errors
     /// When there is no complete answer in time; the text says why.
-    pub async fn get(&self, node: &str, path: &str, timeout: Duration) -> Result<Answer, String> {
-        let request = Request::get(path).header(HOST, node).body(Full::default());
-        self.send(node, request.expect("paths are percent-encoded"), timeout).await
+    pub async fn get(
+        &self,
+        node: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<Answer, String> {
+        let mut request = Request::get(path).header(HOST, node);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).expect("paths are percent-encoded");
+        self.send(node, request, timeout).await
     }
 
     /// Posts a body with these headers.

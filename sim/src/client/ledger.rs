@@ -1,9 +1,52 @@
 //! The ledger: each sample that was ever sent, and what its sender knows of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A sample's place: which series, and when (milliseconds since the Unix epoch).
-pub type Place = (usize, i64);
+/// A sample's place. Tenants share label sets: what differs is whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The tenant, by number.
+    pub tenant: usize,
+    /// The series, by number.
+    pub series: usize,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// A native histogram, as writers make them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Histogram {
+    /// What was counted since the last reset: all buckets follow from it.
+    pub level: u32,
+    /// Its sum: never the same twice.
+    pub sum: f64,
+    /// Whether the sender says that the counter began anew here.
+    pub is_reset: bool,
+}
+
+impl Histogram {
+    /// Counts of its two buckets, which are never empty and grow with the level.
+    pub fn buckets(&self) -> [u64; 2] {
+        let level = u64::from(self.level);
+        [level + 1, 2 * level + 1]
+    }
+
+    /// The count of all.
+    pub fn count(&self) -> u64 {
+        self.buckets().iter().sum()
+    }
+}
+
+/// What a sample says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A number: never the same twice.
+    Float(f64),
+    /// The series ends here.
+    Stale,
+    /// A native histogram.
+    Histogram(Histogram),
+}
 
 /// What a sender knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +60,8 @@ pub enum Fate {
 /// One sample that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Its value: never the same twice.
-    pub value: f64,
+    /// What it says.
+    pub value: Value,
     /// What is known of it.
     pub fate: Fate,
 }
@@ -31,7 +74,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Notes that a sample is about to be sent.
-    pub fn sent(&mut self, place: Place, value: f64) {
+    pub fn sent(&mut self, place: Place, value: Value) {
         self.samples.entry(place).or_insert(Sample { value, fate: Fate::Unknown });
     }
 
@@ -40,17 +83,30 @@ impl Ledger {
         self.samples.get_mut(&place).expect("what is acked was sent").fate = Fate::Acked;
     }
 
-    /// Places of acked samples in `(from_ms, to_ms]`.
-    pub fn acked_between(&self, from_ms: i64, to_ms: i64) -> Vec<Place> {
-        let inside = |((_, at), sample): &(&Place, &Sample)| {
-            sample.fate == Fate::Acked && *at > from_ms && *at <= to_ms
-        };
-        self.samples.iter().filter(inside).map(|(place, _)| *place).collect()
+    /// A tenant's samples in `(from_ms, to_ms]`, in order of series and time.
+    pub fn between(&self, tenant: usize, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (Place, Sample)> {
+        let first = |tenant| Place { tenant, series: 0, at_ms: i64::MIN };
+        let inside = move |place: &Place| place.at_ms > from_ms && place.at_ms <= to_ms;
+        let all = self.samples.range(first(tenant)..first(tenant + 1));
+        all.filter(move |(place, _)| inside(place)).map(|(place, sample)| (*place, *sample))
     }
 
-    /// How many were sent of those in `(from_ms, to_ms]`.
-    pub fn sent_between(&self, from_ms: i64, to_ms: i64) -> usize {
-        self.samples.keys().filter(|(_, at)| *at > from_ms && *at <= to_ms).count()
+    /// Places of a tenant's acked samples in `(from_ms, to_ms]`, as far as a range of raw samples shows them: without
+    /// stale markers.
+    pub fn acked_between(&self, tenant: usize, from_ms: i64, to_ms: i64) -> Vec<Place> {
+        let shown =
+            |(_, sample): &(Place, Sample)| sample.fate == Fate::Acked && sample.value != Value::Stale;
+        self.between(tenant, from_ms, to_ms).filter(shown).map(|(place, _)| place).collect()
+    }
+
+    /// How many of a tenant's samples in `(from_ms, to_ms]` were sent, without stale markers.
+    pub fn sent_between(&self, tenant: usize, from_ms: i64, to_ms: i64) -> usize {
+        self.between(tenant, from_ms, to_ms).filter(|(_, sample)| sample.value != Value::Stale).count()
+    }
+
+    /// All series of a tenant of which a sample was ever sent.
+    pub fn series(&self, tenant: usize) -> BTreeSet<usize> {
+        self.between(tenant, i64::MIN, i64::MAX).map(|(place, _)| place.series).collect()
     }
 
     /// A sample that was sent.

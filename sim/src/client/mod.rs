@@ -1,5 +1,6 @@
 //! The clients of a scenario: writers that keep a ledger of what was acked, readers that compare answers with it.
 
+mod answer;
 mod http;
 mod ledger;
 mod operator;
@@ -11,6 +12,7 @@ mod writer;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -21,7 +23,7 @@ pub use ledger::Ledger;
 pub use operator::{Orders, operate};
 pub use reader::{Reader, ask_everything, read_along};
 pub use ring::{compare_digests, compare_rings, watch_epochs};
-pub use writer::{Writer, write_along};
+pub use writer::{SERIES_OF_A_WRITER, Writer, write_along};
 
 use crate::trace::Trace;
 use crate::verdict::Violation;
@@ -44,6 +46,10 @@ pub struct Shared {
     pub links: Links,
     /// The right time.
     pub wall: WallTime,
+    /// How many tenants there are.
+    pub tenants: usize,
+    /// Readings of clocks that were a month off.
+    pub glitches: Arc<AtomicU64>,
     /// From this simulated time on every write and every question must succeed: the last fault, and time to recover.
     pub healthy_from: Duration,
     /// When writers and readers end.
@@ -82,6 +88,16 @@ impl Shared {
         }
     }
 
+    /// How often a clock was a month off so far: what a node judges by such a reading it may refuse.
+    pub fn glitches(&self) -> u64 {
+        self.glitches.load(Ordering::Relaxed)
+    }
+
+    /// Whether a sample is kept more than once.
+    pub fn has_replicas(&self) -> bool {
+        self.nodes.borrow().len() > 1
+    }
+
     /// One of the nodes.
     pub fn some_node(&self, rng: &mut StdRng) -> String {
         self.nodes.borrow().choose(rng).expect("some nodes stay").clone()
@@ -96,4 +112,9 @@ impl Shared {
     pub fn goes_on(&self) -> bool {
         turmoil::sim_elapsed().unwrap_or_default() < self.end
     }
+}
+
+/// What a tenant is called.
+pub fn tenant_name(tenant: usize) -> String {
+    format!("tenant-{}", tenant + 1)
 }

@@ -47,7 +47,7 @@ pub async fn operate(name: &str, orders: Orders, shared: &Shared) {
 async fn drained(name: &str, node: &str, shared: &Shared) -> Result<bool, String> {
     let http = shared.http(name);
     let ask = async |path: &str| -> Result<Value, String> {
-        let answer = http.get(node, path, TIMEOUT).await?;
+        let answer = http.get(node, path, &[], TIMEOUT).await?;
         match answer.status {
             200 => serde_json::from_slice(&answer.body).map_err(|e| format!("not JSON: {e}")),
             status => Err(format!("{status} {}", answer.text())),

@@ -1,23 +1,32 @@
-//! A reader: asks nodes for raw samples, and compares each answer with the ledger.
+//! A reader: asks nodes as one tenant, and compares each answer with the ledger of that tenant (I13).
 //!
-//! An answer must hold every sample that was acked before the question was sent (I1, I11), none twice (I2), and none
-//! that nobody sent (I3). No answer, or an error, is fine while faults last. Every other question is for a count alone,
-//! which owners make of what they keep: it lies between what was acked before and what was ever sent.
+//! - Raw samples: every one that was acked before the question was sent (I1, I11), histograms with each of their
+//!   counts; none twice (I2), and none that nobody sent (I3).
+//! - Their number, which owners count of what they keep: between what was acked before and what was ever sent.
+//! - The newest of each series: the last that was acked or one that came later; a series that a marker ended is gone.
+//! - The list of series: each that has an acked sample in the range, and none that nobody made.
+//! - In the end, how often each series began anew: as often as its raw samples say (I4), and the same by each node.
+//!
+//! No answer, or an error, is fine while faults last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::Value;
+use serde_json::Value as Json;
 
+use super::answer::{Answered, by_series, number, points};
 use super::http::encode;
+use super::ledger::{Fate, Place, Sample, Value};
 use super::writer::METRIC;
-use super::{Answer, Shared};
+use super::{Answer, Shared, tenant_name};
 
 /// How long a reader waits for an answer: longer than any node takes to give up.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How far an instant query looks back, in milliseconds: Prometheus's five minutes.
+const LOOKBACK_MS: i64 = 300_000;
 /// Violations of one kind told of one answer.
 const TOLD_MAX: usize = 3;
 
@@ -39,13 +48,21 @@ pub async fn read_along(reader: Reader, shared: Shared) {
         tokio::time::sleep(reader.every.mul_f64(rng.random_range(0.5..1.5))).await;
         let node = &shared.some_node(&mut rng);
         let range = Duration::from_secs(*[5, 20, 120].choose(&mut rng).expect("there are three"));
-        let end_ms = shared.wall.now_ms();
         let range_ms = i64::try_from(range.as_millis()).expect("two minutes") * shared.wall.rate;
+        let question = Question {
+            asker: &reader.name,
+            node,
+            shared: &shared,
+            tenant: rng.random_range(0..shared.tenants),
+            end_ms: shared.wall.now_ms(),
+            range_ms,
+        };
         let must_succeed = shared.is_healthy();
-        let answered = if rng.random() {
-            ask(&reader.name, node, &shared, end_ms, range_ms).await.map(drop)
-        } else {
-            count(&reader.name, node, &shared, end_ms, range_ms).await
+        let answered = match rng.random_range(0..4u8) {
+            0 => question.raw().await.map(drop),
+            1 => question.count().await,
+            2 => question.newest().await,
+            _ => question.names().await,
         };
         let mut counts = shared.counts.borrow_mut();
         *(if answered.is_ok() { &mut counts.reads_answered } else { &mut counts.reads_failed }) += 1;
@@ -55,121 +72,298 @@ pub async fn read_along(reader: Reader, shared: Shared) {
     }
 }
 
-/// The last question: everything, from each node; the answers must be equal (I12).
+/// The last questions: everything of each tenant, from each node; the answers must be equal (I12).
 pub async fn ask_everything(name: &str, shared: &Shared) {
     let end_ms = shared.wall.now_ms();
     let range_ms = end_ms - shared.wall.begin_ms + 1;
-    let mut first: Option<(&String, Value)> = None;
     let nodes = shared.nodes.borrow().clone();
-    for node in &nodes {
-        let data = match ask(name, node, shared, end_ms, range_ms).await {
-            Ok(data) => data,
-            Err(error) => {
-                shared.violated(
-                    "I15",
-                    &format!("all is healthy, and the last question to {node} failed: {error}"),
-                );
-                continue;
+    for tenant in 0..shared.tenants {
+        let mut first: Option<(&String, [Json; 2])> = None;
+        for node in &nodes {
+            let question = Question { asker: name, node, shared, tenant, end_ms, range_ms };
+            let data = match question.everything().await {
+                Ok(data) => data,
+                Err(error) => {
+                    let text = format!("all is healthy, and a last question to {node} failed: {error}");
+                    shared.violated("I15", &text);
+                    continue;
+                }
+            };
+            match &first {
+                None => first = Some((node, data)),
+                Some((other, expected)) if *expected != data => {
+                    let text = format!("{node} and {other} answer the same question differently");
+                    shared.violated("I12", &text);
+                }
+                Some(_) => {}
             }
+        }
+    }
+}
+
+/// What a tenant asks a node about `(end - range, end]`.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    asker: &'a str,
+    node: &'a str,
+    shared: &'a Shared,
+    tenant: usize,
+    end_ms: i64,
+    range_ms: i64,
+}
+
+/// What is wrong with an answer.
+#[derive(Default)]
+struct Wrong {
+    missing: Vec<String>,
+    twice: Vec<String>,
+    invented: Vec<String>,
+    resets: Vec<String>,
+}
+
+/// A complete answer to one of these, or what kept it from coming.
+type Asked<T> = Result<T, String>;
+
+impl Question<'_> {
+    /// All of it; the answer to the first and to the last, which nodes must agree on.
+    async fn everything(&self) -> Asked<[Json; 2]> {
+        let raw = self.raw().await?;
+        self.count().await?;
+        self.newest().await?;
+        self.names().await?;
+        let resets = self.resets(&raw).await?;
+        Ok([raw, resets])
+    }
+
+    fn from_ms(&self) -> i64 {
+        self.end_ms - self.range_ms
+    }
+
+    /// The raw samples.
+    async fn raw(&self) -> Asked<Json> {
+        let ledger = &self.shared.ledger;
+        let must = ledger.borrow().acked_between(self.tenant, self.from_ms(), self.end_ms);
+        let data = self.query(&format!("{METRIC}[{}ms]", self.range_ms)).await?;
+        let (found, odd) = by_series(&data["result"], true);
+        let mut wrong = Wrong { invented: odd, ..Wrong::default() };
+        let mut places = BTreeSet::new();
+        for (series, parts) in &found {
+            for (at_ms, value) in parts.iter().flat_map(points) {
+                let place = Place { tenant: self.tenant, series: *series, at_ms };
+                if !places.insert(place) {
+                    wrong.twice.push(told(place));
+                }
+                let sent = ledger.borrow().get(place).map(|sample| sample.value);
+                let is_inside = at_ms > self.from_ms() && at_ms <= self.end_ms;
+                if !is_inside || !sent.is_some_and(|sent| value.is(&sent)) {
+                    wrong.invented.push(format!("{}: {value:?} instead of {sent:?}", told(place)));
+                }
+            }
+        }
+        wrong.missing.extend(must.iter().filter(|place| !places.contains(*place)).map(|place| told(*place)));
+        self.tell(&wrong, must.len());
+        Ok(data)
+    }
+
+    /// How many samples there are.
+    async fn count(&self) -> Asked<()> {
+        let ledger = &self.shared.ledger;
+        let least = ledger.borrow().acked_between(self.tenant, self.from_ms(), self.end_ms).len();
+        let data = self.query(&format!("sum(count_over_time({METRIC}[{}ms]))", self.range_ms)).await?;
+        let most = ledger.borrow().sent_between(self.tenant, self.from_ms(), self.end_ms);
+        let counted = data["result"][0]["value"][1].as_str().unwrap_or("0");
+        let is_right = counted.parse().is_ok_and(|counted: usize| (least..=most).contains(&counted));
+        if !is_right {
+            let node = self.who();
+            let text =
+                format!("{node} counts {counted} samples, and {least} were acked of {most} that were sent");
+            self.shared.violated("I1/I2/I3", &text);
+        }
+        Ok(())
+    }
+
+    /// The newest sample of each series that hasn't ended.
+    async fn newest(&self) -> Asked<()> {
+        let from_ms = self.end_ms - LOOKBACK_MS;
+        let ledger = &self.shared.ledger;
+        // The newest that was acked, by series.
+        let mut acked = BTreeMap::new();
+        for (place, sample) in ledger.borrow().between(self.tenant, from_ms, self.end_ms) {
+            if sample.fate == Fate::Acked {
+                acked.insert(place.series, place.at_ms);
+            }
+        }
+        let data = self.query(METRIC).await?;
+        let (mut found, odd) = by_series(&data["result"], true);
+        let mut wrong = Wrong { invented: odd, ..Wrong::default() };
+        // It, or one that came later, and may be there.
+        let mut may: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
+        for (place, sample) in ledger.borrow().between(self.tenant, from_ms, self.end_ms) {
+            if acked.get(&place.series).is_none_or(|newest| place.at_ms >= *newest) {
+                may.entry(place.series).or_default().push(sample);
+            }
+        }
+        for (series, samples) in &may {
+            let shown: Vec<Answered> =
+                found.remove(series).iter().flatten().flat_map(points).map(|(_, value)| value).collect();
+            let is_right = match &shown[..] {
+                [] => !acked.contains_key(series) || samples.iter().any(|s| s.value == Value::Stale),
+                [value] => samples.iter().any(|sample| value.is(&sample.value)),
+                _ => false,
+            };
+            if !is_right {
+                let sent: Vec<_> = samples.iter().map(|sample| sample.value).collect();
+                let list = if shown.is_empty() { &mut wrong.missing } else { &mut wrong.invented };
+                list.push(format!("series {series} at {}: {shown:?}, not one of {sent:?}", self.end_ms));
+            }
+        }
+        wrong.invented.extend(found.keys().map(|series| format!("series {series}, of which nothing is new")));
+        self.tell(&wrong, acked.len());
+        Ok(())
+    }
+
+    /// The list of series.
+    async fn names(&self) -> Asked<()> {
+        // Whole milliseconds at both ends, of which the first is outside of the range.
+        let (start_ms, end_ms) = (self.from_ms() + 1, self.end_ms);
+        let must: BTreeSet<usize> = {
+            let ledger = self.shared.ledger.borrow();
+            let acked = ledger.acked_between(self.tenant, self.from_ms(), end_ms);
+            acked.iter().map(|place| place.series).collect()
         };
-        if let Err(error) = count(name, node, shared, end_ms, range_ms).await {
-            shared.violated("I15", &format!("all is healthy, and the last count by {node} failed: {error}"));
-        }
-        match &first {
-            None => first = Some((node, data)),
-            Some((other, expected)) if *expected != data => {
-                shared.violated("I12", &format!("{node} and {other} answer the same question differently"));
-            }
-            Some(_) => {}
-        }
+        let path =
+            format!("/api/v1/series?match[]={METRIC}&start={}&end={}", seconds(start_ms), seconds(end_ms));
+        let data = self.ask(&path, "the list of series").await?;
+        let may = self.shared.ledger.borrow().series(self.tenant);
+        let list: Json = data
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|labels| serde_json::json!({ "metric": labels }))
+            .collect();
+        let (found, odd) = by_series(&list, true);
+        let mut wrong = Wrong { invented: odd, ..Wrong::default() };
+        wrong.missing.extend(must.iter().filter(|s| !found.contains_key(s)).map(|s| format!("series {s}")));
+        wrong
+            .twice
+            .extend(found.iter().filter(|(_, parts)| parts.len() > 1).map(|(s, _)| format!("series {s}")));
+        wrong.invented.extend(found.keys().filter(|s| !may.contains(s)).map(|s| format!("series {s}")));
+        self.tell(&wrong, must.len());
+        Ok(())
     }
-}
 
-/// Asks for the samples in `(end - range, end]` and checks a complete answer; what kept it from coming is the error.
-async fn ask(name: &str, node: &str, shared: &Shared, end_ms: i64, range_ms: i64) -> Result<Value, String> {
-    let must = shared.ledger.borrow().acked_between(end_ms - range_ms, end_ms);
-    let data = asked(name, node, shared, &format!("{METRIC}[{range_ms}ms]"), end_ms).await?;
-    compare(node, shared, &data, &must, end_ms - range_ms, end_ms);
-    Ok(data)
-}
-
-/// Asks how many samples there are in `(end - range, end]`; what kept it from coming is the error.
-async fn count(name: &str, node: &str, shared: &Shared, end_ms: i64, range_ms: i64) -> Result<(), String> {
-    let least = shared.ledger.borrow().acked_between(end_ms - range_ms, end_ms).len();
-    let query = format!("sum(count_over_time({METRIC}[{range_ms}ms]))");
-    let data = asked(name, node, shared, &query, end_ms).await?;
-    let most = shared.ledger.borrow().sent_between(end_ms - range_ms, end_ms);
-    let counted = data["result"][0]["value"][1].as_str().unwrap_or("0");
-    let is_right = counted.parse().is_ok_and(|counted: usize| (least..=most).contains(&counted));
-    if !is_right {
-        let text =
-            format!("{node} counts {counted} samples, and {least} were acked of {most} that were sent");
-        shared.violated("I1/I2/I3", &text);
-    }
-    Ok(())
-}
-
-/// Asks for a query at a time: its complete answer, or what kept it from coming.
-async fn asked(name: &str, node: &str, shared: &Shared, query: &str, end_ms: i64) -> Result<Value, String> {
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of this century are below 2^53")]
-    let time = format!("{:.3}", end_ms as f64 / 1000.0);
-    let path = format!("/api/v1/query?query={}&time={time}&push_down=true", encode(query));
-    let answer = shared.http(name).get(node, &path, TIMEOUT).await;
-    let text = match &answer {
-        Ok(Answer { status: 200, body }) => format!("200, {} bytes", body.len()),
-        Ok(answer) => format!("{} {}", answer.status, answer.text()),
-        Err(error) => error.clone(),
-    };
-    shared.trace.note(name, &format!("asked {node} for {query}: {text}"));
-    let answer = answer?;
-    if answer.status != 200 {
-        return Err(text);
-    }
-    let value: Value = serde_json::from_slice(&answer.body).map_err(|e| format!("not JSON: {e}"))?;
-    if let Some(warnings) = value.get("warnings") {
-        return Err(format!("flagged as incomplete: {warnings}"));
-    }
-    Ok(value["data"].clone())
-}
-
-fn compare(node: &str, shared: &Shared, data: &Value, must: &[(usize, i64)], from_ms: i64, to_ms: i64) {
-    let mut found = BTreeSet::new();
-    let (mut twice, mut invented) = (Vec::new(), Vec::new());
-    for series in data["result"].as_array().into_iter().flatten() {
-        let number = series["metric"]["series"].as_str().and_then(|s| s.parse().ok()).unwrap_or(usize::MAX);
-        let labels = series["metric"].as_object().map_or(0, serde_json::Map::len);
-        for pair in series["values"].as_array().into_iter().flatten() {
-            #[allow(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
-            let at_ms = pair[0].as_f64().map_or(0, |s| (s * 1000.0).round() as i64);
-            let value = pair[1].as_str().and_then(|v| v.parse::<f64>().ok());
-            let place = (number, at_ms);
-            if !found.insert(place) {
-                twice.push(place);
-            }
-            let sent = shared.ledger.borrow().get(place).map(|s| s.value);
-            if labels != 2 || sent.is_none() || sent != value || at_ms <= from_ms || at_ms > to_ms {
-                invented.push((place, value, sent));
+    /// How often each series began anew: as often as `raw`, the raw samples of the same range, say.
+    async fn resets(&self, raw: &Json) -> Asked<Json> {
+        let data = self.query(&format!("resets({METRIC}[{}ms])", self.range_ms)).await?;
+        let (found, odd) = by_series(&data["result"], false);
+        let mut wrong = Wrong { invented: odd, ..Wrong::default() };
+        for (series, parts) in by_series(&raw["result"], true).0 {
+            let resets = Resets::of(&self.shared.ledger.borrow(), self.tenant, series, &parts);
+            let least = if self.shared.has_replicas() { resets.seen } else { resets.seen + resets.hinted };
+            let most = resets.seen + resets.hinted;
+            let shown = found.get(&series).and_then(|parts| number(&parts.first()?["value"][1]));
+            if !shown.is_some_and(|shown| (least..=most).contains(&shown)) {
+                let shown = shown.map_or("no answer".to_owned(), |shown| shown.to_string());
+                wrong.resets.push(format!("series {series}: {shown} instead of {least} to {most}"));
             }
         }
+        self.tell(&wrong, 0);
+        Ok(data)
     }
-    let missing: Vec<_> = must.iter().filter(|place| !found.contains(*place)).collect();
-    let some = |text: Vec<String>| text.into_iter().take(TOLD_MAX).collect::<Vec<_>>().join(", ");
-    if !missing.is_empty() {
-        let first = some(missing.iter().map(|(s, at)| format!("series {s} at {at}")).collect());
-        let text = format!("{node} left out {} of {} acked samples: {first}", missing.len(), must.len());
-        shared.violated("I1/I11", &text);
+
+    async fn query(&self, query: &str) -> Asked<Json> {
+        let time = seconds(self.end_ms);
+        let path = format!("/api/v1/query?query={}&time={time}&push_down=true", encode(query));
+        self.ask(&path, query).await
     }
-    if !twice.is_empty() {
-        let first = some(twice.iter().map(|(s, at)| format!("series {s} at {at}")).collect());
-        shared.violated("I2", &format!("{node} gave {} samples twice: {first}", twice.len()));
+
+    /// The data of a complete answer.
+    async fn ask(&self, path: &str, what: &str) -> Asked<Json> {
+        let Self { asker, node, shared, .. } = self;
+        let tenant = tenant_name(self.tenant);
+        let headers = [("x-scope-orgid", tenant.as_str())];
+        let answer = shared.http(asker).get(node, path, &headers, TIMEOUT).await;
+        let text = match &answer {
+            Ok(Answer { status: 200, body }) => format!("200, {} bytes", body.len()),
+            Ok(answer) => format!("{} {}", answer.status, answer.text()),
+            Err(error) => error.clone(),
+        };
+        shared.trace.note(asker, &format!("asked {node} for {what} of {tenant}: {text}"));
+        let answer = answer?;
+        if answer.status != 200 {
+            return Err(text);
+        }
+        let value: Json = serde_json::from_slice(&answer.body).map_err(|e| format!("not JSON: {e}"))?;
+        if let Some(warnings) = value.get("warnings") {
+            return Err(format!("flagged as incomplete: {warnings}"));
+        }
+        Ok(value["data"].clone())
     }
-    if !invented.is_empty() {
-        let first = some(
-            invented
-                .iter()
-                .map(|((s, at), got, sent)| format!("series {s} at {at}: {got:?} instead of {sent:?}"))
-                .collect(),
-        );
-        shared.violated("I3", &format!("{node} gave {} samples that nobody wrote: {first}", invented.len()));
+
+    fn who(&self) -> String {
+        format!("{} to {}", self.node, tenant_name(self.tenant))
     }
+
+    fn tell(&self, wrong: &Wrong, must: usize) {
+        let who = self.who();
+        let some = |list: &[String]| list[..list.len().min(TOLD_MAX)].join(", ");
+        let Wrong { missing, twice, invented, resets } = wrong;
+        if !missing.is_empty() {
+            let text = format!("{who}: {} of {must} are missing: {}", missing.len(), some(missing));
+            self.shared.violated("I1/I11", &text);
+        }
+        if !twice.is_empty() {
+            self.shared.violated("I2", &format!("{who}: {} are there twice: {}", twice.len(), some(twice)));
+        }
+        if !invented.is_empty() {
+            let text = format!("{who}: nobody wrote {} of them: {}", invented.len(), some(invented));
+            self.shared.violated("I3/I13", &text);
+        }
+        if !resets.is_empty() {
+            let text = format!("{who}: resets of {} series are wrong: {}", resets.len(), some(resets));
+            self.shared.violated("I4", &text);
+        }
+    }
+}
+
+/// How often a series began anew, by its raw samples (Prometheus, `funcResets`).
+///
+/// A hint of the sender holds for the sample before, in the same chunk or behind it. Where chunks of several replicas
+/// overlap, the sample before may be another one's, and Prometheus asks the counts alone (`ChainSampleIterator`): there
+/// a reset that only the hint tells may go unseen. What the counts say is seen everywhere, and what nothing says nowhere.
+#[derive(Default)]
+struct Resets {
+    /// Its number or its counts fell, or one kind of sample followed the other.
+    seen: f64,
+    /// Only its sender said so.
+    hinted: f64,
+}
+
+impl Resets {
+    fn of(ledger: &super::Ledger, tenant: usize, series: usize, parts: &[Json]) -> Self {
+        let (mut resets, mut before) = (Self::default(), None);
+        for (at_ms, _) in parts.iter().flat_map(points) {
+            let place = Place { tenant, series, at_ms };
+            let Some(now) = ledger.get(place).map(|sample| sample.value) else { continue };
+            match (before, now) {
+                (None, _) => {}
+                (Some(Value::Float(before)), Value::Float(now)) if now >= before => {}
+                (Some(Value::Histogram(before)), Value::Histogram(now)) if now.level >= before.level => {
+                    resets.hinted += f64::from(u8::from(now.is_reset));
+                }
+                _ => resets.seen += 1.0,
+            }
+            before = Some(now);
+        }
+        resets
+    }
+}
+
+fn told(place: Place) -> String {
+    format!("series {} at {}", place.series, place.at_ms)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds of this century are below 2^53")]
+fn seconds(ms: i64) -> String {
+    format!("{:.3}", ms as f64 / 1000.0)
 }

@@ -111,7 +111,7 @@ async fn ring_of(name: &str, node: &str, shared: &Shared) -> Result<Value, Strin
 }
 
 async fn look(name: &str, node: &str, path: &str, shared: &Shared) -> Result<Value, String> {
-    let answer = shared.http(name).get(node, path, TIMEOUT).await?;
+    let answer = shared.http(name).get(node, path, &[], TIMEOUT).await?;
     if answer.status != 200 {
         let Answer { status, .. } = answer;
         return Err(format!("{status} {}", answer.text()));

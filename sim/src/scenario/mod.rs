@@ -3,5 +3,5 @@
 mod operation;
 mod plan;
 
-pub use operation::Operation;
+pub use operation::{Failure, Operation};
 pub use plan::{REPLICATION_FACTOR, Scenario};

@@ -2,6 +2,17 @@
 
 use std::fmt;
 
+/// How an operation of the disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Once, with EIO.
+    Io,
+    /// Once, with ENOSPC.
+    NoSpace,
+    /// For good: the power is about to go.
+    Power,
+}
+
 /// One thing that happens. Machines go by their index; `node-1` is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -39,12 +50,19 @@ pub enum Operation {
     FailSync(usize, u64),
     /// One operation of the disk fails after so many more that succeed.
     FailIo(usize, u64),
+    /// When next a block is cut, an operation of the disk fails after so many more that succeed: amid the cut, or amid
+    /// the checkpoint behind it.
+    FailCut(usize, Failure, u64),
+    /// Other programs leave files and folders of theirs in the data folder.
+    Strays(usize),
     /// The disk takes up to so many milliseconds for each job.
     SlowDisk(usize, u64),
     /// The disk is as fast as ever.
     FastDisk(usize),
     /// The clock is ahead by so many milliseconds; behind, if negative.
     Clock(usize, i64),
+    /// One reading of the clock is ahead by so many milliseconds, after so many that are right.
+    Glitch(usize, i64, u64),
     /// No request to the object store succeeds.
     BucketAway,
     /// Some requests to the object store fail, some of these after they did what they should.
@@ -83,9 +101,16 @@ impl fmt::Display for Operation {
             Self::FailIo(node, after) => {
                 write!(f, "a disk operation of {} fails after {after}", name(node))
             }
+            Self::FailCut(node, failure, after) => {
+                write!(f, "{} cuts a block: {failure:?} after {after} disk operations", name(node))
+            }
+            Self::Strays(node) => write!(f, "strays in the folders of {}", name(node)),
             Self::SlowDisk(node, ms) => write!(f, "the disk of {} takes up to {ms} ms", name(node)),
             Self::FastDisk(node) => write!(f, "the disk of {} is fast", name(node)),
             Self::Clock(node, ms) => write!(f, "the clock of {} is ahead by {ms} ms", name(node)),
+            Self::Glitch(node, ms, after) => {
+                write!(f, "one reading of the clock of {} is ahead by {ms} ms, after {after}", name(node))
+            }
             Self::BucketAway => f.write_str("the bucket is away"),
             Self::BucketMoody => f.write_str("the bucket is moody"),
             Self::BucketGood => f.write_str("the bucket is good"),

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 
-use super::Operation;
+use super::{Failure, Operation};
 use crate::world::WallTime;
 
 /// When faults may begin, after the start.
@@ -26,6 +26,13 @@ const ALONE: f64 = 0.2;
 const CLUSTER: std::ops::RangeInclusive<usize> = 3..=6;
 /// How long everything must succeed before the last questions.
 const HEALTHY_MS: u64 = 15_000;
+/// Wall milliseconds in an elapsed one. Above 1, the hours until a block is cut pass within a scenario; and at 300, so
+/// does the hour without a sample after which a tenant's head is flushed.
+const RATES: [i64; 3] = [1, 90, 300];
+/// How far off a clock is for one reading.
+const MONTH_MS: i64 = 30 * 24 * 3_600_000;
+/// Operations of the disk in a cut and the checkpoint behind it, about.
+const CUT_OPERATIONS: u64 = 150;
 /// Stores that keep each sample, where there are as many.
 pub const REPLICATION_FACTOR: usize = 3;
 /// 2026-01-01 00:00 UTC, less five minutes: scenarios cross the edge of a block's range.
@@ -59,8 +66,14 @@ pub struct Scenario {
     pub wall: WallTime,
     /// How many writers.
     pub writers: usize,
-    /// Series of each writer.
+    /// How many tenants they write for, in turn.
+    pub tenants: usize,
+    /// Series that each writer has at a time.
     pub series: usize,
+    /// How likely a series ends with a batch, and another one takes its place.
+    pub churn: f64,
+    /// Whether there are native histograms and stale markers beside the floats.
+    pub is_mixed: bool,
     /// Time between a writer's batches.
     pub every: Duration,
     /// What happens, in order.
@@ -73,11 +86,13 @@ pub struct Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machines, joining, writers, series, .. } = self;
-        let (every_ms, rate) = (self.every.as_millis(), self.wall.rate);
+        let Self { machines, joining, writers, tenants, series, .. } = self;
+        let (every_ms, rate, churn) = (self.every.as_millis(), self.wall.rate, self.churn * 100.0);
+        let samples = if self.is_mixed { "mixed samples" } else { "floats" };
         write!(
             f,
-            "{machines}+{joining} nodes, {writers} writers of {series} series every {every_ms} ms, wall time x{rate}"
+            "{machines}+{joining} nodes, {writers} writers of {series} series for {tenants} tenants, {samples} every \
+             {every_ms} ms, {churn:.0} % churn, wall time x{rate}"
         )
     }
 }
@@ -107,16 +122,19 @@ impl Scenario {
             at_ms += plan.rng.random_range(500..15_000);
         }
         let operations = plan.operations(faults_ms);
+        let writers = rng.random_range(1..=4);
         let recovery_ms = if is_cluster { RECOVERY_MS } else { RECOVERY_ALONE_MS };
         let healthy_from = Duration::from_millis(faults_ms + recovery_ms);
         Self {
             seed,
             machines,
             joining,
-            // 90: the hours until a block is cut pass within a scenario.
-            wall: WallTime { begin_ms: BEGIN_MS, rate: *[1, 90].choose(&mut rng).expect("there are two") },
-            writers: rng.random_range(1..=2),
+            wall: WallTime { begin_ms: BEGIN_MS, rate: *RATES.choose(&mut rng).expect("there are some") },
+            writers,
+            tenants: rng.random_range(1..=3).min(writers),
             series: rng.random_range(1..=10),
+            churn: *[0.0, 0.05, 0.3].choose(&mut rng).expect("there are three"),
+            is_mixed: rng.random_bool(0.7),
             every: Duration::from_millis(rng.random_range(200..=2000)),
             operations,
             healthy_from,
@@ -222,7 +240,7 @@ impl Plan {
     fn machine(&mut self, node: usize, at_ms: u64, end_ms: u64) {
         let mut busy_until_ms = end_ms + 1;
         let rng = &mut self.rng;
-        let episode = match rng.random_range(0..12u8) {
+        let episode = match rng.random_range(0..16u8) {
             0 => vec![(at_ms, Operation::Kill(node)), (end_ms, Operation::Start(node))],
             1 | 2 => {
                 let fails = Operation::PowerFails(node, rng.random_range(0..60));
@@ -265,6 +283,24 @@ impl Plan {
                 self.replacements -= 1;
                 let (replace, start) = (Operation::ReplaceDisk(node), Operation::Start(node));
                 vec![(at_ms, Operation::PowerCut(node)), (end_ms, replace), (end_ms, start)]
+            }
+            // As likely as they are rare: each needs a cut to happen meanwhile.
+            11 | 12 => {
+                let failures = [Failure::Io, Failure::NoSpace, Failure::Power];
+                let failure = *failures.choose(rng).expect("there are three");
+                let fails = Operation::FailCut(node, failure, rng.random_range(0..CUT_OPERATIONS));
+                let start_ms = end_ms + rng.random_range(1..3000);
+                busy_until_ms = start_ms + 1;
+                vec![(at_ms, fails), (end_ms, Operation::PowerCut(node)), (start_ms, Operation::Start(node))]
+            }
+            13 => {
+                let ahead_ms = *[-MONTH_MS, MONTH_MS].choose(rng).expect("there are two");
+                vec![(at_ms, Operation::Glitch(node, ahead_ms, rng.random_range(0..40)))]
+            }
+            14 => {
+                let crash = [Operation::Restart(node), Operation::Kill(node), Operation::PowerCut(node)];
+                let crash = crash.choose(rng).expect("there are three").clone();
+                vec![(at_ms, Operation::Strays(node)), (at_ms + 1, crash), (end_ms, Operation::Start(node))]
             }
             _ => {
                 let wrong = Operation::Clock(node, rng.random_range(-300_000..300_000));

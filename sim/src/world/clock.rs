@@ -1,10 +1,11 @@
 //! Wall clocks, wrong by as much as the scenario says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use node::env::Clock;
+use parking_lot::Mutex;
 
 /// How wall time goes in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +29,69 @@ impl WallTime {
     }
 }
 
+/// One reading to come that is far off, as of a clock that was set by hand and set right again.
+#[derive(Clone, Copy, Debug)]
+pub struct Glitch {
+    /// Readings before it.
+    pub after: u64,
+    /// By how much it is ahead, in milliseconds.
+    pub ahead_ms: i64,
+}
+
+/// What is wrong with the clock of one host.
+#[derive(Default)]
+pub struct ClockFaults {
+    /// By how much it is ahead, in milliseconds.
+    pub ahead_ms: AtomicI64,
+    /// The glitch to come.
+    pub glitch: Mutex<Option<Glitch>>,
+    /// Glitches of all hosts that some process has read.
+    pub read: Arc<AtomicU64>,
+}
+
+impl ClockFaults {
+    /// By how much this reading is ahead, in milliseconds.
+    fn ahead_ms(&self) -> i64 {
+        let mut glitch = self.glitch.lock();
+        match &mut *glitch {
+            Some(Glitch { after: 0, ahead_ms }) => {
+                let ahead_ms = *ahead_ms;
+                *glitch = None;
+                self.read.fetch_add(1, Ordering::Relaxed);
+                return ahead_ms;
+            }
+            Some(glitch) => glitch.after -= 1,
+            None => {}
+        }
+        self.ahead_ms.load(Ordering::Relaxed)
+    }
+}
+
 /// The clock of one host.
 pub struct HostClock {
     /// The right time.
     pub wall: WallTime,
-    /// By how much this clock is ahead, in milliseconds.
-    pub ahead_ms: Arc<AtomicI64>,
+    /// What is wrong with it.
+    pub faults: Arc<ClockFaults>,
 }
 
 impl Clock for HostClock {
     fn now_ms(&self) -> i64 {
-        self.wall.now_ms() + self.ahead_ms.load(Ordering::Relaxed)
+        self.wall.now_ms() + self.faults.ahead_ms()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glitch_is_one_reading() {
+        let faults = Arc::new(ClockFaults::default());
+        faults.ahead_ms.store(5, Ordering::Relaxed);
+        *faults.glitch.lock() = Some(Glitch { after: 1, ahead_ms: 1_000_000 });
+        let clock = HostClock { wall: WallTime { begin_ms: 100, rate: 1 }, faults: faults.clone() };
+        assert_eq!([(); 4].map(|()| clock.now_ms()), [105, 1_000_100, 105, 105]);
+        assert_eq!(faults.read.load(Ordering::Relaxed), 1);
     }
 }

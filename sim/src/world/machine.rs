@@ -1,7 +1,7 @@
 //! A machine, and the process that is started on it again and again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use node::bucket::Handed;
 use node::config::{Address, Addresses, Bound, Duration, Limits, OptionalAddress};
@@ -12,8 +12,10 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 use tsdb::disk::{Fault, MemoryDisk};
+use tsdb::model::TenantId;
 
-use super::{HostClock, Links, SimNet, SimPool, Store, WallTime};
+use super::{ClockFaults, Glitch, HostClock, Links, SimNet, SimPool, Store, WallTime};
+use super::{WatchedDisk, leave_strays, missing_strays};
 use crate::trace::Trace;
 
 /// Where every node serves HTTP.
@@ -36,6 +38,8 @@ pub struct Around {
     pub bucket: Store,
     /// How wall time goes.
     pub wall: WallTime,
+    /// Glitches of clocks that some process has read.
+    pub glitches: Arc<AtomicU64>,
 }
 
 /// What outlives a process.
@@ -50,8 +54,12 @@ pub struct Machine {
     wall: WallTime,
     bucket: Store,
     disk: Mutex<MemoryDisk>,
+    /// What goes wrong once a block is being written.
+    waiting: Arc<Mutex<Option<Fault>>>,
+    /// What others have left in the data folder: paths, and whether each is a folder.
+    strays: Mutex<Vec<(String, bool)>>,
     disk_wait_ms: Arc<AtomicU64>,
-    ahead_ms: Arc<AtomicI64>,
+    clock: Arc<ClockFaults>,
     rng: Arc<Mutex<StdRng>>,
     stop: Mutex<CancellationToken>,
     /// Operations of the disk that had failed when the process was started.
@@ -61,7 +69,7 @@ pub struct Machine {
 impl Machine {
     /// A new machine with an empty disk; all its randomness comes from `seed`.
     pub fn new(name: String, zone: String, seed: u64, around: &Around) -> Arc<Self> {
-        let Around { seeds, trace, links, bucket, wall } = around.clone();
+        let Around { seeds, trace, links, bucket, wall, glitches } = around.clone();
         Arc::new(Self {
             name,
             zone,
@@ -71,8 +79,10 @@ impl Machine {
             wall,
             bucket,
             disk: Mutex::new(MemoryDisk::new()),
+            waiting: Arc::default(),
+            strays: Mutex::default(),
             disk_wait_ms: Arc::new(AtomicU64::new(DISK_WAIT_MS)),
-            ahead_ms: Arc::new(AtomicI64::new(0)),
+            clock: Arc::new(ClockFaults { read: glitches, ..ClockFaults::default() }),
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             stop: Mutex::default(),
             struck_before: AtomicU64::new(0),
@@ -118,11 +128,28 @@ impl Machine {
     /// The disk was replaced by an empty one.
     pub fn replace_disk(&self) {
         *self.disk.lock() = MemoryDisk::new();
+        self.strays.lock().clear();
+    }
+
+    /// Other programs leave something in each folder of the data folder, safe from power cuts.
+    pub fn leave_strays(&self, tenants: &[TenantId]) {
+        let left = leave_strays(&self.disk.lock(), tenants);
+        self.strays.lock().extend(left);
+    }
+
+    /// What others have left, and isn't there any more as it was.
+    pub fn missing_strays(&self) -> Vec<String> {
+        missing_strays(&self.disk.lock(), &self.strays.lock())
     }
 
     /// Lets something go wrong on the disk.
     pub fn inject(&self, fault: Fault) {
         self.disk.lock().inject(fault);
+    }
+
+    /// Lets something go wrong on the disk once a block is being written.
+    pub fn inject_into_cut(&self, fault: Fault) {
+        *self.waiting.lock() = Some(fault);
     }
 
     /// Sets how many bytes more find room, or lifts the limit.
@@ -139,6 +166,7 @@ impl Machine {
     /// Nothing more goes wrong on the disk; it has room and is fast.
     pub fn mend_disk(&self) {
         self.disk.lock().clear_faults();
+        *self.waiting.lock() = None;
         self.set_room(None);
         self.set_disk_wait(None);
     }
@@ -151,13 +179,18 @@ impl Machine {
 
     /// Sets by how much the clock is ahead.
     pub fn set_clock(&self, ahead_ms: i64) {
-        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+        self.clock.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
+    /// Lets one reading of the clock to come be far off, or none any more.
+    pub fn set_glitch(&self, glitch: Option<Glitch>) {
+        *self.clock.glitch.lock() = glitch;
     }
 
     fn env(&self) -> tsdb::Result<Env> {
-        let disk = Arc::new(self.disk.lock().clone());
+        let disk = Arc::new(WatchedDisk { disk: self.disk.lock().clone(), waiting: self.waiting.clone() });
         Ok(Env {
-            clock: Arc::new(HostClock { wall: self.wall, ahead_ms: self.ahead_ms.clone() }),
+            clock: Arc::new(HostClock { wall: self.wall, faults: self.clock.clone() }),
             ledger: Arc::new(DiskLedger::open(disk.clone())?),
             disk,
             lock: None,

@@ -5,12 +5,14 @@
 
 mod bucket;
 mod clock;
+mod disk;
 mod machine;
 mod net;
 mod pool;
 
 pub use bucket::{Mood, Store};
-pub use clock::{HostClock, WallTime};
+pub use clock::{ClockFaults, Glitch, HostClock, WallTime};
+pub use disk::{WatchedDisk, leave_strays, missing_strays};
 pub use machine::{Around, Machine, PORT};
 pub use net::{Links, SimNet};
 pub use pool::SimPool;

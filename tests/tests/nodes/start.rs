@@ -29,18 +29,6 @@ fn a_second_node_on_the_same_folder_is_refused() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_every_mistake_named() {
-    let ended = run(None, &["run", "--wal-sync-interval", "3x", "--http-max-body", "huge"]);
-    assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(
-        ended.stderr.contains("--wal-sync-interval") && ended.stderr.contains("--http-max-body"),
-        "{ended:?}"
-    );
-    assert_eq!(run(None, &["query", "nonsense"]).code, Some(2));
-    assert_eq!(run(None, &["config", "check"]).code, Some(0));
-}
-
-#[test]
 fn a_node_that_isnt_there_ends_with_1_and_a_hint() {
     let url = format!("http://127.0.0.1:{}", tests::free_port());
     let ended = run(Some(&url), &["query", "instant", "up"]);
