@@ -15,7 +15,7 @@ use tsdb::model::TenantId;
 use crate::bucket::{self, Blocks};
 use crate::cluster::{Addresses, ArriveError, Cluster, Membership};
 use crate::config::{Address, Config, Problems, WalSync};
-use crate::env::{Env, Listener, on_disk};
+use crate::env::{Env, Listener, Work, on_disk, run_on};
 use crate::identity::Identity;
 use crate::log::LogControl;
 use crate::metrics::Metrics;
@@ -371,7 +371,7 @@ async fn open_store(
             tokio::time::sleep(HAND_OVER_EVERY).await;
         }
         let (db, ledger) = (storage.db().clone(), env.ledger.clone());
-        on_disk(&*env.pool, move || db.seal().and_then(|()| Identity::leave(&*ledger))).await?;
+        run_on(&*env.pool, Work::Maintenance, move || db.seal().and_then(|()| Identity::leave(&*ledger))).await?;
     }
 }
 

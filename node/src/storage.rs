@@ -12,7 +12,7 @@ use tsdb::model::TenantId;
 use tsdb::{Error, Result};
 
 use crate::config::{Bound, ChunkEncoding, Config, Duration, WalSync};
-use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
+use crate::env::{Clock, Env, Pool, PoolWorkers, Work, on_disk, run_on};
 use crate::log::Repeats;
 use crate::metrics::at_scrape;
 
@@ -46,7 +46,7 @@ impl Storage {
         let settings = DbSettings { tenant: settings_of(config, None), writes, ..DbSettings::default() };
         let began = tokio::time::Instant::now();
         let (pool, ledger, replay) = (env.pool.clone(), env.ledger.clone(), replay.clone());
-        let opened = on_disk(&*env.pool, move || {
+        let opened = run_on(&*env.pool, Work::Maintenance, move || {
             let was_unsynced = ledger.get(LEDGER_UNSYNCED)?.is_some();
             let workers = PoolWorkers::new(&*pool);
             let (db, recovery) = Db::open_watched(disk, settings, now_ms, seed, &workers, &replay)?;
@@ -90,7 +90,7 @@ impl Storage {
     /// Those of [`Db::seal`], and when the ledger fails.
     pub async fn seal(&self, env: &Env) -> Result<()> {
         let (db, ledger) = (self.db.clone(), env.ledger.clone());
-        on_disk(&*env.pool, move || {
+        run_on(&*env.pool, Work::Maintenance, move || {
             db.seal()?;
             if ledger.get(LEDGER_UNSYNCED)?.is_some() { ledger.remove(LEDGER_UNSYNCED) } else { Ok(()) }
         })
@@ -176,7 +176,7 @@ impl Storage {
                 () = tokio::time::sleep(interval()) => {}
             }
             let (db, now_ms) = (self.db.clone(), clock.now_ms());
-            match on_disk(&*pool, move || db.maintain(now_ms)).await {
+            match run_on(&*pool, Work::Maintenance, move || db.maintain(now_ms)).await {
                 Ok(done) => log_maintenance(&done, &self.problems),
                 Err(error) => {
                     if let Some(untold) = self.problems.due(&error.to_string()) {

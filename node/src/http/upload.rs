@@ -30,7 +30,7 @@ use ulid::Ulid;
 
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
-use crate::env::on_disk;
+use crate::env::{Work, on_disk, run_on};
 use crate::node::App;
 
 /// Uploads that are known at once; finished ones are forgotten first.
@@ -248,7 +248,7 @@ async fn finish(
         let own = app.clone();
         let dir = folder(&key.0, block);
         let tenant = key.0.clone();
-        let added = on_disk(&*app.env.pool, move || add(&own, &tenant, &dir)).await;
+        let added = run_on(&*app.env.pool, Work::Bulk, move || add(&own, &tenant, &dir)).await;
         let state = match added {
             Ok(()) => Upload::Complete,
             Err(error) => {

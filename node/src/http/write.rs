@@ -21,7 +21,7 @@ use tsdb::model::TenantId;
 use super::error::{ApiError, Kind, RETRY_AFTER_S};
 use super::params::Tenant;
 use crate::config::Config;
-use crate::env::on_cores;
+use crate::env::{Work, run_on};
 use crate::node::App;
 use crate::receive::batch::Batch;
 use crate::receive::budget::Held;
@@ -97,7 +97,7 @@ async fn take_remote_write(
             if held.grow(batch.gathered.len()) { Ok(()) } else { Err(WriteError::Busy) }
         })
     };
-    if small { work() } else { on_cores(&*app.env.pool, true, work).await }
+    if small { work() } else { run_on(&*app.env.pool, Work::Write, work).await }
 }
 
 async fn import(
@@ -127,7 +127,7 @@ async fn import(
             Ok(())
         })
     };
-    let taken = on_cores(&*app.env.pool, true, work).await?;
+    let taken = run_on(&*app.env.pool, Work::Write, work).await?;
     finish(&app, taken).await.1.map(IntoResponse::into_response)
 }
 

@@ -49,7 +49,7 @@ pub use sketch::Sketch;
 use turns::{Switch, Turns};
 
 use crate::config::Config;
-use crate::env::{CpuTime, Process, on_cores};
+use crate::env::{CpuTime, Process, Work, run_on};
 use crate::metrics::{QueryOf, at_scrape};
 use crate::node::App;
 
@@ -171,7 +171,7 @@ impl Turn {
         work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (permit, cancelled, cpu) = (self.permit.clone(), self.cancelled.clone(), self.cpu.clone());
-        on_cores(&*app.env.pool, false, move || {
+        run_on(&*app.env.pool, Work::LargeQuery, move || {
             // Held by the work itself: it may outlive whoever waits for it, and still needs its core.
             let _permit = permit;
             turns::check(&cancelled)?;

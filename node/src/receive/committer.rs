@@ -13,7 +13,7 @@ use tsdb::db::Db;
 use tsdb::wal::WalPosition;
 use tsdb::{Error, Result};
 
-use crate::env::{Pool, on_disk};
+use crate::env::{Pool, Work, run_on};
 
 /// Time between attempts while the disk is full.
 const RETRY: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ impl Committer {
     /// One round; false when there is no room and it has to be tried again.
     async fn commit(&self, db: &Arc<Db>, pool: &dyn Pool) -> bool {
         let db = db.clone();
-        match on_disk(pool, move || db.commit()).await {
+        match run_on(pool, Work::Commit, move || db.commit()).await {
             Ok(durable) => {
                 let had_failed = self.state.borrow().failure.is_some();
                 self.state.send_modify(|state| *state = State { durable, failure: None });
