@@ -13,6 +13,7 @@ use tsdb::{Error, Result};
 
 use crate::config::{Bound, ChunkEncoding, Config, Duration, WalSync};
 use crate::env::{Clock, Env, Pool, PoolWorkers, Work, on_disk, run_on};
+use crate::fail_stop::FailStop;
 use crate::log::Repeats;
 use crate::metrics::at_scrape;
 
@@ -28,6 +29,7 @@ pub struct Storage {
     db: Arc<Db>,
     configured: RwLock<HashMap<TenantId, Arc<Tenant>>>,
     is_loss: bool,
+    fail_stop: Arc<FailStop>,
     /// What keeps maintenance from doing its work.
     problems: Repeats,
 }
@@ -59,7 +61,8 @@ impl Storage {
         }
         let is_loss = was_unsynced || recovery.is_loss();
         let configured = RwLock::default();
-        let storage = Self { db: Arc::new(db), configured, is_loss, problems: Repeats::default() };
+        let (fail_stop, problems) = (Arc::default(), Repeats::default());
+        let storage = Self { db: Arc::new(db), configured, is_loss, fail_stop, problems };
         storage.configure(config);
         Ok(storage)
     }
@@ -67,6 +70,11 @@ impl Storage {
     /// Whether samples may be missing that this store once acked.
     pub fn is_loss(&self) -> bool {
         self.is_loss
+    }
+
+    /// Hears when the engine has stopped for good.
+    pub fn fail_stop(&self) -> &Arc<FailStop> {
+        &self.fail_stop
     }
 
     /// Notes whether writes are answered before they are synced from now on; durable on return. To be called before the
@@ -176,7 +184,13 @@ impl Storage {
                 () = tokio::time::sleep(interval()) => {}
             }
             let (db, now_ms) = (self.db.clone(), clock.now_ms());
-            match run_on(&*pool, Work::Maintenance, move || db.maintain(now_ms)).await {
+            let maintained = run_on(&*pool, Work::Maintenance, move || db.maintain(now_ms)).await;
+            if let Some(reason) = self.db.stop_reason() {
+                self.fail_stop.stop(&reason);
+                // Nothing can be maintained any more.
+                return;
+            }
+            match maintained {
                 Ok(done) => log_maintenance(&done, &self.problems),
                 Err(error) => {
                     if let Some(untold) = self.problems.due(&error.to_string()) {

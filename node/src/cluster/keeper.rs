@@ -143,8 +143,9 @@ impl Keeper {
 
     async fn flush(&self) -> Result<(), NotYet> {
         let (db, now_ms) = (self.db.clone(), self.clock.now_ms());
-        let done =
-            run_on(&*self.pool, Work::Maintenance, move || db.flush(now_ms)).await.map_err(|e| NotYet::Cut(e.to_string()))?;
+        let done = run_on(&*self.pool, Work::Maintenance, move || db.flush(now_ms))
+            .await
+            .map_err(|e| NotYet::Cut(e.to_string()))?;
         for (tenant, block) in &done.cut {
             tracing::info!(%tenant, block = %block.ulid, samples = block.stats.num_samples, "cut a block for the bucket");
         }

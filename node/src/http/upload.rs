@@ -234,6 +234,9 @@ async fn finish(
 ) -> Result<StatusCode, ApiError> {
     let block = block_id(&block)?;
     let key = (tenant, block);
+    // A tenant that never wrote begins to exist with its block. Before the state changes: where the node takes no more
+    // tenants, nobody would ever end the validation.
+    app.tenant(&key.0)?;
     {
         let mut uploads = app.uploads.0.lock();
         match uploads.get_mut(&key) {
@@ -242,8 +245,6 @@ async fn finish(
             Some(Upload::Failed(_)) | None => return Err(bad("the upload wasn't started")),
         }
     }
-    // A tenant that never wrote begins to exist with its block.
-    app.tenant(&key.0)?;
     tokio::spawn(async move {
         let own = app.clone();
         let dir = folder(&key.0, block);

@@ -1,6 +1,7 @@
 //! The whole node behind its routes, on a disk in memory and a clock that stands still.
 
 mod copies;
+mod fail_stop;
 mod limits;
 mod names;
 mod query;
