@@ -252,7 +252,7 @@ impl App {
         let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol, &starting).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
-        let queries = Queries::new(&config, env.process.clone());
+        let queries = Queries::new(&config, &env);
         metrics.collect(queries.collector());
         metrics.collect(cluster.peers().collector());
         let replicator =

@@ -2,6 +2,7 @@
 
 mod copies;
 mod fail_stop;
+mod fairness;
 mod limits;
 mod names;
 mod query;
@@ -129,6 +130,12 @@ impl TestNode {
     /// Remote write of whole series.
     pub(crate) async fn write(&self, timeseries: Vec<pb::TimeSeries>) -> Answer {
         self.write_request(&pb::WriteRequest { timeseries, metadata: Vec::new() }).await
+    }
+
+    pub(crate) async fn write_as(&self, tenant: &str, timeseries: Vec<pb::TimeSeries>) -> Answer {
+        let request = pb::WriteRequest { timeseries, metadata: Vec::new() };
+        let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap();
+        self.post("/api/v1/write", &[("x-scope-orgid", tenant)], body).await
     }
 
     pub(crate) async fn write_request(&self, request: &pb::WriteRequest) -> Answer {
