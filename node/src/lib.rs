@@ -38,6 +38,7 @@ pub mod receive;
 mod repair;
 mod starting;
 mod storage;
+mod text;
 
 pub use config::Config;
 pub use env::Env;

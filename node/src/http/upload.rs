@@ -32,6 +32,7 @@ use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
 use crate::env::{Work, on_disk, run_on};
 use crate::node::App;
+use crate::text::shortened;
 
 /// Uploads that are known at once; finished ones are forgotten first.
 const UPLOADS_MAX: usize = 1000;
@@ -254,7 +255,7 @@ async fn finish(
             Ok(()) => Upload::Complete,
             Err(error) => {
                 tracing::warn!(tenant = %key.0, %block, %error, "an uploaded block is refused");
-                Upload::Failed(error.to_string())
+                Upload::Failed(shortened(error.to_string()))
             }
         };
         app.uploads.set(&key, state);

@@ -14,6 +14,7 @@ use tsdb::{Error, Result};
 
 use super::batch::Batch;
 use crate::config::Limits;
+use crate::text::shortened;
 
 /// Parses a series' raw labels.
 pub type ParseLabels = fn(&[u8], &Limits) -> Result<Labels, String>;
@@ -109,7 +110,7 @@ impl Report {
         self.refused[reason as usize] += count;
         let first = if reason == Reason::SeriesLimit { &mut self.limited } else { &mut self.first };
         if first.is_none() {
-            *first = Some(describe());
+            *first = Some(shortened(describe()));
         }
     }
 }

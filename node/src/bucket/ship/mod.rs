@@ -36,6 +36,7 @@ use super::parts::parts;
 use super::thanos::{BlockFile, Upload, meta_to_upload};
 use super::{ATTEMPTS, Bucket, Checksum, keys};
 use crate::env::{Clock, Env, Ledger, Pool, Work, on_disk, run_on};
+use crate::text::shortened;
 use intent::Intent;
 
 /// Most findings about a damaged block that are told.
@@ -135,9 +136,10 @@ impl Shipper {
             let Err(error) = self.ship(block).await else { continue };
             tracing::warn!(tenant = %block.tenant, block = %block.meta.ulid, %error, "a block can't be shipped");
             let mut progress = self.progress.lock();
-            progress.last_error = Some((self.clock.now_ms(), error.to_string()));
+            let why = shortened(error.to_string());
+            progress.last_error = Some((self.clock.now_ms(), why.clone()));
             if !error.is_transient() {
-                progress.refused.insert(block.meta.ulid, error.to_string());
+                progress.refused.insert(block.meta.ulid, why);
             }
             let stop =
                 matches!(error, Error::Unreachable { .. } | Error::Denied { .. } | Error::Missing { .. });
