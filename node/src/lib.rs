@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`mod@env`] | the seams: clock, disk, ledger, network, threads |
 //! | [`config`] | one declaration per option, and reading them |
-//! | [`node`] | start, run, stop |
+//! | [`node`], `fail_stop` | start, run, stop, and the end after a failed sync |
 //! | [`http`] | what is served: writes, questions, status |
 //! | [`grpc`] | the peer port: between nodes |
 //! | [`cluster`] | this node's part in its cluster |
@@ -27,6 +27,7 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod env;
+mod fail_stop;
 mod glance;
 pub mod grpc;
 pub mod http;
@@ -39,6 +40,7 @@ pub mod receive;
 mod repair;
 mod starting;
 mod storage;
+mod text;
 
 pub use config::Config;
 pub use env::Env;

@@ -15,7 +15,8 @@ use tsdb::model::TenantId;
 use crate::bucket::{self, Blocks};
 use crate::cluster::{Addresses, ArriveError, Cluster, Membership};
 use crate::config::{Address, Config, Problems, WalSync};
-use crate::env::{Env, Listener, on_disk};
+use crate::env::{Env, Listener, Work, on_disk, run_on};
+use crate::fail_stop;
 use crate::identity::Identity;
 use crate::log::LogControl;
 use crate::metrics::Metrics;
@@ -167,6 +168,11 @@ impl Node {
         Ok(Self { app, address, peer_address, servers, background, stop_background })
     }
 
+    #[cfg(test)]
+    pub(crate) fn app_for_tests(&self) -> &Arc<App> {
+        &self.app
+    }
+
     /// Where HTTP is served.
     pub fn http_address(&self) -> SocketAddr {
         self.address
@@ -188,6 +194,21 @@ impl Node {
     /// When the configuration has mistakes; the old one stays.
     pub fn reload(&self) -> Result<Vec<&'static str>, ReloadError> {
         self.app.reload()
+    }
+
+    /// Returns once the store has stopped after a failed sync, with why: [`Node::abandon`] the node then, and start
+    /// another on its disk.
+    pub async fn failed(&self) -> String {
+        self.app.storage.fail_stop().stopped().await.to_owned()
+    }
+
+    /// Ends a node that has failed: tells the others that it isn't ready, and then waits for nothing, since no request
+    /// and nothing in work can succeed any more. Nothing is sealed.
+    pub async fn abandon(self) {
+        tokio::time::sleep(fail_stop::GRACE).await;
+        self.app.stopping.cancel();
+        self.stop_background.cancel();
+        self.servers.into_iter().chain(self.background).for_each(|task| task.abort());
     }
 
     /// Stops accepting, finishes the requests in work in bounded time, and seals the storage.
@@ -231,21 +252,22 @@ impl App {
         let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol, &starting).await?;
         let metrics = Metrics::new(env.process.clone());
         metrics.collect(storage.collector());
-        let queries = Queries::new(&config, env.process.clone());
+        let queries = Queries::new(&config, &env);
         metrics.collect(queries.collector());
         metrics.collect(cluster.peers().collector());
         metrics.collect(cluster.collector());
         metrics.collect(blocks.collector());
         let replicator =
             Replicator::open(&config, &env, Arc::new(cluster.clone()), cluster.peers().clone()).await?;
+        cluster.stops_with(storage.fail_stop().clone());
         cluster.keep_hints(replicator.hints().clone());
         metrics.collect(replicator.collector());
         metrics.collect(replicator.hints().collector());
         Ok(Self {
             cluster,
             blocks,
+            committer: Committer::new(config.wal_sync == WalSync::Group, storage.fail_stop().clone()),
             storage,
-            committer: Committer::new(config.wal_sync == WalSync::Group),
             hasher: SeriesHasher::new(env.seed),
             in_flight: Budget::new(config.http_max_in_flight.as_usize()),
             queries,
@@ -276,12 +298,24 @@ impl App {
             let (clock, pool) = (app.env.clock.clone(), app.env.pool.clone());
             app.storage.maintain(interval, clock, pool, stopped).await;
         };
+        let (app, stopped) = (self.clone(), stop.clone());
+        let unready = async move {
+            let failed = stopped.run_until_cancelled(app.storage.fail_stop().stopped());
+            if failed.await.is_some() {
+                app.cluster.tell_others();
+            }
+        };
         let membership = self.cluster.clone().run(stop.clone());
         let every = self.config.load().bucket_interval.to_std();
         // Only what a drain or a closing placement needs is shipped: while nothing compacts, more would lie there once
         // for each replica.
         let mut tasks = self.blocks.start(self.storage.db().clone(), false, every, stop);
-        tasks.extend([tokio::spawn(commits), tokio::spawn(maintenance), tokio::spawn(membership)]);
+        tasks.extend([
+            tokio::spawn(commits),
+            tokio::spawn(maintenance),
+            tokio::spawn(unready),
+            tokio::spawn(membership),
+        ]);
         tasks.extend(self.replicator.start(stop));
         self.repair.join(self.cluster.peers().clone(), self.cluster.subscribe());
         self.metrics.collect(repair::collector(self));
@@ -373,7 +407,8 @@ async fn open_store(
             tokio::time::sleep(HAND_OVER_EVERY).await;
         }
         let (db, ledger) = (storage.db().clone(), env.ledger.clone());
-        on_disk(&*env.pool, move || db.seal().and_then(|()| Identity::leave(&*ledger))).await?;
+        run_on(&*env.pool, Work::Maintenance, move || db.seal().and_then(|()| Identity::leave(&*ledger)))
+            .await?;
     }
 }
 

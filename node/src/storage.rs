@@ -13,7 +13,8 @@ use tsdb::model::TenantId;
 use tsdb::{Error, Result};
 
 use crate::config::{Bound, ChunkEncoding, Config, Duration, WalSync};
-use crate::env::{Clock, Env, Pool, PoolWorkers, on_disk};
+use crate::env::{Clock, Env, Pool, PoolWorkers, Work, on_disk, run_on};
+use crate::fail_stop::FailStop;
 use crate::log::Repeats;
 use crate::metrics::at_scrape;
 
@@ -32,6 +33,7 @@ pub struct Storage {
     db: Arc<Db>,
     configured: RwLock<HashMap<TenantId, Arc<Tenant>>>,
     is_loss: bool,
+    fail_stop: Arc<FailStop>,
     /// What keeps maintenance from doing its work.
     problems: Repeats,
 }
@@ -50,7 +52,7 @@ impl Storage {
         let settings = DbSettings { tenant: settings_of(config, None), writes, ..DbSettings::default() };
         let began = tokio::time::Instant::now();
         let (pool, ledger, replay) = (env.pool.clone(), env.ledger.clone(), replay.clone());
-        let opened = on_disk(&*env.pool, move || {
+        let opened = run_on(&*env.pool, Work::Maintenance, move || {
             let was_unsynced = ledger.get(LEDGER_UNSYNCED)?.is_some();
             let workers = PoolWorkers::new(&*pool);
             let (db, recovery) = Db::open_watched(disk, settings, now_ms, seed, &workers, &replay)?;
@@ -63,7 +65,8 @@ impl Storage {
         }
         let is_loss = was_unsynced || recovery.is_loss();
         let configured = RwLock::default();
-        let storage = Self { db: Arc::new(db), configured, is_loss, problems: Repeats::default() };
+        let (fail_stop, problems) = (Arc::default(), Repeats::default());
+        let storage = Self { db: Arc::new(db), configured, is_loss, fail_stop, problems };
         storage.configure(config);
         Ok(storage)
     }
@@ -71,6 +74,11 @@ impl Storage {
     /// Whether samples may be missing that this store once acked.
     pub fn is_loss(&self) -> bool {
         self.is_loss
+    }
+
+    /// Hears when the engine has stopped for good.
+    pub fn fail_stop(&self) -> &Arc<FailStop> {
+        &self.fail_stop
     }
 
     /// Notes whether writes are answered before they are synced from now on; durable on return. To be called before the
@@ -94,7 +102,7 @@ impl Storage {
     /// Those of [`Db::seal`], and when the ledger fails.
     pub async fn seal(&self, env: &Env) -> Result<()> {
         let (db, ledger) = (self.db.clone(), env.ledger.clone());
-        on_disk(&*env.pool, move || {
+        run_on(&*env.pool, Work::Maintenance, move || {
             db.seal()?;
             if ledger.get(LEDGER_UNSYNCED)?.is_some() { ledger.remove(LEDGER_UNSYNCED) } else { Ok(()) }
         })
@@ -182,7 +190,13 @@ impl Storage {
             }
             let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let (db, now) = (self.db.clone(), ClockReading { wall_ms: clock.now_ms(), elapsed_ms });
-            match on_disk(&*pool, move || db.maintain(now)).await {
+            let maintained = run_on(&*pool, Work::Maintenance, move || db.maintain(now)).await;
+            if let Some(reason) = self.db.stop_reason() {
+                self.fail_stop.stop(&reason);
+                // Nothing can be maintained any more.
+                return;
+            }
+            match maintained {
                 Ok(done) => log_maintenance(&done, &self.problems),
                 Err(error) => {
                     if let Some(untold) = self.problems.due(&error.to_string()) {

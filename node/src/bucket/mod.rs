@@ -47,6 +47,7 @@ pub use location::{ByUrl, Handed, Location, ObjectStores, Opened};
 pub use swap::{Swapped, Tag};
 
 use crate::env::{Clock, Env, Pool, on_disk};
+use crate::text::shortened;
 use error::Failure;
 
 /// Time for one try of a call on a small object, or of a listing's next page.
@@ -288,7 +289,7 @@ impl Bucket {
         let advice = self.location.credentials_advice();
         let error = failure.explain(&self.location.to_string(), advice, what, key, attempts);
         let mut health = self.health.lock();
-        health.last_failure = Some((self.clock.now_ms(), error.to_string()));
+        health.last_failure = Some((self.clock.now_ms(), shortened(error.to_string())));
         health.failures += 1;
         error
     }

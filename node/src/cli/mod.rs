@@ -23,6 +23,7 @@ mod work_dir;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -146,13 +147,19 @@ fn insert_default_verb(args: &mut Vec<OsString>) {
     }
 }
 
+/// How long a verb that has ended waits for blocking calls of its runtime.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Runs a verb that waits for a network.
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("can't start the async runtime: {e}")))?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // What the system keeps hanging, a sync on a failed disk for example, mustn't keep the process alive.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    done
 }
 
 #[cfg(test)]

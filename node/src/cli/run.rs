@@ -176,6 +176,10 @@ impl Run {
                     },
                 },
                 () = node.cluster().ended().cancelled() => break,
+                reason = node.failed() => {
+                    node.abandon().await;
+                    return Err(Failure::failed(format!("{reason}; start it again, it reads what the disk has")));
+                }
             }
         }
         tracing::info!("stopping");

@@ -97,6 +97,9 @@ impl Cluster {
         if !leaving.progress.is_empty() {
             return Some(format!("draining: {}", leaving.progress));
         }
+        if let Some(reason) = self.fail_stop.get().and_then(|fail_stop| fail_stop.reason()) {
+            return Some(reason.to_owned());
+        }
         if !self.is_member() {
             return Some("joining".to_owned());
         }

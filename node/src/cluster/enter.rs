@@ -137,6 +137,7 @@ impl Cluster {
             is_announced: AtomicBool::new(is_alone),
             leaving: Mutex::default(),
             ended: CancellationToken::new(),
+            fail_stop: OnceLock::new(),
             stopped: CancellationToken::new(),
             forgotten,
         });

@@ -39,6 +39,13 @@ impl Cluster {
         Gossip::start(me, self.profile(), all.into_iter().collect(), transport, interval)
     }
 
+    /// Tells the others at once what has changed of this node, and not only with the next news of theirs.
+    pub(crate) fn tell_others(&self) {
+        if let Some(gossip) = self.gossip.get() {
+            gossip.say(self.profile());
+        }
+    }
+
     fn profile(&self) -> Profile {
         Profile {
             name: self.info.name.clone(),

@@ -17,7 +17,7 @@ use tsdb::db::{Db, Mark};
 use super::calls::Vouched;
 use super::documents::Documents;
 use crate::bucket::{self, Blocks};
-use crate::env::{Clock, Pool, on_disk};
+use crate::env::{Clock, Pool, Work, run_on};
 
 /// Keeps account of what lies in listed blocks.
 pub(super) struct Keeper {
@@ -143,8 +143,9 @@ impl Keeper {
 
     async fn flush(&self) -> Result<(), NotYet> {
         let (db, now_ms) = (self.db.clone(), self.clock.now_ms());
-        let done =
-            on_disk(&*self.pool, move || db.flush(now_ms)).await.map_err(|e| NotYet::Cut(e.to_string()))?;
+        let done = run_on(&*self.pool, Work::Maintenance, move || db.flush(now_ms))
+            .await
+            .map_err(|e| NotYet::Cut(e.to_string()))?;
         for (tenant, block) in &done.cut {
             tracing::info!(%tenant, block = %block.ulid, samples = block.stats.num_samples, "cut a block for the bucket");
         }

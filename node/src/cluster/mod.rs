@@ -68,6 +68,7 @@ pub use service::Membership;
 use crate::bucket::{Blocks, Bucket};
 use crate::config::Config;
 use crate::env::{Clock, Env};
+use crate::fail_stop::FailStop;
 use crate::grpc::Peers;
 use crate::identity::Identity;
 use crate::receive::hints::Hints;
@@ -125,6 +126,8 @@ pub struct Cluster {
     is_announced: AtomicBool,
     leaving: Mutex<Leaving>,
     ended: CancellationToken,
+    /// There once the storage is open.
+    fail_stop: OnceLock<Arc<FailStop>>,
     stopped: CancellationToken,
     /// Whether it was a member, and is none any more.
     forgotten: bool,
@@ -225,7 +228,14 @@ impl Cluster {
     /// Whether others count on this node: it has its place in the ring, and they have heard that it is back. Whoever
     /// restarts one node after the other waits for this.
     pub fn is_ready(&self) -> bool {
-        self.is_announced.load(Ordering::Relaxed) && self.is_member()
+        let has_failed = self.fail_stop.get().is_some_and(|fail_stop| fail_stop.reason().is_some());
+        self.is_announced.load(Ordering::Relaxed) && self.is_member() && !has_failed
+    }
+
+    /// From now on this node is unready once its store has stopped.
+    pub(crate) fn stops_with(&self, fail_stop: Arc<FailStop>) {
+        let is_first = self.fail_stop.set(fail_stop).is_ok();
+        debug_assert!(is_first, "the storage is opened once");
     }
 
     /// What this node is to the ring; `None` before it has joined.

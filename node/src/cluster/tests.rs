@@ -330,3 +330,35 @@ async fn a_store_that_acks_before_it_syncs_disclaims_after_an_end_out_of_order()
         node.stop().await.unwrap();
     }
 }
+
+/// Sends a request of which the end never comes.
+async fn hang(node: &Node) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt as _;
+    let mut open = tokio::net::TcpStream::connect(node.http_address()).await.unwrap();
+    let head = "POST /api/v1/write HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx";
+    open.write_all(head.as_bytes()).await.unwrap();
+    open
+}
+
+#[tokio::test]
+async fn a_node_whose_disk_fails_is_unready_for_the_others_and_ends_whatever_is_open() {
+    let bucket = Arc::default();
+    let (mut place_a, mut place_b) = (Place::new("a", &bucket), Place::new("b", &bucket));
+    let a = place_a.start(&[]).await;
+    let b = place_b.start(&[address(&a)]).await;
+    settled(&[&a, &b]).await;
+    let (a_id, b_id) = (a.cluster().me(), b.cluster().me());
+    let seen_ready =
+        |by: &Node, store| by.cluster().members().seen.get(&store).is_some_and(|seen| seen.profile.ready);
+    eventually("a hears that b is ready", || seen_ready(&a, b_id)).await;
+    let _open = hang(&b).await;
+    b.app_for_tests().storage.fail_stop().stop("a sync failed");
+    assert_eq!(b.failed().await, "a sync failed");
+    assert!(!b.cluster().is_ready());
+    eventually("a hears that b isn't ready", || !seen_ready(&a, b_id)).await;
+    assert!(seen_ready(&b, a_id));
+    // It returns although a request is open that never ends.
+    b.abandon().await;
+    // What it left behind is whole, but for its end.
+    drop(place_b.start(&[address(&a)]).await);
+}

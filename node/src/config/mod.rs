@@ -116,9 +116,9 @@ options! {
 
         /// Threads that evaluate queries; 0 = as many as there are cores.
         "query.threads" query_threads: u64 = 0, restart;
-        /// Queries in work at once; further ones wait.
+        /// Queries in work at once; further ones wait. One tenant's are at most three times as many as are left for others.
         "query.max_concurrency" query_max_concurrency: u64 = 32, restart;
-        /// Queries that may wait; further ones are answered 503.
+        /// Queries that may wait, shared between tenants in the same way; further ones are answered 503.
         "query.max_waiting" query_max_waiting: u64 = 256, restart;
         /// Longest time a query may take, waiting included; `timeout=` can only shorten it.
         "query.timeout" query_timeout: Duration = Duration::from_s(120), reload;

@@ -24,7 +24,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use cpu::CpuTime;
 pub use ledger::{DiskLedger, Ledger, SledLedger};
 pub use net::{BoxFuture, Connection, Lane, Listener, Net, TcpNet};
-pub use pool::{Inline, Job, Pool, PoolWorkers, ThreadPool, on_cores, on_disk};
+pub use pool::{Inline, Job, Pool, PoolWorkers, ThreadPool, Work, on_disk, run_on};
 pub use process::{OsProcess, Process, Usage};
 
 /// What a node needs from the world. Cloning shares it.

@@ -1,9 +1,12 @@
 //! Blocking and parallel work.
 //!
-//! Two kinds of threads, so that neither waits for the other: *disk* threads block in the system (`fdatasync`, cutting
-//! blocks), *compute* threads evaluate queries, as many as there are cores. One evaluation spreads its parts over
-//! compute threads that are idle ([`PoolWorkers`]); the thread that asks always works itself, so a busy pool delays an
-//! evaluation but can't block it.
+//! Each kind of [`Work`] has threads of its own, so that none waits for another: a commit of the WAL, for which every
+//! write waits, isn't held up by the verification of a block, and a small query not by large ones. One evaluation
+//! spreads its parts over threads for large queries that are idle ([`PoolWorkers`]); the thread that asks always works
+//! itself, so a busy pool delays an evaluation but can't block it.
+//!
+//! What waits for a thread is bounded by whoever asks: one commit, one maintenance and the ring's flush, as many
+//! verifications as there are uploads, as many queries as have permits.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,43 +21,61 @@ use super::CpuTime;
 /// Work for a pool.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads for disk work: commits, maintenance and checkpoints can run beside each other.
+/// What a job does, and so whom it may hold up: only others of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Commits the WAL.
+    Commit,
+    /// Blocks on the disk for a moment: the ledger, a part of a file.
+    Disk,
+    /// Cuts blocks, writes checkpoints, removes what is too old; one at a time, by the engine's own lock.
+    Maintenance,
+    /// Reads whole blocks: verification before a block is shipped or added.
+    Bulk,
+    /// Decodes and appends a write that is too large for the async threads.
+    Write,
+    /// Answers a query that takes little.
+    SmallQuery,
+    /// Answers any other query, and compares what replicas have.
+    LargeQuery,
+    /// A part of something already begun by a [`Work::LargeQuery`], or beside it: goes before those that wait.
+    Part,
+}
+
+/// Threads for short disk work.
 const DISK_THREADS: usize = 4;
+/// Threads that read whole blocks: more of them would leave the disk less for commits.
+const BULK_THREADS: usize = 2;
 
 /// Runs work off the async threads.
 pub trait Pool: Send + Sync + 'static {
-    /// Runs work that blocks on the disk.
-    fn disk(&self, job: Job);
+    /// Runs a job among others of its kind.
+    fn run(&self, work: Work, job: Job);
 
-    /// Runs work that needs a core; `urgent` work goes first: writes, and parts of something already begun.
-    fn compute(&self, job: Job, urgent: bool);
-
-    /// How many compute jobs run at once.
+    /// How many large queries run at once.
     fn parallelism(&self) -> usize;
 }
 
-/// Runs `work` as disk work and waits for it without blocking the async thread.
+/// Runs `job` among others of its kind and waits for it without blocking the async thread.
 ///
 /// # Panics
-/// When `work` does.
-pub async fn on_disk<T: Send + 'static>(pool: &dyn Pool, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (job, answer) = answering(work);
-    pool.disk(job);
+/// When `job` does.
+pub async fn run_on<T: Send + 'static>(
+    pool: &dyn Pool,
+    work: Work,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (job, answer) = answering(job);
+    pool.run(work, job);
     received(answer.await)
 }
 
-/// Runs `work` as compute work and waits for it without blocking the async thread.
+/// Runs `job` as short disk work and waits for it without blocking the async thread.
 ///
 /// # Panics
-/// When `work` does.
-pub async fn on_cores<T: Send + 'static>(
-    pool: &dyn Pool,
-    urgent: bool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let (job, answer) = answering(work);
-    pool.compute(job, urgent);
-    received(answer.await)
+/// When `job` does.
+pub async fn on_disk<T: Send + 'static>(pool: &dyn Pool, job: impl FnOnce() -> T + Send + 'static) -> T {
+    run_on(pool, Work::Disk, job).await
 }
 
 type Answer<T> = oneshot::Receiver<std::thread::Result<T>>;
@@ -76,11 +97,7 @@ fn received<T>(answer: Result<std::thread::Result<T>, oneshot::error::RecvError>
 pub struct Inline;
 
 impl Pool for Inline {
-    fn disk(&self, job: Job) {
-        job();
-    }
-
-    fn compute(&self, job: Job, _urgent: bool) {
+    fn run(&self, _work: Work, job: Job) {
         job();
     }
 
@@ -91,27 +108,45 @@ impl Pool for Inline {
 
 /// Real threads.
 pub struct ThreadPool {
+    commit: Queue,
     disk: Queue,
-    compute: Queue,
+    maintenance: Queue,
+    bulk: Queue,
+    /// Writes and small queries: as many threads as for large queries, so that the system shares the cores between both.
+    small: Queue,
+    large: Queue,
     threads: usize,
 }
 
 impl ThreadPool {
-    /// A pool of `threads` compute threads; 0 takes as many as there are cores.
+    /// A pool of `threads` threads for large queries; 0 takes as many as there are cores.
     pub fn new(threads: usize) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if threads == 0 { cores() } else { threads };
-        Self { disk: Queue::start("disk", DISK_THREADS), compute: Queue::start("compute", threads), threads }
+        Self {
+            commit: Queue::start("commit", 1),
+            disk: Queue::start("disk", DISK_THREADS),
+            maintenance: Queue::start("maintenance", 1),
+            bulk: Queue::start("bulk", BULK_THREADS),
+            small: Queue::start("small", threads),
+            large: Queue::start("compute", threads),
+            threads,
+        }
     }
 }
 
 impl Pool for ThreadPool {
-    fn disk(&self, job: Job) {
-        self.disk.push(job, false);
-    }
-
-    fn compute(&self, job: Job, urgent: bool) {
-        self.compute.push(job, urgent);
+    fn run(&self, work: Work, job: Job) {
+        match work {
+            Work::Commit => self.commit.push(job, false),
+            Work::Disk => self.disk.push(job, false),
+            Work::Maintenance => self.maintenance.push(job, false),
+            Work::Bulk => self.bulk.push(job, false),
+            Work::Write => self.small.push(job, true),
+            Work::SmallQuery => self.small.push(job, false),
+            Work::LargeQuery => self.large.push(job, false),
+            Work::Part => self.large.push(job, true),
+        }
     }
 
     fn parallelism(&self) -> usize {
@@ -219,7 +254,7 @@ impl tsdb::workers::Workers for PoolWorkers<'_> {
                 Some(cpu) => shared.finished(cpu.spend(|| shared.work())),
                 None => shared.finished(shared.work()),
             };
-            self.pool.compute(Box::new(help), true);
+            self.pool.run(Work::Part, Box::new(help));
         }
         shared.finished(shared.work());
         let mut open = shared.open.lock();
@@ -330,7 +365,7 @@ mod tests {
                 .map(|_| {
                     let own = pool.clone();
                     let (job, answer) = answering(move || counts_each_task_once(&*own));
-                    pool.compute(job, false);
+                    pool.run(Work::LargeQuery, job);
                     answer
                 })
                 .collect();
@@ -338,6 +373,41 @@ mod tests {
                 received(answer.await);
             }
         });
+    }
+
+    /// Blocks every thread for some kinds of work until the returned sender is dropped.
+    fn occupy(pool: &ThreadPool, kinds: &[Work]) -> std::sync::mpsc::Sender<()> {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for work in kinds {
+            for _ in 0..100 {
+                let held = held.clone();
+                pool.run(*work, Box::new(move || held.lock().recv().unwrap_or_default()));
+            }
+        }
+        release
+    }
+
+    #[test]
+    fn work_waits_for_no_other_kind_of_work() {
+        let large = [Work::LargeQuery, Work::Part];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for (busy, goes_on) in [
+            (&[Work::Disk][..], Work::Commit),
+            (&[Work::Maintenance], Work::Commit),
+            (&[Work::Bulk], Work::Commit),
+            (&large, Work::Commit),
+            (&[Work::Bulk], Work::Maintenance),
+            (&[Work::Bulk, Work::Maintenance], Work::Disk),
+            (&large, Work::SmallQuery),
+            (&large, Work::Write),
+        ] {
+            let pool = ThreadPool::new(2);
+            let release = occupy(&pool, busy);
+            // It never returns where it has to wait.
+            runtime.block_on(run_on(&pool, goes_on, || ()));
+            drop(release);
+        }
     }
 
     #[test]

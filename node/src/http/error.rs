@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::json::push_string;
 use crate::query;
+use crate::text::shortened;
 
 /// Seconds after which a client that met a limit may try again.
 pub const RETRY_AFTER_S: u64 = 5;
@@ -97,9 +98,9 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error of a kind.
+    /// An error of a kind; of a message from outside that is long, only the beginning is told.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: shortened(message.into()) }
     }
 
     /// A parameter that can't be understood.

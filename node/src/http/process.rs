@@ -26,10 +26,10 @@ pub(crate) async fn healthy() -> &'static str {
     "Carillon is healthy.\n"
 }
 
-async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     match app.is_ready() {
-        true => (StatusCode::OK, "Carillon is ready.\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "Carillon is not ready.\n"),
+        true => (StatusCode::OK, "Carillon is ready.\n".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, format!("Carillon is not ready: {}\n", app.doing())),
     }
 }
 

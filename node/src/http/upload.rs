@@ -31,12 +31,13 @@ use ulid::Ulid;
 
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
+use super::routes::{Effect, Routes};
 use super::time::format_rfc3339;
 use crate::bucket::foreign::{self, Terms};
 use crate::config::Config;
-use super::routes::{Effect, Routes};
-use crate::env::on_disk;
+use crate::env::{Work, on_disk, run_on};
 use crate::node::App;
+use crate::text::shortened;
 
 /// Uploads that are known at once; finished ones are forgotten first.
 const UPLOADS_MAX: usize = 1000;
@@ -291,21 +292,22 @@ async fn finish(
 ) -> Result<StatusCode, ApiError> {
     let block = block_id(&block)?;
     let key = (tenant, block);
+    // A tenant that never wrote begins to exist with its block. Before the state changes: where the node takes no more
+    // tenants, nobody would ever end the validation.
+    app.tenant(&key.0)?;
     if !app.uploads.finish(&key)? {
         return Ok(StatusCode::OK);
     }
-    // A tenant that never wrote begins to exist with its block.
-    app.tenant(&key.0)?;
     tokio::spawn(async move {
         let own = app.clone();
         let dir = folder(&key.0, block);
         let tenant = key.0.clone();
-        let added = on_disk(&*app.env.pool, move || add(&own, &tenant, &dir)).await;
+        let added = run_on(&*app.env.pool, Work::Bulk, move || add(&own, &tenant, &dir)).await;
         let state = match added {
             Ok(()) => Upload::Complete,
             Err(error) => {
                 tracing::warn!(tenant = %key.0, %block, %error, "an uploaded block is refused");
-                Upload::Failed(error.to_string())
+                Upload::Failed(shortened(error.to_string()))
             }
         };
         app.uploads.set(&key, state);

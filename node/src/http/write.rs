@@ -21,7 +21,7 @@ use super::error::{ApiError, Kind, RETRY_AFTER_S};
 use super::params::Tenant;
 use super::routes::{Effect, Routes};
 use crate::config::Config;
-use crate::env::on_cores;
+use crate::env::{Work, run_on};
 use crate::node::App;
 use crate::receive::batch::Batch;
 use crate::receive::budget::{DecodedBytes, Held, OverBudget};
@@ -96,7 +96,7 @@ async fn take_remote_write(
             Ok(())
         })
     };
-    if small { work() } else { on_cores(&*app.env.pool, true, work).await }
+    if small { work() } else { run_on(&*app.env.pool, Work::Write, work).await }
 }
 
 async fn import(
@@ -131,7 +131,7 @@ async fn import(
             Ok(())
         })
     };
-    let taken = on_cores(&*app.env.pool, true, work).await?;
+    let taken = run_on(&*app.env.pool, Work::Write, work).await?;
     finish(&app, taken).await.1.map(IntoResponse::into_response)
 }
 

@@ -19,9 +19,9 @@ use tsdb::select::{Need, Select, Series, merge_series};
 use super::coverage::Coverage;
 use super::dedup::Replicas;
 use super::fanout::{self, Fetched, Folding, Part, Pushed};
+use super::permits::Switch;
 use super::reach::Reach;
-use super::turns::Switch;
-use super::{Error, Turn, turns};
+use super::{Error, QueryPermit, Size, permits};
 use crate::env::{CpuTime, PoolWorkers};
 use crate::node::App;
 
@@ -40,7 +40,7 @@ pub struct Question {
     pub delayed_name_removal: bool,
     /// For which times.
     pub range: QueryRange,
-    /// Longest wait, turn included.
+    /// Longest wait, that for a permit included.
     pub timeout: Duration,
     /// Labels by which replicas of a scraper differ.
     pub replicas: Replicas,
@@ -109,7 +109,7 @@ impl PushDown {
 /// How long the parts of an answer took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Waiting for a turn.
+    /// Waiting for a permit.
     pub queue: Duration,
     /// Planning and fetching.
     pub preparation: Duration,
@@ -146,31 +146,34 @@ pub(crate) async fn answer(app: &Arc<App>, question: Question) -> Result<Answer,
     let question = Arc::new(question);
     let switch = Switch::default();
     let asked = Instant::now();
-    turns::within(question.timeout, async {
-        let turn = app.turn(&switch).await?;
+    permits::within(question.timeout, async {
+        let permit = app.query_permit(&question.tenant, &switch).await?;
         let queue = asked.elapsed();
         let mut answer = match app.queries.elsewhere(app, &question.tenant).await {
-            None => alone(app, question.clone(), &turn).await?,
-            Some(reach) => with_others(app, reach, question.clone(), &turn).await?,
+            None => alone(app, question.clone(), &permit).await?,
+            Some(reach) => with_others(app, reach, question.clone(), &permit).await?,
         };
         let evaluation = answer.timings.evaluation;
         let preparation = asked.elapsed().saturating_sub(queue + evaluation);
-        answer.timings = Timings { queue, preparation, evaluation, cpu: turn.cpu.so_far() };
+        answer.timings = Timings { queue, preparation, evaluation, cpu: permit.cpu.so_far() };
         Ok(answer)
     })
     .await
 }
 
 /// Where this node keeps everything: in one go.
-async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<Answer, Error> {
-    let (own, cpu) = (app.clone(), turn.cpu.clone());
-    let work = move |cancelled: &Arc<AtomicBool>| {
-        let plan = question.plan()?;
-        let selects = widened(&plan, &question.replicas);
+async fn alone(app: &Arc<App>, question: Arc<Question>, permit: &QueryPermit) -> Result<Answer, Error> {
+    let (own, cpu) = (app.clone(), permit.cpu.clone());
+    let (of, asked) = (app.clone(), question.clone());
+    let prepare = move || {
+        let (plan, selects, size) = asked.prepare(&of)?;
+        Ok((size, (plan, selects)))
+    };
+    let work = move |(plan, selects): (Plan, Vec<Select>), cancelled: &Arc<AtomicBool>| {
         let tenant = own.storage.existing(&question.tenant);
         let mut inputs = Vec::with_capacity(selects.len());
         for (select, need) in selects.iter().zip(plan.needs()) {
-            turns::check(cancelled)?;
+            permits::check(cancelled)?;
             let mut need = need.clone();
             // Replicas are told by their labels, and chosen by all of their samples.
             if !question.replicas.is_empty() {
@@ -192,7 +195,7 @@ async fn alone(app: &Arc<App>, question: Arc<Question>, turn: &Turn) -> Result<A
         let inputs = (inputs, Vec::new());
         Ok((evaluate(&own, &plan, &selects, inputs, &question, &cpu, cancelled)?, sources))
     };
-    let ((output, timings), sources) = turn.on_cores(app, work).await?;
+    let ((output, timings), sources) = permit.on_cores_by_size(app, prepare, work).await?;
     let push_down = PushDown::Not("this node keeps everything");
     Ok(Answer { output, warnings: Vec::new(), coverage: Coverage::alone(), timings, sources, push_down })
 }
@@ -201,21 +204,18 @@ async fn with_others(
     app: &Arc<App>,
     reach: &Reach,
     question: Arc<Question>,
-    turn: &Turn,
+    permit: &QueryPermit,
 ) -> Result<Answer, Error> {
-    let asked = question.clone();
-    let planned = turn.on_cores(app, move |_| {
-        let plan = asked.plan()?;
-        let selects = widened(&plan, &asked.replicas);
-        Ok((Arc::new(plan), selects))
-    });
-    let (plan, selects) = planned.await?;
+    let (asked, of) = (question.clone(), app.clone());
+    let (plan, selects, size) = permit.on_cores(app, move |_| asked.prepare(&of)).await?;
+    let plan = Arc::new(plan);
+    permit.has_size(size);
     if selects.is_empty() {
         // `1 + 1` needs nobody.
-        return alone(app, question, turn).await;
+        return alone(app, question, permit).await;
     }
     let purse = app.purse(&question.tenant);
-    let asker = fanout::Asker { app, reach, tenant: &question.tenant, purse: &purse, turn };
+    let asker = fanout::Asker { app, reach, tenant: &question.tenant, purse: &purse, permit };
     let pushed = push(&asker, &question, &plan).await?;
     let (Fetched { sources, names, coverage }, parts, push_down) = match pushed {
         Ok(Pushed { fetched, parts }) => {
@@ -225,7 +225,9 @@ async fn with_others(
         Err(why) => (asker.fetch(&selects).await?, Vec::new(), PushDown::Not(why)),
     };
     let warnings = app.queries.judged(&coverage, question.partial)?;
-    let (own, cpu) = (app.clone(), turn.cpu.clone());
+    // Others may have more than is here, and the bucket too.
+    permit.has_size(Size::of_bytes(purse.taken_bytes()));
+    let (own, cpu) = (app.clone(), permit.cpu.clone());
     let work = move |cancelled: &Arc<AtomicBool>| {
         let mut told = Vec::new();
         if question.told.explained {
@@ -235,7 +237,7 @@ async fn with_others(
             told.extend(sources.iter().map(of));
         }
         let merged = sources.into_iter().map(|sources| {
-            turns::check(cancelled)?;
+            permits::check(cancelled)?;
             Ok(merge_series(sources)?)
         });
         let inputs = merged.collect::<Result<_, Error>>()?;
@@ -245,7 +247,7 @@ async fn with_others(
         drop(purse);
         Ok((output?, told))
     };
-    let ((output, timings), sources) = turn.on_cores(app, work).await?;
+    let ((output, timings), sources) = permit.on_cores(app, work).await?;
     Ok(Answer { output, warnings, coverage, timings, sources, push_down })
 }
 
@@ -278,6 +280,16 @@ async fn push(
 }
 
 impl Question {
+    /// The plan, what it selects, and how large that makes the query; for the pool.
+    fn prepare(&self, app: &App) -> Result<(Plan, Vec<Select>, Size), Error> {
+        let plan = self.plan()?;
+        let selects = widened(&plan, &self.replicas);
+        let tenant = app.storage.existing(&self.tenant);
+        let steps = plan.range().grid().count;
+        let size = Size::of_query(tenant.as_deref(), &selects, steps, self.text.len())?;
+        Ok((plan, selects, size))
+    }
+
     pub(super) fn plan(&self) -> Result<Plan, Error> {
         let delayed_name_removal = self.delayed_name_removal;
         let settings = Settings { delayed_name_removal, ..Settings::default() };
@@ -305,7 +317,7 @@ fn evaluate(
     let workers = PoolWorkers::spending(&*app.env.pool, cpu);
     let now_ms = app.env.clock.now_ms();
     for (input, select) in inputs.iter_mut().zip(selects) {
-        turns::check(cancelled)?;
+        permits::check(cancelled)?;
         *input = question.replicas.merge(std::mem::take(input), &select.range_ms, now_ms, &workers)?;
     }
     let limits = app.limits(&question.tenant, cancelled);

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::own::{Own, add, add_chunk};
 use super::sketch::Sketch;
-use super::{Error, turns};
+use super::{Error, permits};
 use crate::grpc::read::{DigestsAsk, Mark, SelectAsk};
 
 /// Equal ranges of tokens.
@@ -102,7 +102,7 @@ fn of_buckets(
     let one = |(select, found): (&Select, &Vec<Series>)| {
         let mut sums: BTreeMap<u32, u128> = BTreeMap::new();
         for series in found {
-            turns::check(cancelled)?;
+            permits::check(cancelled)?;
             let fingerprint = fingerprint(series, *select.range_ms.end(), digest_key, &mut columns)?;
             let sum = sums.entry(buckets.of(&series.labels)).or_default();
             *sum = sum.wrapping_add(fingerprint);
@@ -137,7 +137,7 @@ pub(super) fn own(
         // Two series may have one hash.
         let mut sums: BTreeMap<(u32, u64), u128> = BTreeMap::new();
         for series in found {
-            turns::check(cancelled)?;
+            permits::check(cancelled)?;
             let bucket = buckets.of(&series.labels);
             if listed.contains(&bucket) {
                 let digest = series.digest(DigestKey::new(key), select.range_ms.clone(), &mut columns)?;

@@ -2,7 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `turns` | how many work at once, and for how long |
+//! | `permits` | how many work at once, of whom, and for how long |
+//! | `size` | which of them are small |
 //! | `memory` | what they may take, each and together |
 //! | [`answer`] | a PromQL query: plan, fetch, merge replicas, evaluate |
 //! | [`names`] | what there is: labels, values, series, metadata, exemplars |
@@ -23,10 +24,11 @@ mod fanout;
 mod memory;
 pub mod names;
 mod own;
+mod permits;
 mod reach;
 mod serve;
+mod size;
 mod sketch;
-mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -37,27 +39,29 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use promql::Limits;
-use tokio::sync::OwnedSemaphorePermit;
 use tsdb::model::TenantId;
 
 use coverage::Coverage;
 pub use error::Error;
 use memory::{Account, Memory};
+use permits::{Permit, Permits, Switch};
 pub use reach::Reach;
 pub use serve::Reads;
+use size::Size;
 pub use sketch::Sketch;
-use turns::{Switch, Turns};
 
 use crate::config::Config;
-use crate::env::{CpuTime, Process, on_cores};
+use crate::env::{CpuTime, Env, Work, run_on};
 use crate::metrics::{QueryOf, at_scrape};
 use crate::node::App;
 
 /// What all questions share.
 pub struct Queries {
-    turns: Turns,
-    /// Of questions that other nodes answer: theirs mustn't wait for ours, which may wait for theirs.
-    peer_turns: Turns,
+    permits: Permits,
+    /// For questions that other nodes ask: theirs mustn't wait for ours, which may wait for theirs.
+    peer_permits: Permits,
+    /// For the work of large ones, while it is on a core: as many as run at once.
+    large_permits: Permits,
     memory: Arc<Memory>,
     reach: OnceLock<Reach>,
     numbers: Arc<Numbers>,
@@ -75,14 +79,16 @@ struct Numbers {
 }
 
 impl Queries {
-    /// As configured; `process` gives memory back that they have used.
-    pub fn new(config: &Config, process: Arc<dyn Process>) -> Self {
+    /// As configured.
+    pub fn new(config: &Config, env: &Env) -> Self {
         let as_usize = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        let turns = || Turns::new(as_usize(config.query_max_concurrency), as_usize(config.query_max_waiting));
+        let (permits_max, waiting_max) =
+            (as_usize(config.query_max_concurrency), as_usize(config.query_max_waiting));
         Self {
-            turns: turns(),
-            peer_turns: turns(),
-            memory: Arc::new(Memory::new(process)),
+            permits: Permits::with_room(permits_max, waiting_max),
+            peer_permits: Permits::with_room(permits_max, waiting_max),
+            large_permits: Permits::without_room(env.pool.parallelism()),
+            memory: Arc::new(Memory::new(env.process.clone())),
             reach: OnceLock::new(),
             numbers: Arc::default(),
         }
@@ -149,19 +155,35 @@ impl Queries {
     }
 }
 
-/// A question's turn.
-struct Turn {
-    permit: Arc<OwnedSemaphorePermit>,
+/// A query's permit to work.
+struct QueryPermit {
+    held: Arc<Permit>,
+    tenant: TenantId,
+    /// Whether its work waits for that of other large queries, and not for small ones.
+    is_large: AtomicBool,
     /// Set when nobody waits any more.
     cancelled: Arc<AtomicBool>,
     /// What its work takes of this node's cores.
     cpu: Arc<CpuTime>,
 }
 
-impl Turn {
-    /// With a permit; the work ends when `switch` is dropped.
-    fn of(permit: OwnedSemaphorePermit, switch: &Switch, cpu: Arc<CpuTime>) -> Self {
-        Self { permit: Arc::new(permit), cancelled: switch.cancelled(), cpu }
+/// What becomes of work that is begun as that of a small query.
+enum Begun<T, P> {
+    Done(T),
+    /// It turned out to be large; what was prepared.
+    Large(P),
+}
+
+impl QueryPermit {
+    /// The work ends when `switch` is dropped.
+    fn new(held: Permit, tenant: &TenantId, switch: &Switch, cpu: Arc<CpuTime>) -> Self {
+        let is_large = AtomicBool::new(false);
+        Self { held: Arc::new(held), tenant: tenant.clone(), is_large, cancelled: switch.cancelled(), cpu }
+    }
+
+    /// What is known of the query's size by now. A query that was large once stays so.
+    fn has_size(&self, size: Size) {
+        self.is_large.fetch_or(size == Size::Large, Ordering::Relaxed);
     }
 
     /// Runs a part of the work on the pool.
@@ -170,41 +192,73 @@ impl Turn {
         app: &App,
         work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (permit, cancelled, cpu) = (self.permit.clone(), self.cancelled.clone(), self.cpu.clone());
-        on_cores(&*app.env.pool, false, move || {
+        let is_large = self.is_large.load(Ordering::Relaxed);
+        // Held while the work is on a core, and never while others are waited for, who may wait for this node.
+        let core = if is_large { Some(app.queries.large_permits.take(&self.tenant).await?) } else { None };
+        let kind = if is_large { Work::LargeQuery } else { Work::SmallQuery };
+        let (held, cancelled, cpu) = (self.held.clone(), self.cancelled.clone(), self.cpu.clone());
+        run_on(&*app.env.pool, kind, move || {
             // Held by the work itself: it may outlive whoever waits for it, and still needs its core.
-            let _permit = permit;
-            turns::check(&cancelled)?;
+            let _held = (held, core);
+            permits::check(&cancelled)?;
             cpu.spend(|| work(&cancelled))
         })
         .await
     }
+
+    /// Runs `prepare`, which tells the size of the query, and then `work` with what was prepared: in one go where the
+    /// query is small, else when it is the turn of its tenant's large ones.
+    async fn on_cores_by_size<P: Send + 'static, T: Send + 'static>(
+        &self,
+        app: &App,
+        prepare: impl FnOnce() -> Result<(Size, P), Error> + Send + 'static,
+        work: impl FnOnce(P, &Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let begin = move |cancelled: &Arc<AtomicBool>| match prepare()? {
+            (Size::Small, prepared) => Ok(Begun::Done(work(prepared, cancelled)?)),
+            (Size::Large, prepared) => Ok(Begun::Large((prepared, work))),
+        };
+        match self.on_cores(app, begin).await? {
+            Begun::Done(done) => Ok(done),
+            Begun::Large((prepared, work)) => {
+                self.has_size(Size::Large);
+                self.on_cores(app, move |cancelled| work(prepared, cancelled)).await
+            }
+        }
+    }
 }
 
-/// Runs `work` on the pool when it is its turn; `work` looks at the switch it gets, and ends when it is set.
+/// Runs `work`, of which nobody knows how long it takes, with a permit; it looks at the switch that it gets, and ends
+/// when that is set.
 ///
 /// # Errors
 /// Those of `work`; a timeout; too many that wait.
-pub(crate) async fn in_turn<T: Send + 'static>(
+pub(crate) async fn with_permit<T: Send + 'static>(
     app: &App,
+    tenant: &TenantId,
     timeout: Duration,
     work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let switch = Switch::default();
-    turns::within(timeout, async { app.turn(&switch).await?.on_cores(app, work).await }).await
+    permits::within(timeout, async {
+        let permit = app.query_permit(tenant, &switch).await?;
+        permit.has_size(Size::Large);
+        permit.on_cores(app, work).await
+    })
+    .await
 }
 
 impl App {
-    /// Waits for a turn; the work ends when `switch` is dropped.
-    async fn turn(&self, switch: &Switch) -> Result<Turn, Error> {
-        let permit = self.queries.turns.take().await?;
-        Ok(Turn::of(permit, switch, self.cpu(QueryOf::Client)))
+    /// Waits for a permit; the work ends when `switch` is dropped.
+    async fn query_permit(&self, tenant: &TenantId, switch: &Switch) -> Result<QueryPermit, Error> {
+        let held = self.queries.permits.take(tenant).await?;
+        Ok(QueryPermit::new(held, tenant, switch, self.cpu(QueryOf::Client)))
     }
 
-    /// As [`App::turn`], for what another node asks.
-    async fn peer_turn(&self, switch: &Switch) -> Result<Turn, Error> {
-        let permit = self.queries.peer_turns.take().await?;
-        Ok(Turn::of(permit, switch, self.cpu(QueryOf::Peer)))
+    /// As [`App::query_permit`], for what another node asks.
+    async fn peer_permit(&self, tenant: &TenantId, switch: &Switch) -> Result<QueryPermit, Error> {
+        let held = self.queries.peer_permits.take(tenant).await?;
+        Ok(QueryPermit::new(held, tenant, switch, self.cpu(QueryOf::Peer)))
     }
 
     fn cpu(&self, of: QueryOf) -> Arc<CpuTime> {

@@ -12,8 +12,8 @@ use tsdb::weight::{Scale, Weight};
 use ulid::Ulid;
 
 use super::coverage::Coverage;
-use super::turns::Switch;
-use super::{Error, fanout, turns};
+use super::permits::Switch;
+use super::{Error, Size, fanout, permits};
 use crate::bucket::remote::Weighed;
 use crate::node::App;
 
@@ -125,19 +125,23 @@ pub(crate) async fn ask(
     partial: bool,
 ) -> Result<Answer, Error> {
     let switch = Switch::default();
-    let asked = turns::within(timeout, async {
-        let turn = app.turn(&switch).await?;
+    let asked = permits::within(timeout, async {
+        let permit = app.query_permit(&tenant, &switch).await?;
         let Some(reach) = app.queries.elsewhere(app, &tenant).await else {
-            let own = app.clone();
-            let (tenant, question) = (tenant.clone(), question.clone());
-            let found = turn.on_cores(app, move |cancelled| match own.storage.existing(&tenant) {
+            let own = app.storage.existing(&tenant);
+            let (of, asked, question) = (own.clone(), question.clone(), question.clone());
+            let prepare = move || Ok((Size::of_names(of.as_deref(), &asked)?, ()));
+            let found = permit.on_cores_by_size(app, prepare, move |(), cancelled| match own {
                 Some(tenant) => question.of(&tenant, &|_| true, &|_| false, cancelled),
                 None => Ok(question.nothing()),
             });
             return Ok((found.await?, Coverage::alone()));
         };
+        let (own, asked) = (app.storage.existing(&tenant), question.clone());
+        let size = permit.on_cores(app, move |_| Size::of_names(own.as_deref(), &asked));
+        permit.has_size(size.await?);
         let purse = app.purse(&tenant);
-        let asker = fanout::Asker { app, reach, tenant: &tenant, purse: &purse, turn: &turn };
+        let asker = fanout::Asker { app, reach, tenant: &tenant, purse: &purse, permit: &permit };
         asker.ask(&question).await
     });
     let (found, coverage) = asked.await?;
@@ -248,7 +252,7 @@ impl Question {
             Self::Exemplars(scope) => {
                 let mut found = Vec::new();
                 for matchers in &scope.selectors {
-                    turns::check(cancelled)?;
+                    permits::check(cancelled)?;
                     found.extend(tenant.exemplars(matchers, scope.range_ms.clone())?);
                 }
                 // Two selectors may match one series.
@@ -270,7 +274,7 @@ impl Question {
             Self::Cost(scope) => {
                 let mut scale = Scale::new(scope.range_ms.clone());
                 for matchers in &scope.selectors {
-                    turns::check(cancelled)?;
+                    permits::check(cancelled)?;
                     tenant.weigh(matchers, skip, counts, &mut scale)?;
                 }
                 Found::Cost(Cost { nodes: scale.weight(), ..Cost::default() })
@@ -333,7 +337,7 @@ impl Scope {
         }
         let mut all = BTreeSet::new();
         for matchers in &self.selectors {
-            turns::check(cancelled)?;
+            permits::check(cancelled)?;
             all.extend(ask(matchers, self.range_ms.clone())?);
         }
         let limit = if limit == 0 { usize::MAX } else { limit };

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::names::Found;
 use super::sketch::Sketch;
-use super::{Error, blocks, turns};
+use super::{Error, blocks, permits};
 use crate::bucket::catalog::Catalog;
 use crate::grpc::read::{Mark, NamesAsk, SelectAsk};
 use crate::node::App;
@@ -104,7 +104,7 @@ pub(super) fn select(
     let is_left_out = blocks::is_left_out(catalog, ask.catalog_version);
     let mut columns = Columns::default();
     for (i, select) in ask.selects.iter().enumerate() {
-        turns::check(cancelled)?;
+        permits::check(cancelled)?;
         let wanted = ask.wanted.as_ref().map(|wanted| &wanted[i]);
         if wanted.is_some_and(BTreeMap::is_empty) {
             continue;
@@ -154,7 +154,7 @@ pub(super) fn series(
     };
     let is_left_out = blocks::is_left_out(catalog, ask.catalog_version);
     let one = |(i, select)| {
-        turns::check(cancelled)?;
+        permits::check(cancelled)?;
         let mut found = tenant.select_without(select, &is_left_out)?;
         found.retain(|series| is_wanted(i, &series.labels));
         Ok(found)

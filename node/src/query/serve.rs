@@ -1,7 +1,7 @@
 //! What this node answers to others: the peer service `Read`.
 //!
 //! An answer opens at once, before anything is looked for, so that the asker knows that somebody is there. It is made
-//! when there is a turn, and sent in frames of bounded size, a few of them on the way at a time; when the asker goes away,
+//! when there is a permit, and sent in frames of bounded size, a few of them on the way at a time; when the asker goes away,
 //! the work ends.
 
 use std::pin::Pin;
@@ -20,9 +20,9 @@ use tsdb::select::Series;
 use super::digests;
 use super::names::Found;
 use super::own::{self, Own, Roles};
+use super::permits::Switch;
 use super::reach::Reach;
-use super::turns::Switch;
-use super::{Error, blocks};
+use super::{Error, Size, blocks};
 use crate::bucket::catalog::Catalog;
 use crate::env::{CpuTime, PoolWorkers};
 use crate::grpc::read::{
@@ -71,6 +71,7 @@ impl Read for Reads {
         let asker = asker(&request)?;
         let ask = SelectAsk::from_message(request.into_inner()).map_err(invalid)?;
         let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
+        let ask_selects = ask.selects.clone();
         let work = move |asked: &Asked<'_>| {
             let Asked { app, view, catalog, cancelled, .. } = asked;
             let roles = Roles::new(view, &ask.tenant, asked.me(), asker, &ask.asked);
@@ -78,14 +79,17 @@ impl Read for Reads {
             own::select(app, &ask, &|labels| roles.sends(labels), catalog, digest_key, cancelled)
         };
         let sending = |frames, own| async move { send_series(&frames, own).await };
-        Ok(self.answer(tenant, version, select_opened, work, sending))
+        let (selects, of) = (ask_selects, self.app.clone());
+        let size =
+            move |tenant: &TenantId| Size::of_query(of.storage.existing(tenant).as_deref(), &selects, 0, 0);
+        Ok(self.answer(tenant, version, select_opened, size, work, sending))
     }
 
     async fn names(&self, request: Request<pb::NamesRequest>) -> Result<Response<Answer>, Status> {
         let asker = asker(&request)?;
         let ask = NamesAsk::from_message(request.into_inner()).map_err(invalid)?;
         let (tenant, version) = (ask.tenant.clone(), ask.catalog_version);
-        let nothing = ask.question.nothing();
+        let (nothing, question) = (ask.question.nothing(), ask.question.clone());
         let opened = |opening: Opening| {
             let is_last = opening.stale_catalog.is_some();
             seal(&NamesPart { opening: Some(opening), found: nothing, is_last }.into_message())
@@ -95,19 +99,24 @@ impl Read for Reads {
             own::names(asked.app, &ask, &|labels| roles.sends(labels), asked.catalog, asked.cancelled)
         };
         let sending = |frames, found| async move { send_found(&frames, found).await };
-        Ok(self.answer(tenant, version, opened, work, sending))
+        let of = self.app.clone();
+        let size = move |tenant: &TenantId| Size::of_names(of.storage.existing(tenant).as_deref(), &question);
+        Ok(self.answer(tenant, version, opened, size, work, sending))
     }
 
     async fn digests(&self, request: Request<pb::DigestsRequest>) -> Result<Response<Answer>, Status> {
         let ask = DigestsAsk::from_message(request.into_inner()).map_err(invalid)?;
         let (tenant, version) = (ask.select.tenant.clone(), ask.select.catalog_version);
+        let (selects, of) = (ask.select.selects.clone(), self.app.clone());
+        let size =
+            move |tenant: &TenantId| Size::of_query(of.storage.existing(tenant).as_deref(), &selects, 0, 0);
         let work = move |asked: &Asked<'_>| {
             let Asked { app, view, catalog, cancelled, .. } = asked;
             let found = own::series(app, &ask.select, &|_, _| true, catalog, cancelled)?;
             digests::own(view, asked.me(), &ask, &found, cancelled)
         };
         let sending = |frames, own| async move { send_series(&frames, own).await };
-        Ok(self.answer(tenant, version, select_opened, work, sending))
+        Ok(self.answer(tenant, version, select_opened, size, work, sending))
     }
 
     async fn fold(&self, request: Request<pb::FoldRequest>) -> Result<Response<Answer>, Status> {
@@ -118,17 +127,20 @@ impl Read for Reads {
             |opening| seal(&FoldPart { opening: Some(opening), ..FoldPart::default() }.into_message());
         let work = move |asked: &Asked<'_>| asked.fold(&ask, asker);
         let sending = |frames, folded| async move { send_folded(&frames, folded).await };
-        Ok(self.answer(tenant, version, opened, work, sending))
+        // Owners are asked to fold only what is worth it.
+        let size = |_: &TenantId| Ok(Size::Large);
+        Ok(self.answer(tenant, version, opened, size, work, sending))
     }
 }
 
 impl Reads {
-    /// Begins an answer, does the work when it is its turn, and sends what comes of it.
+    /// Begins an answer, does the work when there is a permit, and sends what comes of it.
     fn answer<T: Send + 'static, S: Future<Output = ()> + Send>(
         &self,
         tenant: TenantId,
         version: Option<u64>,
         opened: impl FnOnce(Opening) -> pb::Sealed + Send + 'static,
+        size: impl FnOnce(&TenantId) -> Result<Size, Error> + Send + 'static,
         work: impl FnOnce(&Asked<'_>) -> Result<T, Error> + Send + 'static,
         sending: impl FnOnce(Frames, T) -> S + Send + 'static,
     ) -> Response<Answer> {
@@ -140,7 +152,7 @@ impl Reads {
                 Ok(None) => return,
                 Err(status) => return drop(frames.send(Err(status)).await),
             };
-            match done(&app, &frames, view, catalog, work).await {
+            match done(&app, &frames, tenant, (view, catalog), size, work).await {
                 Some(Ok(done)) => sending(frames, done).await,
                 Some(Err(status)) => drop(frames.send(Err(status)).await),
                 None => {}
@@ -230,23 +242,24 @@ async fn open(
     Ok((is_heard && !is_last).then_some((view, catalog)))
 }
 
-/// Does the work when it is its turn; `None` when the asker is gone.
+/// Does the work when there is a permit; `None` when the asker is gone.
 async fn done<T: Send + 'static>(
     app: &Arc<App>,
     frames: &Frames,
-    view: Arc<View>,
-    catalog: Arc<Catalog>,
+    tenant: TenantId,
+    (view, catalog): (Arc<View>, Arc<Catalog>),
+    size: impl FnOnce(&TenantId) -> Result<Size, Error> + Send + 'static,
     work: impl FnOnce(&Asked<'_>) -> Result<T, Error> + Send + 'static,
 ) -> Option<Result<T, Status>> {
     let switch = Switch::default();
     let working = async {
-        let turn = app.peer_turn(&switch).await?;
-        let (own, cpu) = (app.clone(), turn.cpu.clone());
-        let work = move |cancelled: &Arc<AtomicBool>| {
+        let permit = app.peer_permit(&tenant, &switch).await?;
+        let (own, cpu) = (app.clone(), permit.cpu.clone());
+        let work = move |(), cancelled: &Arc<AtomicBool>| {
             let reach = own.queries.reach.get().expect("the answer was opened");
             work(&Asked { app: &own, reach, view: &view, catalog: &catalog, cancelled, cpu: &cpu })
         };
-        turn.on_cores(app, work).await
+        permit.on_cores_by_size(app, move || Ok((size(&tenant)?, ())), work).await
     };
     tokio::select! {
         biased;

@@ -2,7 +2,8 @@
 //!
 //! A request appends, which costs no I/O, and waits until the WAL is durable up to its position. One task commits,
 //! on the pool, for as long as somebody waits; whoever comes meanwhile is in the next round. When the disk is full
-//! the committer tries again until there is room; after a failed sync the store has stopped, and stays so.
+//! the committer tries again until there is room; after a failed sync, of the log or of anything else that the store rests
+//! on, the store has stopped, and stays so: the node ends (`fail_stop`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use tsdb::db::Db;
 use tsdb::wal::WalPosition;
 use tsdb::{Error, Result};
 
-use crate::env::{Pool, on_disk};
+use crate::env::{Pool, Work, run_on};
+use crate::fail_stop::FailStop;
 
 /// Time between attempts while the disk is full.
 const RETRY: Duration = Duration::from_secs(1);
@@ -24,6 +26,7 @@ pub struct Committer {
     state: watch::Sender<State>,
     /// Whether requests wait for the sync, or only for the next interval's.
     group: bool,
+    fail_stop: Arc<FailStop>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,10 +59,10 @@ impl Failure {
 }
 
 impl Committer {
-    /// With `group`, requests wait for the sync that makes them safe.
-    pub fn new(group: bool) -> Self {
+    /// With `group`, requests wait for the sync that makes them safe. `fail_stop` hears when the store has stopped.
+    pub(crate) fn new(group: bool, fail_stop: Arc<FailStop>) -> Self {
         let (state, _) = watch::channel(State { durable: WalPosition::default(), failure: None });
-        Self { wanted: Notify::new(), state, group }
+        Self { wanted: Notify::new(), state, group, fail_stop }
     }
 
     /// Waits until the WAL is durable up to `position`.
@@ -101,8 +104,12 @@ impl Committer {
 
     /// One round; false when there is no room and it has to be tried again.
     async fn commit(&self, db: &Arc<Db>, pool: &dyn Pool) -> bool {
-        let db = db.clone();
-        match on_disk(pool, move || db.commit()).await {
+        let own = db.clone();
+        let committed = run_on(pool, Work::Commit, move || own.commit()).await;
+        if let Some(reason) = db.stop_reason() {
+            self.fail_stop.stop(&reason);
+        }
+        match committed {
             Ok(durable) => {
                 let had_failed = self.state.borrow().failure.is_some();
                 self.state.send_modify(|state| *state = State { durable, failure: None });

@@ -15,6 +15,7 @@ use tsdb::{Error, Result};
 
 use super::batch::Batch;
 use crate::config::Limits;
+use crate::text::shortened;
 
 /// Parses a series' raw labels.
 pub type ParseLabels = fn(&[u8], &Limits) -> Result<Labels, String>;
@@ -112,7 +113,7 @@ impl Report {
         self.refused[reason as usize] += count;
         let first = if reason == Reason::SeriesLimit { &mut self.limited } else { &mut self.first };
         if first.is_none() {
-            *first = Some(describe());
+            *first = Some(shortened(describe()));
         }
     }
 }

@@ -46,7 +46,7 @@ use self::keys::Keys;
 use self::pass::{Look, Memory};
 pub use self::progress::Progress;
 pub use self::serve::Serve;
-use crate::env::on_cores;
+use crate::env::{Work, run_on};
 use crate::grpc::Peers;
 use crate::node::App;
 
@@ -157,7 +157,7 @@ fn compute<T: Send + 'static>(
     async move {
         let turn = app.repair.turn.0.acquire().await.expect("nobody closes it");
         let own = app.clone();
-        let done = on_cores(&*app.env.pool, false, move || work(&own)).await;
+        let done = run_on(&*app.env.pool, Work::LargeQuery, move || work(&own)).await;
         drop(turn);
         done
     }

@@ -16,7 +16,7 @@ use tsdb::select::Series;
 use super::compute;
 use super::digests::{self, Terms, token_of};
 use super::keys::holds;
-use crate::env::on_cores;
+use crate::env::{Work, run_on};
 use crate::grpc::{Header, MESSAGE_BYTES_MAX, series_to_proto};
 use crate::node::App;
 
@@ -99,7 +99,7 @@ impl Repair for Serve {
     ) -> Result<Response<pb::WindowsAnswer>, Status> {
         let after = request.into_inner().after;
         let app = self.0.clone();
-        let listed = on_cores(&*self.0.env.pool, false, move || windows(&app, &after));
+        let listed = run_on(&*self.0.env.pool, Work::LargeQuery, move || windows(&app, &after));
         Ok(Response::new(listed.await))
     }
 

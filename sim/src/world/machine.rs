@@ -103,7 +103,14 @@ impl Machine {
             Ok(node) => node,
             Err(error) => return self.trace.note(&self.name, &format!("can't start: {error}")),
         };
-        stop.cancelled().await;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            reason = node.failed() => {
+                node.abandon().await;
+                return self.trace.note(&self.name, &format!("ended by itself: {reason}"));
+            }
+        }
         match node.stop().await {
             Ok(()) => self.trace.note(&self.name, "ended in order"),
             Err(error) => self.trace.note(&self.name, &format!("ended, not sealed: {error}")),

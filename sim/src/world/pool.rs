@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use node::env::{Job, Pool};
+use node::env::{Job, Pool, Work};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -21,16 +21,15 @@ pub struct SimPool {
 }
 
 impl Pool for SimPool {
-    fn disk(&self, job: Job) {
+    fn run(&self, work: Work, job: Job) {
+        if !matches!(work, Work::Commit | Work::Disk | Work::Maintenance | Work::Bulk) {
+            return job();
+        }
         let wait_ms = self.rng.lock().random_range(0..=self.wait_ms_max.load(Ordering::Relaxed));
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             job();
         });
-    }
-
-    fn compute(&self, job: Job, _urgent: bool) {
-        job();
     }
 
     fn parallelism(&self) -> usize {

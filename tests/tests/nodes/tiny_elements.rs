@@ -67,14 +67,20 @@ async fn bodies_of_millions_of_tiny_elements_are_refused_within_the_memory_of_a_
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", &format!("ulimit -v {ADDRESS_SPACE_KIB}; exec \"$0\" \"$@\"")]).arg(carillon());
     let mut node =
-        NodeProcess::try_start_by(shell, dir.path(), "127.0.0.1:0", &["--peer-address", "127.0.0.1:0"]).unwrap();
+        NodeProcess::try_start_by(shell, dir.path(), "127.0.0.1:0", &["--peer-address", "127.0.0.1:0"])
+            .unwrap();
     let http = node.http();
     for (what, kind, message) in bodies() {
         let headers = [("content-type", kind), ("content-encoding", "snappy")];
         let began = std::time::Instant::now();
         let answer = http.post("/api/v1/write", &headers, wire::compress(&message)).await;
         if std::env::var_os("CARILLON_MEMORY_FIGURES").is_some() {
-            println!("{what} ({kind}): {} in {:?}, {} MiB", answer.status, began.elapsed(), resident_bytes_max(node.pid()) >> 20);
+            println!(
+                "{what} ({kind}): {} in {:?}, {} MiB",
+                answer.status,
+                began.elapsed(),
+                resident_bytes_max(node.pid()) >> 20
+            );
         }
         assert!([400, 413].contains(&answer.status), "{what}, {kind}: {} {}", answer.status, answer.body);
         assert!(answer.body.len() < 4096, "{what}, {kind}: {} bytes of errors", answer.body.len());

@@ -141,6 +141,14 @@ impl Block {
         })
     }
 
+    /// How many series match, whatever times they have.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub(crate) fn count_series(&self, matchers: &[Matcher]) -> Result<u64> {
+        Ok(self.find(matchers)?.len())
+    }
+
     /// Labels of the series that match and have chunks in the range (milliseconds, both ends included), sorted.
     ///
     /// # Errors

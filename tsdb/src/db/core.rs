@@ -62,6 +62,15 @@ impl Core {
     }
 
     /// # Errors
+    /// [`Error::Stopped`] after a failed sync of the WAL or of a head-chunk file.
+    pub(super) fn check_running(&self) -> Result<()> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::Stopped("a head-chunk file couldn't be synced".to_owned()));
+        }
+        self.wal.check_running()
+    }
+
+    /// # Errors
     /// [`Error::Busy`] while something that was taken into memory isn't safe on the disk; [`Error::NoSpace`] while the
     /// WAL waits for room; [`Error::Stopped`] where it never will be.
     pub(super) fn check_writable(&self) -> Result<()> {

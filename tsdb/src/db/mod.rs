@@ -206,6 +206,11 @@ impl Db {
         found
     }
 
+    /// Why the store has stopped for good, if it has: a sync failed, so only a restart knows what the disk has.
+    pub fn stop_reason(&self) -> Option<String> {
+        self.core.check_running().err().map(|error| error.to_string())
+    }
+
     /// Adds a block that lies complete in `dir`, a folder of this disk, to a tenant: it is moved to where the tenant's
     /// blocks are. Whoever imports it has verified it.
     ///

@@ -13,8 +13,12 @@ pub struct DbSettings {
     pub checkpoint_bytes: u64,
     /// Exemplars kept in memory on this node, the oldest go first.
     pub exemplars_max: usize,
+    /// Bytes of them.
+    pub exemplar_bytes_max: usize,
     /// Metric families whose metadata is kept, per node; further families are refused until restart.
     pub metadata_max: usize,
+    /// Bytes of it.
+    pub metadata_bytes_max: usize,
     /// Whether start times are kept, in encodings that not everybody reads, or dropped as samples come in.
     pub writes: Writes,
     /// The write-ahead log.
@@ -32,7 +36,9 @@ impl Default for DbSettings {
             shards: 8,
             checkpoint_bytes: 32 << 20,
             exemplars_max: 100_000,
+            exemplar_bytes_max: 32 << 20,
             metadata_max: 20_000,
+            metadata_bytes_max: 16 << 20,
             writes: Writes::default(),
             wal: WalSettings::default(),
             tenant: TenantSettings::default(),

@@ -32,7 +32,7 @@ use ulid::Ulid;
 use super::Bucket;
 use super::catalog::{Catalog, Catalogs, Listed};
 use super::error::{Error, Result};
-use crate::env::{Env, Pool, on_cores, on_disk};
+use crate::env::{Env, Pool, Work, on_disk, run_on};
 use cache::{Cache, Room};
 use fetch::{Missed, damaged};
 
@@ -122,7 +122,7 @@ impl RemoteBlocks {
                 let (block, select) = (self.block(tenant, listed, local).await?, select.clone());
                 found.push(self.ask(listed.ulid, move || block.select(&select)).await?);
             }
-            let merged = on_cores(&*self.pool, false, move || merge_series(found)).await;
+            let merged = run_on(&*self.pool, Work::LargeQuery, move || merge_series(found)).await;
             answers.push(merged.map_err(Error::from)?);
         }
         Ok(answers)
@@ -240,7 +240,7 @@ impl RemoteBlocks {
         ulid: Ulid,
         question: impl FnOnce() -> tsdb::Result<T> + Send + 'static,
     ) -> Result<T> {
-        on_cores(&*self.pool, false, question).await.map_err(|e| damaged(ulid, e))
+        run_on(&*self.pool, Work::LargeQuery, question).await.map_err(|e| damaged(ulid, e))
     }
 
     /// A listed block, opened.

@@ -35,7 +35,8 @@ use super::error::{Error, Result};
 use super::parts::parts;
 use super::thanos::{BlockFile, Upload, meta_to_upload};
 use super::{ATTEMPTS, Bucket, Checksum, keys};
-use crate::env::{Clock, Env, Ledger, Pool, on_disk};
+use crate::env::{Clock, Env, Ledger, Pool, Work, on_disk, run_on};
+use crate::text::shortened;
 use intent::Intent;
 
 /// Most findings about a damaged block that are told.
@@ -138,9 +139,10 @@ impl Shipper {
             tracing::warn!(tenant = %block.tenant, block = %block.meta.ulid, %error, "a block can't be shipped");
             let mut progress = self.progress.lock();
             progress.failures += 1;
-            progress.last_error = Some((self.clock.now_ms(), error.to_string()));
+            let why = shortened(error.to_string());
+            progress.last_error = Some((self.clock.now_ms(), why.clone()));
             if !error.is_transient() {
-                progress.refused.insert(block.meta.ulid, error.to_string());
+                progress.refused.insert(block.meta.ulid, why);
             }
             let stop =
                 matches!(error, Error::Unreachable { .. } | Error::Denied { .. } | Error::Missing { .. });
@@ -192,7 +194,7 @@ impl Shipper {
     /// Reads all of a local block; `None` where it is gone, as a block is whose retention has passed.
     async fn look(&self, block: &LocalBlock) -> Result<Option<Local>> {
         let (disk, dir) = (self.disk.clone(), block.dir.clone());
-        let looked = on_disk(&*self.pool, move || Local::read(&*disk, &dir)).await;
+        let looked = run_on(&*self.pool, Work::Bulk, move || Local::read(&*disk, &dir)).await;
         match looked {
             Err(tsdb::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
             other => Ok(Some(other?)),

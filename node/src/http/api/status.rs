@@ -112,7 +112,7 @@ async fn tsdb(
     let own = app.clone();
     let of = tenant.clone();
     let has_others = app.queries.has_others();
-    let asked = crate::query::in_turn(&app, timeout, move |_| {
+    let asked = crate::query::with_permit(&app, &tenant, timeout, move |_| {
         let tenant = own.storage.existing(&of);
         let top = |tenant: &tsdb::db::Tenant| if has_others { None } else { Some(tenant.cardinality(limit)) };
         Ok(tenant.map_or_else(Default::default, |t| (t.stats(), top(&t).unwrap_or_default())))

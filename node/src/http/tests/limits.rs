@@ -33,3 +33,18 @@ async fn queries_together_are_bounded_by_tenant_and_by_node() {
         assert!(node.get("/metrics").await.text().contains("carillon_query_memory_bytes 0"));
     }
 }
+
+#[tokio::test]
+async fn errors_stay_short_however_long_what_they_are_about() {
+    let node = TestNode::start().await;
+    let long = "x".repeat(8000);
+    let all: Vec<_> = (0..60).map(|i| (format!("l{i:02}"), long.clone())).collect();
+    let mut labels = vec![("__name__", "m")];
+    labels.extend(all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let answer = node.write(vec![series(&labels, &[(1000, 1.0)])]).await;
+    assert_eq!(answer.status.as_u16(), 400);
+    assert!(answer.body.len() < 4 * crate::text::TEXT_BYTES_MAX, "{}", answer.body.len());
+    let answer = node.form("/api/v1/query", &format!("query={}(", "x".repeat(500_000))).await;
+    assert_eq!(answer.status.as_u16(), 400);
+    assert!(answer.body.len() < 4 * crate::text::TEXT_BYTES_MAX, "{}", answer.body.len());
+}

@@ -1,6 +1,8 @@
 //! The whole node behind its routes, on a disk in memory and a clock that stands still.
 
 mod copies;
+mod fail_stop;
+mod fairness;
 mod guard;
 mod judged;
 mod limits;
@@ -132,6 +134,12 @@ impl TestNode {
     /// Remote write of whole series.
     pub(crate) async fn write(&self, timeseries: Vec<pb::TimeSeries>) -> Answer {
         self.write_request(&pb::WriteRequest { timeseries, metadata: Vec::new() }).await
+    }
+
+    pub(crate) async fn write_as(&self, tenant: &str, timeseries: Vec<pb::TimeSeries>) -> Answer {
+        let request = pb::WriteRequest { timeseries, metadata: Vec::new() };
+        let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap();
+        self.post("/api/v1/write", &[("x-scope-orgid", tenant)], body).await
     }
 
     pub(crate) async fn write_request(&self, request: &pb::WriteRequest) -> Answer {

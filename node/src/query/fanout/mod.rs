@@ -32,7 +32,7 @@ pub(super) use stream::Purse;
 
 use super::coverage::{Coverage, Silence, Standing, judge};
 use super::reach::{Owners, Reach};
-use super::{Error, Turn, blocks};
+use super::{Error, QueryPermit, blocks};
 use crate::bucket;
 use crate::bucket::catalog::Catalog;
 use crate::grpc::read::Opening;
@@ -51,7 +51,7 @@ pub(super) struct Asker<'a> {
     pub tenant: &'a TenantId,
     /// Pays for what comes.
     pub purse: &'a Purse,
-    pub turn: &'a Turn,
+    pub permit: &'a QueryPermit,
 }
 
 /// By what a question is asked.

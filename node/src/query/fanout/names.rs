@@ -29,7 +29,7 @@ impl Asker<'_> {
                 }
                 let opening = self.reach.opening(&view);
                 let app = self.app.clone();
-                let found = self.turn.on_cores(self.app, move |cancelled| {
+                let found = self.permit.on_cores(self.app, move |cancelled| {
                     let roles = Roles::new(&view, &ask.tenant, me, me, &ask.asked);
                     own::names(&app, &ask, &|labels| roles.sends(labels), &catalog, cancelled)
                 });
@@ -47,6 +47,6 @@ impl Asker<'_> {
             let own = gathered.answers.into_values().flat_map(|(_, found)| found);
             Ok(question.merged(own.chain(in_bucket.unwrap_or_default())))
         };
-        Ok((self.turn.on_cores(self.app, merge).await?, coverage))
+        Ok((self.permit.on_cores(self.app, merge).await?, coverage))
     }
 }

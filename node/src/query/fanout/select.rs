@@ -82,7 +82,7 @@ impl Asker<'_> {
         let work = move |cancelled: &Arc<AtomicBool>| {
             own::select(&app, &ask, &|_| true, &catalog, digest_key, cancelled)
         };
-        let own = self.turn.on_cores(self.app, work).await.map_err(Failure::Question)?;
+        let own = self.permit.on_cores(self.app, work).await.map_err(Failure::Question)?;
         self.purse.pay_for(&own.series).map_err(Failure::Question)?;
         Ok((self.reach.opening(&view), own))
     }
@@ -104,7 +104,7 @@ impl Asker<'_> {
                 Ok((held, marks, served, wants))
             };
             let wants;
-            (held, marks, served, wants) = self.turn.on_cores(self.app, work).await?;
+            (held, marks, served, wants) = self.permit.on_cores(self.app, work).await?;
             let asks = wants.into_iter().map(|(store, want)| {
                 let ask = SelectAsk {
                     tenant: self.tenant.clone(),

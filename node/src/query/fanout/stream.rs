@@ -55,6 +55,11 @@ impl Purse {
         self.pay(found.iter().flatten().map(of).sum(), "the selected series")
     }
 
+    /// Bytes that it has paid for.
+    pub(in super::super) fn taken_bytes(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: usize) -> Result<(), Failure> {
         self.pay(bytes, "what other nodes sent").map_err(Failure::Question)
     }

@@ -63,15 +63,24 @@ impl Replay {
         }
     }
 
-    /// Sends all that a store has missed.
+    /// Sends all that a store has missed and that can be read.
     async fn store(&self, store: StoreId) -> Result<(), String> {
+        let mut behind = None;
         loop {
             if self.is_member(store) && self.peers.is_unreachable(store, Lane::Data) {
                 return Err("the store doesn't answer".to_owned());
             }
             let said = |error: tsdb::Error| error.to_string();
-            let Some(segment) = self.hints.oldest(store).await.map_err(said)? else { return Ok(()) };
-            let frames = self.hints.read(store, &segment).await.map_err(said)?;
+            let Some(segment) = self.hints.oldest(store, behind).await.map_err(said)? else { return Ok(()) };
+            behind = Some(segment.number);
+            let frames = match self.hints.read(store, &segment).await {
+                Ok(frames) => frames,
+                Err(error) => {
+                    // It stays: the disk may give it another time. Those behind it don't wait for that.
+                    self.hints.tell(&error);
+                    continue;
+                }
+            };
             let mut rest = frames.as_slice();
             while !rest.is_empty() {
                 let mut bytes = 0;
@@ -84,7 +93,9 @@ impl Replay {
                 self.hints.counters.replayed.fetch_add(count as u64, Ordering::Relaxed);
                 rest = &rest[count..];
             }
-            self.hints.remove(store, segment.number).await.map_err(said)?;
+            if let Err(error) = self.hints.remove(store, segment.number).await {
+                self.hints.tell(&error);
+            }
         }
     }
 

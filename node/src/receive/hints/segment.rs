@@ -1,9 +1,8 @@
 //! A segment of hints: records one after the other, each complete in itself.
 //!
 //! ```text
-//! record:  | magic "CHN1" | length u32 | time i64 | sum u32 | payload | sum u32 |         little-endian
-//! time:     when it was kept, in milliseconds since the Unix epoch, by this node's clock
-//! sums:     CRC-32C of length and time; of the payload
+//! record:  | magic "CHN2" | length u32 | sum u32 | payload | sum u32 |         little-endian
+//! sums:     CRC-32C of the length; of the payload
 //! payload:  a frame of the write stream (protobuf `Frame`), compressed by snappy
 //! ```
 //!
@@ -14,34 +13,25 @@ use crc_fast::{CrcAlgorithm, checksum};
 use prost::Message as _;
 use proto::peer::write::Frame;
 
-const MAGIC: &[u8; 4] = b"CHN1";
-const HEAD_BYTES: usize = 20;
+const MAGIC: &[u8; 4] = b"CHN2";
+const HEAD_BYTES: usize = 12;
 const SUM_BYTES: usize = 4;
 /// Longest payload, before and after compression; frames are cut far below.
 const PAYLOAD_BYTES_MAX: usize = crate::grpc::MESSAGE_BYTES_MAX;
-
-/// A hint as it was kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hint {
-    /// When, in milliseconds since the Unix epoch.
-    pub time_ms: i64,
-    /// What the store missed.
-    pub frame: Frame,
-}
 
 /// What a segment holds.
 #[derive(Debug, Default, PartialEq)]
 pub struct Contents {
     /// Everything that can be read, in order.
-    pub hints: Vec<Hint>,
+    pub frames: Vec<Frame>,
     /// Stretches of bytes that can't.
     pub damaged: usize,
 }
 
 /// Appends a record; false, and nothing appended, when the frame is too large to be kept.
 #[must_use]
-pub fn write(hint: &Hint, bytes: &mut Vec<u8>) -> bool {
-    let plain = hint.frame.encode_to_vec();
+pub fn write(frame: &Frame, bytes: &mut Vec<u8>) -> bool {
+    let plain = frame.encode_to_vec();
     let Ok(payload) = snap::raw::Encoder::new().compress_vec(&plain) else { return false };
     if plain.len() > PAYLOAD_BYTES_MAX || payload.len() > PAYLOAD_BYTES_MAX {
         return false;
@@ -49,7 +39,6 @@ pub fn write(hint: &Hint, bytes: &mut Vec<u8>) -> bool {
     let start = bytes.len();
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&hint.time_ms.to_le_bytes());
     let sum = crc(&bytes[start + MAGIC.len()..]);
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes.extend_from_slice(&payload);
@@ -63,7 +52,7 @@ pub fn read(bytes: &[u8]) -> Contents {
     let mut rest = bytes;
     let mut in_damage = false;
     while !rest.is_empty() {
-        let Some((length, time_ms)) = head(rest) else {
+        let Some(length) = head(rest) else {
             contents.damaged += usize::from(!std::mem::replace(&mut in_damage, true));
             // The next head that may be one.
             let next = rest[1..].windows(MAGIC.len()).position(|at| at == MAGIC);
@@ -77,7 +66,7 @@ pub fn read(bytes: &[u8]) -> Contents {
             break;
         };
         match frame(&record[HEAD_BYTES..]) {
-            Some(frame) => contents.hints.push(Hint { time_ms, frame }),
+            Some(frame) => contents.frames.push(frame),
             None => contents.damaged += 1,
         }
         rest = tail;
@@ -85,15 +74,14 @@ pub fn read(bytes: &[u8]) -> Contents {
     contents
 }
 
-/// Length of the payload and time, if a whole head stands here.
-fn head(bytes: &[u8]) -> Option<(usize, i64)> {
+/// Length of the payload, if a whole head stands here.
+fn head(bytes: &[u8]) -> Option<usize> {
     let head = bytes.first_chunk::<HEAD_BYTES>()?;
     let (body, sum) = head.split_last_chunk::<4>()?;
     let body = body.strip_prefix(MAGIC)?;
-    let (length, time) = body.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
+    let length = u32::from_le_bytes(*body.first_chunk()?) as usize;
     let is_whole = crc(body) == u32::from_le_bytes(*sum) && length <= PAYLOAD_BYTES_MAX;
-    is_whole.then_some((length, i64::from_le_bytes(*time.first_chunk()?)))
+    is_whole.then_some(length)
 }
 
 fn frame(payload_and_sum: &[u8]) -> Option<Frame> {
@@ -119,12 +107,9 @@ mod tests {
 
     use super::*;
 
-    fn hint(i: u64) -> Hint {
+    fn hint(i: u64) -> Frame {
         let body = vec![i as u8; 50 + i as usize * 7].into();
-        Hint {
-            time_ms: 1000 + i as i64,
-            frame: Frame { id: i, tenant: "t".into(), body, ..Frame::default() },
-        }
+        Frame { id: i, tenant: "t".into(), body, ..Frame::default() }
     }
 
     fn segment(count: u64) -> (Vec<u8>, Vec<usize>) {
@@ -141,7 +126,7 @@ mod tests {
     fn hints_read_back_in_order() {
         let (bytes, _) = segment(20);
         let contents = read(&bytes);
-        assert_eq!(contents, Contents { hints: (0..20).map(hint).collect(), damaged: 0 });
+        assert_eq!(contents, Contents { frames: (0..20).map(hint).collect(), damaged: 0 });
         assert_eq!(read(&[]), Contents::default());
     }
 
@@ -150,7 +135,7 @@ mod tests {
         let (bytes, starts) = segment(5);
         for cut in starts[4] + 1..bytes.len() {
             let contents = read(&bytes[..cut]);
-            assert_eq!((contents.hints.len(), contents.damaged), (4, 1), "{cut}");
+            assert_eq!((contents.frames.len(), contents.damaged), (4, 1), "{cut}");
         }
     }
 
@@ -163,12 +148,12 @@ mod tests {
             let hit = starts.partition_point(|start| *start <= at) as u64 - 1;
             let contents = read(&bytes);
             let others: Vec<_> = (0..12).filter(|i| *i != hit).map(hint).collect();
-            prop_assert_eq!(contents, Contents { hints: others, damaged: 1 });
+            prop_assert_eq!(contents, Contents { frames: others, damaged: 1 });
         }
 
         #[test]
         fn arbitrary_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert!(read(&bytes).hints.is_empty());
+            prop_assert!(read(&bytes).frames.is_empty());
         }
     }
 }

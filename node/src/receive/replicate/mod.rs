@@ -163,10 +163,10 @@ impl Replicator {
     ) -> tsdb::Result<Arc<Self>> {
         let bounds = Bounds {
             bytes_max: config.hints_max_bytes.as_usize() as u64,
-            age_ms_max: config.hints_max_age.ms,
+            age_max: config.hints_max_age.to_std(),
         };
-        let (disk, pool, clock) = (env.disk.clone(), env.pool.clone(), env.clock.clone());
-        let hints = on_disk(&*env.pool, move || Hints::open(disk, pool, clock, bounds)).await?;
+        let (disk, pool) = (env.disk.clone(), env.pool.clone());
+        let hints = on_disk(&*env.pool, move || Hints::open(disk, pool, bounds)).await?;
         let shared = Shared {
             runtime: Handle::current(),
             membership,

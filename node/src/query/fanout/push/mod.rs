@@ -181,7 +181,7 @@ impl Asker<'_> {
             }
             let (plan, own) = (folding.plan.clone(), own.clone());
             let (state_bytes, stored_bytes) =
-                self.turn.on_cores(self.app, move |_| Ok(plan.fold_bytes(&own))).await?;
+                self.permit.on_cores(self.app, move |_| Ok(plan.fold_bytes(&own))).await?;
             if state_bytes.saturating_mul(SAVED_TIMES) > stored_bytes {
                 return fetch("there are many groups");
             }
@@ -229,13 +229,13 @@ impl Asker<'_> {
         let (app, ask, catalog) = (self.app.clone(), ask.clone(), catalog.clone());
         let work =
             move |cancelled: &Arc<AtomicBool>| own::series(&app, &ask, &|_, _| true, &catalog, cancelled);
-        Ok(Arc::new(self.turn.on_cores(self.app, work).await?))
+        Ok(Arc::new(self.permit.on_cores(self.app, work).await?))
     }
 
     async fn own_digests(&self, view: &Arc<View>, own: Owned, ask: DigestsAsk) -> Result<Own, Error> {
         let (view, me) = (view.clone(), self.reach.ring.me());
         let work = move |cancelled: &Arc<AtomicBool>| digests::own(&view, me, &ask, &own, cancelled);
-        self.turn.on_cores(self.app, work).await
+        self.permit.on_cores(self.app, work).await
     }
 
     /// The series in which owners differ, by the digests of all buckets; and the asker's own as they were compared.
@@ -255,7 +255,7 @@ impl Asker<'_> {
             let each = count / own_buckets.max(1);
             Ok(listed.map(|listed| (unlike::is_shorter_sketched(&buckets, &listed, each), listed)))
         };
-        let Some((is_sketched, mut listed)) = self.turn.on_cores(self.app, work).await? else {
+        let Some((is_sketched, mut listed)) = self.permit.on_cores(self.app, work).await? else {
             return fetch("an owner's answer is malformed");
         };
         let mut unlike = Unlike::of(ask.selects.len());
@@ -276,7 +276,7 @@ impl Asker<'_> {
                 }
                 Ok((unlike, listed))
             };
-            (unlike, listed) = self.turn.on_cores(self.app, work).await?;
+            (unlike, listed) = self.permit.on_cores(self.app, work).await?;
         }
         if unlike.series.iter().map(BTreeSet::len).sum::<usize>() > count / UNLIKE_PART {
             return fetch("the owners' samples differ too much");
@@ -374,7 +374,7 @@ impl Asker<'_> {
             }
             Ok(own)
         };
-        Ok((self.turn.on_cores(self.app, work).await?, parts, fetched))
+        Ok((self.permit.on_cores(self.app, work).await?, parts, fetched))
     }
 }
 
