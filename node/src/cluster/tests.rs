@@ -332,9 +332,10 @@ async fn a_store_that_acks_before_it_syncs_disclaims_after_an_end_out_of_order()
 }
 
 /// Sends a request of which the end never comes.
-async fn hang(node: &Node) -> tokio::net::TcpStream {
+async fn hang(node: &Node) -> Box<dyn crate::env::Connection> {
+    use crate::env::Net as _;
     use tokio::io::AsyncWriteExt as _;
-    let mut open = tokio::net::TcpStream::connect(node.http_address()).await.unwrap();
+    let mut open = TcpNet.connect(&node.http_address().to_string(), crate::env::Lane::Data).await.unwrap();
     let head = "POST /api/v1/write HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx";
     open.write_all(head.as_bytes()).await.unwrap();
     open
