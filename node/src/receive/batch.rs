@@ -111,6 +111,8 @@ pub const SAMPLE_BYTES: usize = size_of::<Append>() + size_of::<u32>() + size_of
 pub const EXEMPLAR_BYTES: usize = 2 * size_of::<(SeriesRef, Exemplar)>() + ALLOCATION_BYTES;
 /// The same for metadata without its texts.
 pub const METADATA_BYTES: usize = size_of::<Metadata>() + 4 * ALLOCATION_BYTES;
+/// What a symbol of remote write 2.0 takes: its place.
+pub const SYMBOL_BYTES: usize = size_of::<(u32, u32)>();
 /// What an allocation takes beside what was asked for.
 const ALLOCATION_BYTES: usize = 16;
 

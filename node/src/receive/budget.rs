@@ -87,6 +87,14 @@ impl<'h> DecodedBytes<'h> {
         Self { held, left: 0, taken: 0, most }
     }
 
+    /// Looks ahead: whether the request may have `bytes` at all.
+    ///
+    /// # Errors
+    /// [`OverBudget::Request`] when it may not.
+    pub fn check(&self, bytes: usize) -> Result<(), OverBudget> {
+        if bytes <= self.most { Ok(()) } else { Err(OverBudget::Request { most: self.most }) }
+    }
+
     /// Takes `bytes`, before they are allocated.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Remote write: from a body to a batch, without parsing a label. Here is 1.0; 2.0 is in [`v2`].
 //!
-//! 1. The declared length is judged before anything is allocated, then snappy decompresses into a kept buffer.
+//! 1. The declared length is judged before anything is allocated, then snappy decompresses into a kept buffer. The parts
+//!    of a large message are counted.
 //! 2. One pass over the message: per series the raw bytes of its labels are hashed as they are (they stand in one
 //!    piece, as every encoder writes them; else they are gathered), and its samples are pushed.
 //! 3. Whoever takes the batch looks the hashes up; only series that are new have their labels parsed.
@@ -15,6 +16,9 @@ use super::budget::{DecodedBytes, OverBudget};
 use super::wire::{Malformed, Reader};
 use super::{histogram, labels};
 
+use self::survey::{Layout, survey};
+
+mod survey;
 pub mod v2;
 
 /// Why a body isn't a request.
@@ -63,6 +67,9 @@ pub fn decompress(body: &[u8], declared: usize, plain: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
+/// Where its parts are.
+const LAYOUT: Layout = Layout { series: 1, symbols: 0, metadata: 3, samples: 2, histograms: 4, exemplars: 3 };
+
 /// Decodes a message `WriteRequest` into `batch`, whose growth is taken from `memory` beforehand.
 ///
 /// # Errors
@@ -73,6 +80,7 @@ pub fn decode(
     memory: &mut DecodedBytes<'_>,
     batch: &mut Batch,
 ) -> Result<(), BodyError> {
+    survey(plain, &LAYOUT, memory, batch)?;
     let mut request = Reader::new(plain);
     while let Some((number, field)) = request.field()? {
         match number {

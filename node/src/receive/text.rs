@@ -65,6 +65,8 @@ pub fn decode(
     memory: &mut DecodedBytes<'_>,
     batch: &mut Batch,
 ) -> Result<(), TextError> {
+    // As if each line were a sample: what is far too much is refused before it fills the memory.
+    memory.check(body.iter().filter(|byte| **byte == b'\n').count() * (SERIES_BYTES + SAMPLE_BYTES))?;
     let mut reader = Reader::new(format, now_ms);
     reader.read_within(body, hasher, memory, batch)?;
     reader.finish().map_err(TextError::Fault)

@@ -313,6 +313,30 @@ fn tiny_elements_are_refused_before_they_fill_the_memory() {
     }
 }
 
+#[test]
+fn of_a_large_message_nothing_is_decoded_before_its_parts_are_counted() {
+    const MOST: usize = 16 << 20;
+    // A series whose content are a million elements of two bytes.
+    let of_one = |field: u8| {
+        let content = [field << 3 | 2, 0].repeat(1_000_000);
+        let mut message = vec![1 << 3 | 2];
+        tsdb::varint::put(&mut message, content.len() as u64);
+        [message, content].concat()
+    };
+    for plain in [[1 << 3 | 2, 0].repeat(1_000_000), of_one(2), of_one(3), of_one(4)] {
+        let (mut batch, mut held) = (Batch::default(), Budget::new(usize::MAX).hold());
+        let mut memory = DecodedBytes::new(&mut held, MOST);
+        let decoded = decode(&plain, &SeriesHasher::new(1), &mut memory, &mut batch);
+        assert_eq!(decoded, Err(BodyError::OverBudget(OverBudget::Request { most: MOST })));
+        assert_eq!(bytes_of(&batch), 0);
+    }
+    // What may be taken gets just the room that it needs.
+    let (mut batch, mut held) = (Batch::default(), Budget::new(usize::MAX).hold());
+    let mut memory = DecodedBytes::new(&mut held, 64 << 20);
+    decode(&of_one(2), &SeriesHasher::new(1), &mut memory, &mut batch).unwrap();
+    assert_eq!((batch.appends.len(), batch.appends.capacity()), (1_000_000, 1_000_000));
+}
+
 /// What the vectors of a batch have allocated.
 fn bytes_of(batch: &Batch) -> usize {
     batch.keys.capacity() * 16

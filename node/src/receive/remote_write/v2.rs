@@ -10,10 +10,11 @@
 
 use tsdb::db::{Exemplar, Metadata};
 
+use super::survey::{Layout, survey};
 use super::{BodyError, KINDS, sample};
 use crate::receive::batch::{
-    Batch, EXEMPLAR_BYTES, Family, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SeriesHasher,
-    histogram_bytes,
+    Batch, EXEMPLAR_BYTES, Family, METADATA_BYTES, Raw, SAMPLE_BYTES, SERIES_BYTES, SYMBOL_BYTES,
+    SeriesHasher, histogram_bytes,
 };
 use crate::receive::budget::DecodedBytes;
 use crate::receive::wire::{Malformed, Reader};
@@ -26,6 +27,9 @@ const NOTHING: u64 = 0;
 /// Room that a label takes besides its texts: tags and lengths, at most.
 const LABEL_FRAME_BYTES: usize = 3 * (1 + 5);
 
+/// Where its parts are.
+const LAYOUT: Layout = Layout { series: 5, symbols: 4, metadata: 0, samples: 2, histograms: 3, exemplars: 4 };
+
 /// Decodes a message `io.prometheus.write.v2.Request` into `batch`, whose growth is taken from `memory` beforehand.
 ///
 /// # Errors
@@ -36,6 +40,7 @@ pub fn decode<'a>(
     memory: &'a mut DecodedBytes<'a>,
     batch: &'a mut Batch,
 ) -> Result<(), BodyError> {
+    survey(plain, &LAYOUT, memory, batch)?;
     let mut decoder = Decoder { plain, hasher, batch, memory };
     decoder.symbols()?;
     let mut request = Reader::new(plain);
@@ -83,7 +88,7 @@ impl<'a> Decoder<'a> {
             if self.batch.symbols.is_empty() && !symbol.is_empty() {
                 return Err(Malformed::Symbols.into());
             }
-            self.memory.take(size_of::<(u32, u32)>())?;
+            self.memory.take(SYMBOL_BYTES)?;
             let end = request.position();
             self.batch.symbols.push(((end - symbol.len()) as u32, end as u32));
         }
