@@ -64,7 +64,7 @@ pub struct Refused {
 }
 
 /// Refusals that are described.
-const DESCRIBED_MAX: usize = 16;
+const DESCRIBED_MAX: usize = 20;
 
 impl Refusals {
     /// How many samples they stand for.

@@ -166,7 +166,7 @@ fn what_may_collide_once_names_are_gone_is_not_folded_in_parts() {
         let settings = Settings { delayed_name_removal, ..Settings::default() };
         plan(&expr, &range, &settings).unwrap().folds()
     };
-    for query in ["sum(rate(m[5m]))", "sum by (a) (m)"] {
+    for query in ["sum(rate(m[5m]))", "sum by (a) (m)", r#"count by (a) ({job="x"})"#] {
         assert_eq!([false, true].map(|delayed| folds(query, delayed)), [1, 1], "{query}");
     }
     let query = r#"sum(rate({job="x"}[5m]))"#;

@@ -38,7 +38,8 @@ impl<'a> Walk<'a> {
             VectorNode::Aggregate(node) => {
                 let leaf = leaf_of(&node.input, self.shared);
                 // Whoever folds a part doesn't see a series elsewhere that is the same but for its name.
-                let is_foldable = |leaf: &Leaf| !self.plan.may_collide(leaf.select);
+                let is_foldable =
+                    |leaf: &Leaf| keeps_names(&node.input, self.shared) || !self.plan.may_collide(leaf.select);
                 if fold_columns(node.op).is_some() && leaf.is_some_and(is_foldable) {
                     self.found.push(node);
                     return true;
@@ -97,6 +98,15 @@ impl<'a> Walk<'a> {
             }
             ScalarNode::Once(inner) => is_plain(inner),
         }
+    }
+}
+
+/// Whether series come as they were selected, their metrics' names with them.
+fn keeps_names(node: &VectorNode, shared: &[Shared]) -> bool {
+    match node {
+        VectorNode::Select(_) => true,
+        VectorNode::Shared(number) => keeps_names(&shared[*number].node, shared),
+        _ => false,
     }
 }
 

@@ -309,7 +309,7 @@ fn tiny_elements_are_refused_before_they_fill_the_memory() {
             decode(&plain, &SeriesHasher::new(1), &mut DecodedBytes::new(&mut held, MOST), &mut batch);
         assert_eq!(decoded, Err(BodyError::OverBudget(OverBudget::Request { most: MOST })), "{what}");
         assert!(bytes_of(&batch) <= 2 * MOST, "{what}: {}", bytes_of(&batch));
-        assert!(batch.refused.described().len() <= 16);
+        assert!(batch.refused.described().len() <= 20);
     }
 }
 
