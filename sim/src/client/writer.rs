@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn one_request_of_a_mixed_writer_has_every_kind_of_sample_of_one_series() {
-        let mut source = source(0.0, true);
+        let mut source = source(0.3, true);
         let is_mixed = |samples: &[(i64, Value)]| {
             let has = |kind: fn(&Value) -> bool| samples.iter().any(|(_, value)| kind(value));
             has(|v| matches!(v, Value::Float(_)))
