@@ -89,7 +89,7 @@ impl Target for Api {
         }
         let texts = |key: &str| {
             let texts = json[key].as_array().into_iter().flatten().filter_map(Json::as_str);
-            texts.map(|text| without_position(text).to_owned()).collect()
+            texts.map(str::to_owned).collect()
         };
         let value = value(&json["data"]).ok_or_else(|| format!("unexpected data {}", json["data"]))?;
         Ok(Answer { value, warnings: texts("warnings"), infos: texts("infos") })
@@ -110,14 +110,6 @@ fn percent_encoded(text: &str) -> String {
 fn bare_error(error: &str) -> &str {
     let error = error.strip_prefix("invalid parameter \"query\": ").unwrap_or(error);
     error.split_once(": parse error: ").map_or(error, |(_, message)| message)
-}
-
-/// An annotation without the line and column behind it.
-fn without_position(text: &str) -> &str {
-    let position = text.rfind(" (").filter(|at| {
-        text[at + 2..].trim_end_matches(')').split(':').all(|part| part.parse::<usize>().is_ok())
-    });
-    position.map_or(text, |at| &text[..at])
 }
 
 fn value(data: &Json) -> Option<Value> {

@@ -134,7 +134,8 @@ async fn an_openmetrics_file_comes_in_whole_or_not_at_all() {
     ] {
         let ended = import(&faulty);
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(ended.stderr.contains(wanted), "{wanted}: {ended:?}");
+        let told: Value = serde_json::from_str(&ended.stderr).unwrap();
+        assert!(told["error"].as_str().unwrap().contains(wanted), "{wanted}: {ended:?}");
         let blocks = run(None, &["blocks", "ls", node.data_dir().to_str().unwrap()]);
         assert!(blocks.stderr.contains("no block lies in"), "{blocks:?}");
     }
