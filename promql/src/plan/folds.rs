@@ -38,8 +38,9 @@ impl<'a> Walk<'a> {
             VectorNode::Aggregate(node) => {
                 let leaf = leaf_of(&node.input, self.shared);
                 // Whoever folds a part doesn't see a series elsewhere that is the same but for its name.
-                let is_foldable =
-                    |leaf: &Leaf| keeps_names(&node.input, self.shared) || !self.plan.may_collide(leaf.select);
+                let is_foldable = |leaf: &Leaf| {
+                    keeps_names(&node.input, self.shared) || !self.plan.may_collide(leaf.select)
+                };
                 if fold_columns(node.op).is_some() && leaf.is_some_and(is_foldable) {
                     self.found.push(node);
                     return true;

@@ -135,14 +135,14 @@ impl Question<'_> {
         Ok([raw, resets])
     }
 
-    fn from_ms(&self) -> i64 {
+    fn begin_ms(&self) -> i64 {
         self.end_ms - self.range_ms
     }
 
     /// The raw samples.
     async fn raw(&self) -> Asked<Json> {
         let ledger = &self.shared.ledger;
-        let must = ledger.borrow().acked_between(self.tenant, self.from_ms(), self.end_ms);
+        let must = ledger.borrow().acked_between(self.tenant, self.begin_ms(), self.end_ms);
         let data = self.query(&format!("{METRIC}[{}ms]", self.range_ms)).await?;
         let (found, odd) = by_series(&data["result"], true);
         let mut wrong = Wrong { invented: odd, ..Wrong::default() };
@@ -154,7 +154,7 @@ impl Question<'_> {
                     wrong.twice.push(told(place));
                 }
                 let sent = ledger.borrow().get(place).map(|sample| sample.value);
-                let is_inside = at_ms > self.from_ms() && at_ms <= self.end_ms;
+                let is_inside = at_ms > self.begin_ms() && at_ms <= self.end_ms;
                 if !is_inside || !sent.is_some_and(|sent| value.is(&sent)) {
                     wrong.invented.push(format!("{}: {value:?} instead of {sent:?}", told(place)));
                 }
@@ -168,9 +168,9 @@ impl Question<'_> {
     /// How many samples there are.
     async fn count(&self) -> Asked<()> {
         let ledger = &self.shared.ledger;
-        let least = ledger.borrow().acked_between(self.tenant, self.from_ms(), self.end_ms).len();
+        let least = ledger.borrow().acked_between(self.tenant, self.begin_ms(), self.end_ms).len();
         let data = self.query(&format!("sum(count_over_time({METRIC}[{}ms]))", self.range_ms)).await?;
-        let most = ledger.borrow().sent_between(self.tenant, self.from_ms(), self.end_ms);
+        let most = ledger.borrow().sent_between(self.tenant, self.begin_ms(), self.end_ms);
         let counted = data["result"][0]["value"][1].as_str().unwrap_or("0");
         let is_right = counted.parse().is_ok_and(|counted: usize| (least..=most).contains(&counted));
         if !is_right {
@@ -225,10 +225,10 @@ impl Question<'_> {
     /// The list of series.
     async fn names(&self) -> Asked<()> {
         // Whole milliseconds at both ends, of which the first is outside of the range.
-        let (start_ms, end_ms) = (self.from_ms() + 1, self.end_ms);
+        let (start_ms, end_ms) = (self.begin_ms() + 1, self.end_ms);
         let must: BTreeSet<usize> = {
             let ledger = self.shared.ledger.borrow();
-            let acked = ledger.acked_between(self.tenant, self.from_ms(), end_ms);
+            let acked = ledger.acked_between(self.tenant, self.begin_ms(), end_ms);
             acked.iter().map(|place| place.series).collect()
         };
         let path =

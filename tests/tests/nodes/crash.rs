@@ -115,7 +115,7 @@ impl Round {
             let query = format!("crash[{}ms]", to_ms - from_ms);
             let findings = ledger.check(&http.clone().tenant(tenant).query(&query, to_ms).await);
             let [lost, invented, doubled] =
-                [&findings.lost, &findings.invented, &findings.doubled].map(|list| list.len());
+                [&findings.lost, &findings.invented, &findings.doubled].map(Vec::len);
             let first = findings.lost.first().or(findings.invented.first()).or(findings.doubled.first());
             assert!(
                 findings.is_empty(),

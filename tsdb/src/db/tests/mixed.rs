@@ -11,8 +11,11 @@ fn counter(timestamp_ms: i64, count: u64, counter_reset: CounterReset) -> Sample
     Sample { timestamp_ms, start_ms: 0, value: Value::Int(Arc::new(histogram)) }
 }
 
+/// A timestamp; of a histogram, its count and what is known of a reset.
+type Point = (i64, Option<(f64, CounterReset)>);
+
 /// Counts and what is known of resets, as a query sees them, by series; floats as `None`.
-fn seen(tenant: &Tenant) -> Vec<Vec<(i64, Option<(f64, CounterReset)>)>> {
+fn seen(tenant: &Tenant) -> Vec<Vec<Point>> {
     let matchers = vec![Matcher::equal("__name__", "m")];
     let mut found = tenant.select(&Select { matchers, range_ms: ALL_TIMES, shard: None }).unwrap();
     found.sort_by(|a, b| a.labels.cmp(&b.labels));
