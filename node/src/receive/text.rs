@@ -7,7 +7,7 @@
 //! foo_bucket{le="1"} 11 # {trace_id="KOO5"} 0.67 1520879607.789        (OpenMetrics: seconds; exemplars)
 //! ```
 //! A series' raw bytes are those from the line's start to the closing brace; only series that are new are parsed.
-//! Bounds of histograms and summaries are spelled one way ([`canonical_bound`]): such a series is written anew.
+//! Bounds of histograms and summaries are spelled one way (`canonical_bound`): such a series is written anew.
 //! A line that can't be read is refused by its number, and the others are taken. OpenMetrics ends with `# EOF`: a body
 //! that doesn't was cut, and one that goes on behind it was put together of several; neither is taken at all.
 
