@@ -30,7 +30,7 @@ const LABELS_MAX: usize = 128 << 20;
 /// whole or not at all; deletions are carried out. `None`, and no block, when nothing is left.
 ///
 /// # Errors
-/// [`Error::Corrupt`] names the file that is damaged; [`Error::Limit`] when there are more than [`LABELS_MAX`] labels, or
+/// [`Error::Corrupt`] names the file that is damaged; [`Error::Limit`] when there are more than `LABELS_MAX` labels, or
 /// the index outgrows its format; those of the disk.
 pub fn extend(
     disk: &Arc<dyn Disk>,
