@@ -144,6 +144,11 @@ impl NodeProcess {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// The exit code of a process that has ended; `None` where a signal ended it.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     /// Ends it with SIGKILL, at once.
     pub fn kill(&mut self) {
         // It may have ended by itself.

@@ -13,6 +13,7 @@ mod dependencies;
 mod deploy;
 mod disk_full;
 mod docs;
+mod fail_stop;
 mod house;
 mod import;
 mod interop;
