@@ -269,12 +269,17 @@ proptest! {
     ) {
         let engine = regex::Regex::new(&format!("^(?s:{text})$"));
         if let (Ok(pattern), Ok(captures), Ok(engine)) = (Pattern::new(&text), anchored_regex(&text), engine) {
+            // The engine forgets groups that are repeated no times; Go numbers them all the same, and so do we.
+            let has_all_groups = engine.captures_len() == captures.captures_len();
+            prop_assert!(has_all_groups || text.contains("{0}"), "{:?}", text);
             for value in &values {
                 prop_assert_eq!(pattern.matches(value), engine.is_match(value), "{:?} {:?}", text, value);
                 let groups = |regex: &regex::Regex| {
                     regex.captures(value).map(|c| c.iter().map(|g| g.map(|g| g.range())).collect::<Vec<_>>())
                 };
-                prop_assert_eq!(groups(&captures), groups(&engine), "{:?} {:?}", text, value);
+                if has_all_groups {
+                    prop_assert_eq!(groups(&captures), groups(&engine), "{:?} {:?}", text, value);
+                }
             }
         }
     }
