@@ -64,19 +64,22 @@ impl Core {
     /// # Errors
     /// [`Error::Stopped`] after a failed sync of the WAL or of a head-chunk file.
     pub(super) fn check_running(&self) -> Result<()> {
+        self.check_head_files()?;
+        self.wal.check_running()
+    }
+
+    fn check_head_files(&self) -> Result<()> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(Error::Stopped("a head-chunk file couldn't be synced".to_owned()));
         }
-        self.wal.check_running()
+        Ok(())
     }
 
     /// # Errors
     /// [`Error::Busy`] while something that was taken into memory isn't safe on the disk; [`Error::NoSpace`] while the
     /// WAL waits for room; [`Error::Stopped`] where it never will be.
     pub(super) fn check_writable(&self) -> Result<()> {
-        if self.stopped.load(Ordering::Acquire) {
-            return Err(Error::Stopped("a head-chunk file couldn't be synced".to_owned()));
-        }
+        self.check_head_files()?;
         if self.unlogged.load(Ordering::Acquire) != self.made_good.load(Ordering::Acquire) {
             self.wal.check_running()?;
             return Err(Error::Busy("samples in memory wait to be written down".to_owned()));
