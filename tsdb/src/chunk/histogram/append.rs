@@ -5,8 +5,8 @@
 //!
 //! A chunk's header says there was a reset only where the sender said so. What follows from the numbers is left to
 //! whoever reads: a late sample, or another block's, may yet come between the chunk and the one before, and a header
-//! can't be taken back. (Prometheus writes what it derives, and believes it: a late sample that shows the same reset
-//! makes two of it. It derives anew where a header says nothing.)
+//! can't be taken back. (Prometheus writes what it derives, and for the same reason believes none of it when it reads:
+//! `counterResetHint` in `tsdb/chunkenc/histogram.go`. A header that says nothing means the same to it.)
 
 use super::cell::{Cell, ChunkCount, FloatCell};
 use super::decode::{HistogramDecoder, State, values};
