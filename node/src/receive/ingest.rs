@@ -179,13 +179,14 @@ pub fn ingest(request: &Request<'_>, batch: &mut Batch, scratch: &mut Scratch) -
     request.tenant.lookup(&batch.keys, &mut scratch.refs);
     let bounds = request.bounds();
     scratch.standings.clear();
-    if scratch.refs.iter().any(|r| r.is_none()) {
+    let has_new = scratch.refs.iter().any(|r| r.is_none());
+    if has_new {
         intern_new(request, batch, scratch, &bounds, &mut report)?;
     }
     for (append, owner) in batch.appends.iter_mut().zip(&batch.owners) {
         append.series = scratch.refs[*owner as usize];
     }
-    if scratch.refs.iter().any(|r| r.is_none()) {
+    if has_new && scratch.refs.iter().any(|r| r.is_none()) {
         refuse_unwanted(request, batch, &scratch.standings, &bounds, &mut report);
         leave_out_orphans(batch);
     }

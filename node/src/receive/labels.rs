@@ -33,7 +33,8 @@ pub fn from_remote_write(raw: &[u8], limits: &Limits) -> Result<Labels, String> 
         let name = text(name).map_err(|shown| format!("label name {shown} isn't UTF-8"))?;
         let value = text(value).map_err(|shown| format!("value {shown} of label {name:?} isn't UTF-8"))?;
         if pairs.len() >= pairs_max(limits) {
-            return Err(too_many(&pairs, limits));
+            let most = limits.max_labels;
+            return Err(format!("there are more than {most} labels (max_labels) in {}", shown(&pairs)));
         }
         pairs.push((name, value));
     }
@@ -50,11 +51,6 @@ pub fn from_remote_write(raw: &[u8], limits: &Limits) -> Result<Labels, String> 
 /// series has millions.
 pub fn pairs_max(limits: &Limits) -> usize {
     usize::try_from(limits.max_labels.saturating_mul(2)).unwrap_or(usize::MAX)
-}
-
-/// What is said of a series with more.
-pub fn too_many(pairs: &[(&str, &str)], limits: &Limits) -> String {
-    format!("there are more than {} labels (max_labels) in {}", limits.max_labels, shown(pairs))
 }
 
 /// Labels from sorted, unique pairs, after all other checks.
