@@ -168,7 +168,7 @@ struct QueryPermit {
 }
 
 /// What becomes of work that is begun as that of a small query.
-enum Begun<T, P> {
+enum SmallRun<T, P> {
     Done(T),
     /// It turned out to be large; what was prepared.
     Large(P),
@@ -215,12 +215,12 @@ impl QueryPermit {
         work: impl FnOnce(P, &Arc<AtomicBool>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let begin = move |cancelled: &Arc<AtomicBool>| match prepare()? {
-            (Size::Small, prepared) => Ok(Begun::Done(work(prepared, cancelled)?)),
-            (Size::Large, prepared) => Ok(Begun::Large((prepared, work))),
+            (Size::Small, prepared) => Ok(SmallRun::Done(work(prepared, cancelled)?)),
+            (Size::Large, prepared) => Ok(SmallRun::Large((prepared, work))),
         };
         match self.on_cores(app, begin).await? {
-            Begun::Done(done) => Ok(done),
-            Begun::Large((prepared, work)) => {
+            SmallRun::Done(done) => Ok(done),
+            SmallRun::Large((prepared, work)) => {
                 self.has_size(Size::Large);
                 self.on_cores(app, move |cancelled| work(prepared, cancelled)).await
             }
