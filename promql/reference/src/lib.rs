@@ -60,6 +60,20 @@ pub struct Steps {
     pub delayed_name_removal: bool,
 }
 
+impl Steps {
+    /// An instant query, and Prometheus's defaults.
+    pub fn instant(time_ms: i64) -> Self {
+        Self {
+            start_ms: time_ms,
+            end_ms: time_ms,
+            step_ms: 0,
+            lookback_ms: 300_000,
+            subquery_step_ms: 60_000,
+            delayed_name_removal: false,
+        }
+    }
+}
+
 /// A sample's value.
 #[derive(Clone, Debug)]
 pub enum Value {

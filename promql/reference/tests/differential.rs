@@ -35,7 +35,7 @@ fn steps(random: &mut Random) -> Steps {
     let step_ms = random.pick(&[0, 15_000, 60_000, 77_000]);
     let end_ms = start_ms + step_ms * random.below(12) as i64;
     let delayed_name_removal = random.one_in(2);
-    Steps { start_ms, end_ms, step_ms, lookback_ms: 300_000, subquery_step_ms: 60_000, delayed_name_removal }
+    Steps { end_ms, step_ms, delayed_name_removal, ..Steps::instant(start_ms) }
 }
 
 /// Of `topk` and its kin only what is picked counts, not from which of equal samples.
@@ -156,14 +156,7 @@ fn chains_of_operators_are_answered_alike_however_long() {
     let kinds =
         Kinds { histograms: false, gauges: false, custom_buckets: false, starts: false, specials: false };
     let series = data(&mut Random::new(1), kinds);
-    let steps = Steps {
-        start_ms: 300_000,
-        end_ms: 420_000,
-        step_ms: 60_000,
-        lookback_ms: 300_000,
-        subquery_step_ms: 60_000,
-        delayed_name_removal: false,
-    };
+    let steps = Steps { end_ms: 420_000, step_ms: 60_000, ..Steps::instant(300_000) };
     // To the reference a union costs the square of its length.
     let table: Vec<String> = (0..200).map(|i| format!(r#"label_join(vector({i}), "id", "{i}")"#)).collect();
     for query in [
@@ -184,14 +177,7 @@ fn chains_of_operators_are_answered_alike_however_long() {
 
 #[test]
 fn extreme_arguments_are_answered_alike() {
-    let steps = Steps {
-        start_ms: 300_000,
-        end_ms: 300_000,
-        step_ms: 0,
-        lookback_ms: 300_000,
-        subquery_step_ms: 60_000,
-        delayed_name_removal: false,
-    };
+    let steps = Steps::instant(300_000);
     let value = |answer: Answer, query: &str| {
         let points: Vec<_> = answer.values().flat_map(|points| points.values()).cloned().collect();
         match points.as_slice() {

@@ -55,14 +55,7 @@ impl run::Target for Naive {
             When::Instant(at_ms) => (at_ms, at_ms, 0),
             When::Range { start_ms, end_ms, step_ms } => (start_ms, end_ms, step_ms),
         };
-        let steps = Steps {
-            start_ms,
-            end_ms,
-            step_ms,
-            lookback_ms: 300_000,
-            subquery_step_ms: 60_000,
-            delayed_name_removal: true,
-        };
+        let steps = Steps { end_ms, step_ms, delayed_name_removal: true, ..Steps::instant(start_ms) };
         let data: Vec<Series> = self
             .samples
             .iter()

@@ -251,14 +251,7 @@ fn extreme_arguments_are_answered_as_prometheus_does() {
     const TIME_MS: i64 = 300_000;
     let Some(program) = program() else { return };
     let mut peer = Peer::start(&program, u64::MAX - 1, false);
-    let steps = Steps {
-        start_ms: TIME_MS,
-        end_ms: TIME_MS,
-        step_ms: 0,
-        lookback_ms: 300_000,
-        subquery_step_ms: 60_000,
-        delayed_name_removal: false,
-    };
+    let steps = Steps::instant(TIME_MS);
     let mut differences = Vec::new();
     for query in extremes() {
         let mine = engine(&query, &[], &steps).unwrap();

@@ -51,14 +51,7 @@ fn patterns_match_what_they_match_in_prometheus() {
     let series = series(&mut Random::new(first));
     let mut peer = Peer::start(&program, u64::MAX, false);
     peer.load(&series);
-    let steps = Steps {
-        start_ms: TIME_MS,
-        end_ms: TIME_MS,
-        step_ms: 0,
-        lookback_ms: 300_000,
-        subquery_step_ms: 60_000,
-        delayed_name_removal: false,
-    };
+    let steps = Steps::instant(TIME_MS);
     let (mut differences, mut refused, mut matched, mut contradictions) = (Vec::new(), 0, 0, 0);
     for seed in first..first + count {
         let pattern = pattern(&mut Random::new(seed));
