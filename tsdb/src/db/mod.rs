@@ -33,6 +33,7 @@ mod core;
 mod cut;
 mod discard;
 mod keys;
+mod known;
 mod log;
 mod maintain;
 mod needed;

@@ -201,7 +201,8 @@ impl Tenant {
 
     /// Appends samples and tells what became of each; `outcomes` is overwritten, and in the order of `batch`. All of
     /// them may be acked once [`crate::db::Db::commit`] has reached the position that is returned, duplicates
-    /// included. Samples are judged by `bounds`, which the entry node takes from its wall clock.
+    /// included. Samples are judged by `bounds`, which the entry node takes from its wall clock; one that is too old, and
+    /// in a local block, is a duplicate all the same.
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::NoSpace`], [`Error::Stopped`]: none of them may be acked, some may have been stored.
@@ -219,6 +220,9 @@ impl Tenant {
         // After an error too: a range that the head has samples of and nobody knows of would never be cut.
         self.add_ranges(&ranges);
         let position = appended?;
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::TooOld | Outcome::OutOfOrder)) {
+            self.find_refused(batch, outcomes);
+        }
         self.count(outcomes);
         Ok(position)
     }

@@ -8,6 +8,7 @@ mod folders;
 mod hook;
 mod mixed;
 mod model;
+mod resent;
 mod restart;
 mod retention;
 
