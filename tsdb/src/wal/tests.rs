@@ -716,3 +716,23 @@ proptest! {
         prop_assert_eq!(open(&disk).1.last().copied(), Some(99));
     }
 }
+
+/// A segment of another version is refused whole, by a message that names it; letters in its place are damage.
+#[test]
+fn a_log_of_another_version_is_refused_and_left_as_it_is() {
+    for version in *b"019x" {
+        let (disk, wal, _) = log_of(0..3, 10);
+        drop(wal);
+        let path = segment_path(1);
+        disk.open(&path).unwrap().write_at(7, &[version]).unwrap();
+        let before = disk.read(&path).unwrap();
+        let opened = open_from(&disk, WalPosition::START);
+        if !version.is_ascii_digit() {
+            assert!(opened.is_ok());
+            continue;
+        }
+        let Err(Error::Invalid(message)) = opened.map(|_| ()) else { panic!("version {version} was read") };
+        assert!(message.contains("segment 1") && message.contains(char::from(version)), "{message}");
+        assert_eq!(disk.read(&path).unwrap(), before, "nothing of it has changed");
+    }
+}
