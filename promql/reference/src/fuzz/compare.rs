@@ -15,7 +15,7 @@ const SMALL: f64 = 1e-9;
 
 /// Functions and operators that turn the least difference into a great one, and what stands for them to see whether it was
 /// so small.
-const EDGES: [(&str, &str); 23] = [
+const EDGES: [(&str, &str); 24] = [
     (" bool ", " "),
     (" > ", " - "),
     (" < ", " - "),
@@ -23,6 +23,7 @@ const EDGES: [(&str, &str); 23] = [
     (" <= ", " - "),
     (" != ", " - "),
     (" atan2 ", " - "),
+    (" % ", " - "),
     ("floor(", "("),
     ("ceil(", "("),
     ("sgn(", "("),

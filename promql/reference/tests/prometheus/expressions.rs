@@ -13,7 +13,7 @@
 //! - 3.5 refuses series whose labels become the same, even where no two of their samples meet: 3.14 makes one of them.
 //! - `timestamp(x offset 10m @ end())`, with `offset` before `@`, is nothing to 3.5 in range queries; here too the reference
 //!   must agree.
-//! - Sine and powers may differ in the last bit, and `ceil`, `floor`, comparisons and the like make a whole number's
+//! - Sine and powers may differ in the last bit, and `ceil`, `floor`, `%`, comparisons and the like make a whole number's
 //!   difference of it: then the answers must be the same without these, and this must be rare ([`EDGE_RARITY`]).
 //! - Of some 20,000 questions 3.5.3 answers one otherwise when it is asked again, on the same data, or shows buckets of a
 //!   histogram that don't come to its count: whoever answers as it does another time is right. More than

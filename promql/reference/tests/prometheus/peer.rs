@@ -1,5 +1,6 @@
 //! A Prometheus of its own for a test.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use crate::{api, load};
 
 /// How long one may take to start.
 const START_ATTEMPTS: u32 = 300;
+
+/// Time of the samples that are sent to it together, in milliseconds.
+const WINDOW_MS: i64 = 30 * 60 * 1000;
 
 /// The newest Prometheus beside the system's.
 pub fn program() -> Option<PathBuf> {
@@ -77,16 +81,23 @@ impl Peer {
         let is_float = |sample: &Sample| matches!(sample.value, tsdb::model::Value::Float(_));
         let joins =
             |a: &Sample, b: &Sample| is_float(a) == is_float(b) && !a.value.is_stale() && !b.value.is_stale();
-        for round in 0.. {
-            let run = |series: &Series| {
-                let mut runs = series.samples.chunk_by(|a, b| joins(a, b));
-                runs.nth(round).map(|run| (series.labels.clone(), run.to_vec()))
-            };
-            let series: Vec<_> = data.iter().filter_map(run).collect();
-            if series.is_empty() {
-                break;
+        // It refuses what is an hour older than the newest of all series, so they come window by window.
+        let window = |sample: &Sample| sample.timestamp_ms.div_euclid(WINDOW_MS);
+        let windows: BTreeSet<i64> = data.iter().flat_map(|series| &series.samples).map(window).collect();
+        for at in windows {
+            for round in 0.. {
+                let run = |series: &Series| {
+                    let begin = series.samples.partition_point(|sample| window(sample) < at);
+                    let end = series.samples.partition_point(|sample| window(sample) <= at);
+                    let mut runs = series.samples[begin..end].chunk_by(|a, b| joins(a, b));
+                    runs.nth(round).map(|run| (series.labels.clone(), run.to_vec()))
+                };
+                let series: Vec<_> = data.iter().filter_map(run).collect();
+                if series.is_empty() {
+                    break;
+                }
+                self.api.load(&load::Load { series }).unwrap();
             }
-            self.api.load(&load::Load { series }).unwrap();
         }
     }
 }
