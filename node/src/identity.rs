@@ -2,11 +2,9 @@
 //!
 //! A store that has handed everything over, or that was put back to an older state, goes on as a new one.
 
-use std::path::Path;
-
 use ring::StoreId;
 use tsdb::disk::Disk;
-use tsdb::{Error, Result, files};
+use tsdb::{Error, Result, emptying};
 
 use crate::env::Ledger;
 
@@ -92,13 +90,7 @@ impl Identity {
 
 /// Removes all that a store has: samples first, then what it knows of itself, then the mark that says so.
 fn empty(ledger: &dyn Ledger, disk: &dyn Disk) -> Result<()> {
-    for dir in [files::TENANTS_DIR, files::HEAD_DIR, files::WAL_DIR, files::UPLOADS_DIR].map(Path::new) {
-        match disk.remove_dir(dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", dir, e)),
-            _ => {}
-        }
-    }
-    disk.sync_dir(Path::new("")).map_err(|e| Error::io("sync", "", e))?;
+    emptying::empty(disk)?;
     forget(ledger, &[EMPTIED])?;
     ledger.remove(EMPTIED)
 }
@@ -119,9 +111,11 @@ fn number<const N: usize>(name: &'static str, bytes: &[u8]) -> Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use tsdb::disk::MemoryDisk;
+    use tsdb::files;
 
     use super::*;
     use crate::env::{DiskLedger, SledLedger};
@@ -152,7 +146,7 @@ mod tests {
         let disk = MemoryDisk::new();
         let ledger = DiskLedger::open(Arc::new(disk.clone())).unwrap();
         let old = Identity::begin(&ledger, &disk, 7).unwrap();
-        let block = Path::new(files::TENANTS_DIR).join("t/block");
+        let block = Path::new(files::TENANTS_DIR).join("t/01ARZ3NDEKTSV4RRFFQ69G5FAV");
         disk.create_dir(&block).unwrap();
         Identity::finish_leaving(&ledger, &disk).unwrap();
         assert!(disk.list(&block).is_ok(), "it hasn't left");

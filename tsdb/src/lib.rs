@@ -13,6 +13,7 @@
 //! | [`db`] | the engine's front: tenants, appending, selecting, maintenance |
 //! | [`digest`] | whether two stores hold the same samples |
 //! | [`disk`] | the seam to the file system, its OS implementation and its in-memory twin |
+//! | [`emptying`] | a data folder without what a store put there |
 //! | [`files`] | every file name in the data folder |
 //! | [`head`] | what has been written and isn't in a block yet |
 //! | [`index`] | from labels to series: postings and the planner that head and blocks share |
@@ -29,6 +30,7 @@ pub mod compact;
 pub mod db;
 pub mod digest;
 pub mod disk;
+pub mod emptying;
 pub mod error;
 pub mod files;
 pub mod head;

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 use super::*;
-use crate::disk::Disk;
+use crate::disk::{Disk, Fault};
 use crate::model::Value;
 
 /// Names that people, editors and file systems leave.
@@ -170,4 +173,57 @@ fn a_head_that_was_removed_is_told_as_a_loss() {
         assert!(open(&disk).1.is_loss(), "{}", gone.display());
     }
     assert!(!open(&disk).1.is_loss());
+}
+
+/// Every file below a folder.
+fn files_below(disk: &MemoryDisk, dir: &Path) -> BTreeSet<PathBuf> {
+    let entries = disk.list(dir).unwrap_or_default();
+    let below = |entry: crate::disk::DirEntry| match (dir.join(entry.name), entry.is_dir) {
+        (path, true) => files_below(disk, &path),
+        (path, false) => BTreeSet::from([path]),
+    };
+    entries.into_iter().flat_map(below).collect()
+}
+
+#[test]
+fn emptying_takes_what_is_the_stores_own_and_nothing_else_whatever_fails_meanwhile() {
+    for (is_littered, seal) in [(false, false), (true, false), (true, true)] {
+        let lived = Arc::new(MemoryDisk::new());
+        lived_in(&lived, seal);
+        lived.kill();
+        let folders = [
+            PathBuf::new(),
+            files::WAL_DIR.into(),
+            files::HEAD_DIR.into(),
+            files::head_shard(3),
+            files::TENANTS_DIR.into(),
+            files::tenant(&id()),
+        ];
+        if is_littered {
+            folders.iter().for_each(|folder| drop(litter(&lived, folder, &|_| false)));
+        }
+        let strays = files_below(&lived, Path::new("")).into_iter();
+        let strays: BTreeSet<_> = strays.filter(|path| path.to_string_lossy().ends_with(" copy")).collect();
+        for after in 0.. {
+            let disk = Arc::new(lived.fork());
+            disk.inject(Fault::Io { after });
+            let failed = crate::emptying::empty(&*disk).is_err();
+            assert_eq!(failed, disk.struck() > 0);
+            disk.clear_faults();
+            if failed && after % 2 == 0 {
+                disk.crash(&mut StdRng::seed_from_u64(after));
+            }
+            crate::emptying::empty(&*disk).unwrap();
+            let left = files_below(&disk, Path::new(""));
+            let own = left.difference(&strays).filter(|path| **path != files::head_layout());
+            assert_eq!(own.collect::<Vec<_>>(), Vec::<&PathBuf>::new(), "{after}");
+            assert!(strays.is_subset(&left), "{after}");
+            let (db, recovery) = open(&disk);
+            assert!(!recovery.is_loss() && recovery.damage.is_empty(), "{recovery:?}");
+            assert!(db.existing_tenant(&id()).is_none_or(|tenant| select(&tenant, ALL_TIMES).is_empty()));
+            if !failed {
+                break;
+            }
+        }
+    }
 }
