@@ -46,7 +46,8 @@ fn a_sample_sent_again_after_a_cut_is_in_order_however_late() {
     let bounds = Bounds { out_of_order_min_ms: BASE_MS + 1, ..BOUNDS };
     let outcome = |sample| append_within(&tenant, &[sample], bounds).unwrap().0[0];
     assert_eq!(outcome(sample), Outcome::Stored);
-    assert_eq!(outcome(float(1, BASE_MS, 1.0)), Outcome::OutOfOrder);
+    assert_eq!(outcome(float(1, BASE_MS, 1.0)), Outcome::Duplicate);
+    assert_eq!(outcome(float(1, BASE_MS - 1, 1.0)), Outcome::OutOfOrder);
     assert_eq!(
         select(&tenant, ALL_TIMES).iter().map(|(_, samples)| samples.len()).collect::<Vec<_>>(),
         [1, 2]
