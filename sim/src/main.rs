@@ -4,10 +4,12 @@
 //! 1. A seed is a [`scenario`]: machines, load, and operations with times.
 //! 2. [`one`] runs it: turmoil gives each host its turns and carries its packets, [`world`] is what a node takes for
 //!    the world, [`client`] writes and asks and judges, [`trace`] folds all that happens into a hash.
-//! 3. [`many`] runs seeds one after the other, each in a process of its own: [`interpose`] replaces the clocks and
+//! 3. [`exercise`] declares what is judged and done, and counts it; a run in which something of it never happened fails.
+//! 4. [`many`] runs seeds one after the other, each in a process of its own: [`interpose`] replaces the clocks and
 //!    random numbers of the whole process.
 
 mod client;
+mod exercise;
 mod interpose;
 mod many;
 mod one;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::exercise::{Exercise, SEEDS_MIN, Switches};
 use crate::trace::Print;
 use crate::verdict::Verdict;
 
@@ -43,11 +46,28 @@ enum Verb {
         /// Prints the network too: everything that goes into the trace's hash.
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        switches: SwitchArguments,
     },
 }
 
 #[derive(Args)]
+struct SwitchArguments {
+    /// Draws a fault that nodes don't bear yet, by the name of its row; may be given several times.
+    #[arg(long)]
+    also: Vec<Exercise>,
+}
+
+impl SwitchArguments {
+    fn switches(&self) -> Switches {
+        Switches { also: self.also.clone() }
+    }
+}
+
+#[derive(Args)]
 struct RunArguments {
+    #[command(flatten)]
+    switches: SwitchArguments,
     /// One seed, in this process.
     #[arg(long, conflicts_with_all = ["seeds", "from", "twice", "jobs"])]
     seed: Option<u64>,
@@ -63,6 +83,10 @@ struct RunArguments {
     /// Runs each seed twice and compares the hashes of the traces.
     #[arg(long)]
     twice: bool,
+    /// Whether a check that was never reached, or a fault that never took effect, fails the run; by default from 100
+    /// seeds on.
+    #[arg(long)]
+    exhaustive: Option<bool>,
     /// How verdicts are printed.
     #[arg(short, long, value_enum, default_value_t = Output::Plain)]
     output: Output,
@@ -79,8 +103,9 @@ enum Output {
 fn main() -> ExitCode {
     let good = match Arguments::parse().verb {
         Verb::Run(arguments) => run(&arguments),
-        Verb::Replay { seed, all } => {
-            let verdict = one::run(seed, if all { Print::All } else { Print::Log });
+        Verb::Replay { seed, all, switches } => {
+            let lines = if all { Print::All } else { Print::Log };
+            let verdict = one::run(seed, &switches.switches(), lines);
             print(&verdict, Output::Plain);
             verdict.violations.is_empty()
         }
@@ -90,15 +115,22 @@ fn main() -> ExitCode {
 
 fn run(arguments: &RunArguments) -> bool {
     if let Some(seed) = arguments.seed {
-        let verdict = one::run(seed, Print::Nothing);
+        let verdict = one::run(seed, &arguments.switches.switches(), Print::Nothing);
         print(&verdict, arguments.output);
         return verdict.violations.is_empty();
     }
     let told = |verdict: &Verdict| print(verdict, arguments.output);
-    let (seeds, jobs) = (arguments.from..arguments.from.saturating_add(arguments.seeds), arguments.jobs);
-    let summary = many::run(seeds, jobs, arguments.twice, &told);
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
+    let (switches, jobs) = (arguments.switches.switches(), arguments.jobs);
+    let summary = many::run(seeds, &switches, jobs, arguments.twice, &told);
     if arguments.output == Output::Plain {
         print_line(&summary.to_string());
+    }
+    let missing: Vec<_> = summary.counts.missing(&switches).into_iter().map(Exercise::what).collect();
+    let is_exhaustive = arguments.exhaustive.unwrap_or(arguments.seeds >= SEEDS_MIN);
+    if is_exhaustive && !missing.is_empty() {
+        print_line(&format!("FAILED: never exercised: {}", missing.join("; ")));
+        return false;
     }
     summary.failed == 0
 }

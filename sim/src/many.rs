@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::exercise::{Counts, Switches};
 use crate::verdict::{Verdict, Violation};
 
 /// What many runs came to.
@@ -22,12 +23,15 @@ pub struct Summary {
     pub simulated: Duration,
     /// Samples that were acked, and are there.
     pub acked: usize,
+    /// How often each check and each fault was exercised.
+    pub counts: Counts,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { passed, failed, acked, .. } = self;
         let minutes = self.simulated.as_secs() / 60;
+        write!(f, "{}", self.counts)?;
         write!(
             f,
             "{passed} seeds passed, {failed} failed; {minutes} simulated minutes, {acked} samples acked"
@@ -40,7 +44,13 @@ impl fmt::Display for Summary {
 }
 
 /// Runs `seeds`, `jobs` at once (0 = one a core), and tells each verdict in the order of seeds.
-pub fn run(seeds: Range<u64>, jobs: usize, twice: bool, tell: &(dyn Fn(&Verdict) + Sync)) -> Summary {
+pub fn run(
+    seeds: Range<u64>,
+    switches: &Switches,
+    jobs: usize,
+    twice: bool,
+    tell: &(dyn Fn(&Verdict) + Sync),
+) -> Summary {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jobs = if jobs == 0 { cores() } else { jobs };
     let queue = Mutex::new(seeds.clone());
@@ -50,7 +60,7 @@ pub fn run(seeds: Range<u64>, jobs: usize, twice: bool, tell: &(dyn Fn(&Verdict)
             scope.spawn(|| {
                 loop {
                     let Some(seed) = queue.lock().next() else { return };
-                    told.lock().add(verdict_of(seed, twice), tell);
+                    told.lock().add(verdict_of(seed, switches, twice), tell);
                 }
             });
         }
@@ -74,6 +84,7 @@ impl Told {
             let summary = &mut self.summary;
             summary.simulated += Duration::from_secs_f64(verdict.simulated_s);
             summary.acked += verdict.acked;
+            summary.counts.add(&verdict.counts);
             if verdict.violations.is_empty() {
                 summary.passed += 1;
             } else {
@@ -85,10 +96,10 @@ impl Told {
     }
 }
 
-fn verdict_of(seed: u64, twice: bool) -> Verdict {
-    let mut verdict = in_a_process(seed);
+fn verdict_of(seed: u64, switches: &Switches, twice: bool) -> Verdict {
+    let mut verdict = in_a_process(seed, switches);
     if twice {
-        let again = in_a_process(seed);
+        let again = in_a_process(seed, switches);
         if again.trace != verdict.trace {
             let text = format!("two runs of the seed differ: {} and {}", verdict.trace, again.trace);
             verdict.violations.push(Violation { invariant: "I17".to_owned(), at_s: 0.0, text });
@@ -97,9 +108,14 @@ fn verdict_of(seed: u64, twice: bool) -> Verdict {
     verdict
 }
 
-fn in_a_process(seed: u64) -> Verdict {
+fn in_a_process(seed: u64, switches: &Switches) -> Verdict {
     let child = std::env::current_exe().and_then(|program| {
-        Command::new(program).args(["run", "--seed", &seed.to_string(), "--output", "json"]).output()
+        let mut command = Command::new(program);
+        command.args(["run", "--seed", &seed.to_string(), "--output", "json"]);
+        for exercise in &switches.also {
+            command.args(["--also", exercise.name()]);
+        }
+        command.output()
     });
     let wrong = |text: String| Verdict::of_a_process_that_failed(seed, text);
     let output = match child {

@@ -4,6 +4,7 @@
 //! scenario, results of clients. Each note is folded into the hash with its simulated time and host; on demand it is
 //! printed too, so that two runs can be compared line by line.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 use std::sync::Arc;
@@ -11,18 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, Id};
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
-
-/// Spans that hold a host's name, and the field that does: turmoil's.
-const HOST_SPAN: &str = "node";
-const HOST_FIELD: &str = "name";
-/// Whose events aren't notes: turmoil's network is noted where hosts read and write.
-const NETWORK_TARGET: &str = "turmoil";
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +35,8 @@ pub struct Trace {
     hash: Mutex<Xxh3Default>,
     notes: AtomicU64,
     elapsed_us: AtomicU64,
+    /// The runtime that each process runs on, and its host.
+    hosts: Mutex<HashMap<Id, String>>,
     print: Print,
 }
 
@@ -50,6 +47,7 @@ impl Trace {
             hash: Mutex::new(Xxh3Default::new()),
             notes: AtomicU64::new(0),
             elapsed_us: AtomicU64::new(0),
+            hosts: Mutex::default(),
             print,
         })
     }
@@ -63,6 +61,11 @@ impl Trace {
     /// The simulated time since the start, to the step.
     pub fn elapsed(&self) -> Duration {
         Duration::from_micros(self.elapsed_us.load(Ordering::Relaxed))
+    }
+
+    /// What runs on this runtime logs for `host`.
+    pub fn runs_here(&self, host: &str) {
+        self.hosts.lock().insert(Handle::current().id(), host.to_owned());
     }
 
     /// Notes a line of a host, or of the simulator itself.
@@ -108,48 +111,29 @@ impl Trace {
     }
 }
 
-/// Notes what the nodes log.
+/// Notes what the nodes log. Which host logs follows from the runtime: turmoil has a span for each turn of a host, and
+/// making one costs more than most turns.
 pub struct LogLayer(pub Arc<Trace>);
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if attributes.metadata().name() != HOST_SPAN {
-            return;
-        }
-        let mut name = HostName(String::new());
-        attributes.record(&mut name);
-        if let Some(span) = context.span(id) {
-            span.extensions_mut().insert(name);
-        }
-    }
+/// Whose events and spans aren't looked at: turmoil's network is noted where hosts read and write.
+const NETWORK_TARGET: &str = "turmoil";
 
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let metadata = event.metadata();
-        if metadata.target().starts_with(NETWORK_TARGET) {
-            return;
-        }
-        let mut line = Line { level: *metadata.level(), message: String::new(), fields: String::new() };
-        event.record(&mut line);
-        let host = context
-            .event_scope(event)
-            .into_iter()
-            .flatten()
-            .find_map(|span| span.extensions().get::<HostName>().map(|name| name.0.clone()));
-        let text = format!("{:<5} {}{}", line.level, line.message, line.fields);
-        self.0.note(host.as_deref().unwrap_or("-"), &text);
+impl LogLayer {
+    /// What is noted.
+    pub fn filter() -> Targets {
+        Targets::new().with_default(LevelFilter::INFO).with_target(NETWORK_TARGET, LevelFilter::OFF)
     }
 }
 
-struct HostName(String);
-
-impl Visit for HostName {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == HOST_FIELD {
-            value.clone_into(&mut self.0);
-        }
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line =
+            Line { level: *event.metadata().level(), message: String::new(), fields: String::new() };
+        event.record(&mut line);
+        let host = Handle::try_current().ok().and_then(|here| self.0.hosts.lock().get(&here.id()).cloned());
+        let text = format!("{:<5} {}{}", line.level, line.message, line.fields);
+        self.0.note(host.as_deref().unwrap_or("-"), &text);
     }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
 struct Line {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::Counts;
+use crate::exercise::{Counts, Exercise};
 
 /// An invariant that didn't hold.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Verdict {
     pub sent: usize,
     /// Samples acked.
     pub acked: usize,
-    /// How often what happened.
+    /// How often each check and each fault was exercised.
     pub counts: Counts,
     /// What didn't hold; nothing in a good run.
     pub violations: Vec<Violation>,
@@ -65,7 +65,7 @@ impl fmt::Display for Verdict {
         let word = if self.violations.is_empty() { "passed" } else { "FAILED" };
         let Self { seed, scenario, trace, simulated_s, sent, acked, counts, .. } = self;
         write!(f, "seed {seed} {word}  trace {trace}  {simulated_s:.0} s  {scenario}  ")?;
-        write!(f, "{acked} of {sent} samples acked, {} answers", counts.reads_answered)?;
+        write!(f, "{acked} of {sent} samples acked, {} answers", counts.of(Exercise::ReadAnswered))?;
         if self.violations.is_empty() {
             return Ok(());
         }

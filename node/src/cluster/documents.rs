@@ -10,8 +10,8 @@ use super::mark::Mark;
 use crate::bucket::{self, Bucket, Swapped, Tag, keys};
 use crate::env::{Ledger, Pool, on_disk};
 
-/// The last document that this store adopted.
-const LEDGER_DOCUMENT: &str = "ring/document";
+/// The fact of the ledger that holds the last document that this store adopted.
+pub const LEDGER_DOCUMENT: &str = "ring/document";
 /// The highest incarnation of each store that this one has seen: `ring/incarnation/STORE`, a big-endian u64.
 const LEDGER_INCARNATION: &str = "ring/incarnation/";
 /// Ids of the placements for which this store doesn't count: big-endian u64s.
@@ -163,8 +163,8 @@ fn cluster_key() -> Path {
     keys::own(["cluster"])
 }
 
-/// Holds the ring document.
-fn document_key() -> Path {
+/// The object of the bucket that holds the ring document.
+pub fn document_key() -> Path {
     keys::own(["ring"])
 }
 

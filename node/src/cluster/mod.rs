@@ -59,6 +59,7 @@ use tokio_util::sync::CancellationToken;
 use tsdb::db::Db;
 
 pub use arrive::ArriveError;
+pub use documents::{LEDGER_DOCUMENT, document_key};
 pub use drive::ChangeError;
 pub use gate::Admission;
 pub use leave::{LEFT, Leaving};

@@ -73,6 +73,10 @@ options! {
         /// How long such samples are kept. A node that was away for longer is repaired from the others.
         "hints.max_age" hints_max_age: Duration = Duration::from_h(4), restart;
 
+        /// Time between rounds in which this node compares what it has with the other owners of the same series, and pulls
+        /// what it lacks.
+        "repair.interval" repair_interval: Duration = Duration::from_s(10), reload;
+
         /// Where HTTP is served. Port 0 takes a free one. With seeds, unless it is set, every interface is bound.
         "http.address" http_address: Address = Address(format!("{HOST_ALONE}:9480")), restart;
         /// Connections served at once; further ones wait to be accepted.

@@ -50,8 +50,6 @@ use crate::env::{Work, run_on};
 use crate::grpc::Peers;
 use crate::node::App;
 
-/// Pause between two rounds through all peers.
-const ROUND_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause before windows that differed are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Samples younger than this, by the asker's wall clock, aren't compared, in milliseconds.
@@ -125,7 +123,9 @@ pub(crate) fn collector(app: &Arc<App>) -> Box<dyn prometheus_client::collector:
 /// Repairs until `stop`.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     let mut memory = Memory::default();
-    let mut next_round = Instant::now() + ROUND_INTERVAL;
+    // Read each time: it can be set anew while the node runs.
+    let interval = || app.config.load().repair_interval.to_std();
+    let mut next_round = Instant::now() + interval();
     loop {
         let again = Instant::now() + LOOK_AGAIN;
         let (at, look) = match memory.is_waiting() && again < next_round {
@@ -143,7 +143,7 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
             () = pass::round(&app, &mut memory, look) => {}
         }
         if look == Look::All {
-            next_round = Instant::now() + ROUND_INTERVAL;
+            next_round = Instant::now() + interval();
         }
     }
 }

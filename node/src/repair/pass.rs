@@ -174,7 +174,9 @@ impl Asker<'_> {
         let last_ms = start_ms.saturating_add(WINDOW_MS - 1);
         let now_ms = self.app.env.clock.now_ms();
         let edge_ms = (now_ms - EDGE_MS).div_euclid(EDGE_STEP_MS) * EDGE_STEP_MS - 1;
-        let times_ms = start_ms..=last_ms.min(edge_ms);
+        // Where a peer has samples of a time that is still to come by this node's clock, the clock is wrong: repair
+        // doesn't wait until somebody sets it.
+        let times_ms = start_ms..=if start_ms > now_ms { last_ms } else { last_ms.min(edge_ms) };
         let here = self.app.storage.existing(tenant);
         let retention_ms = here.as_ref().and_then(|here| here.settings().retention_ms);
         // What is about to be removed isn't worth the way, and would come back after it was.

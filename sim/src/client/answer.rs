@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::ledger::{Histogram, Value};
-use super::writer::METRIC;
+use super::series::series_of;
 
 /// A histogram as it is shown: its count, its sum, and the counts of buckets that aren't empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,16 +53,6 @@ impl Shown {
             buckets: buckets.collect::<Option<_>>()?,
         })
     }
-}
-
-/// The number of a series that a writer made; nothing where its labels are others than it gave them. Functions leave
-/// the metric's name out.
-pub fn series_of(labels: &Json, is_named: bool) -> Option<usize> {
-    let labels = labels.as_object()?;
-    let expected = 1 + usize::from(is_named);
-    let name = labels.get("__name__").and_then(Json::as_str);
-    let is_ours = labels.len() == expected && name == is_named.then_some(METRIC);
-    is_ours.then(|| labels.get("series")?.as_str()?.parse().ok())?
 }
 
 /// All points of one series of a matrix or a vector, in order of time (milliseconds since the Unix epoch); a time that
@@ -119,7 +109,7 @@ mod tests {
         let histogram =
             json!({"count": "3", "sum": "7", "buckets": [[0, "0", "1", "1"], [0, "1", "2", "2"]]});
         let series = json!({
-            "metric": {"__name__": METRIC, "series": "5"},
+            "metric": {"series": "5"},
             "values": [[1, "4"], [3, "6"], [3, "6"]],
             "histograms": [[2.5, histogram]],
         });
@@ -130,16 +120,5 @@ mod tests {
         assert!(points[0].1.is(&Value::Float(4.0)) && !points[0].1.is(&Value::Stale));
         assert!(!points[1].1.is(&sent(0, 7.0)), "two buckets of a level of 0 are 1 and 1");
         assert_eq!(points[1].1, Answered::Histogram(Shown { count: 3.0, sum: 7.0, buckets: vec![1.0, 2.0] }));
-    }
-
-    #[test]
-    fn labels_that_no_writer_gave_are_odd() {
-        let of = |labels: Json, is_named| series_of(&labels, is_named);
-        assert_eq!(of(json!({"__name__": METRIC, "series": "5"}), true), Some(5));
-        assert_eq!(of(json!({"series": "5"}), false), Some(5));
-        for odd in [json!({"__name__": METRIC, "series": "x"}), json!({"series": "5"}), json!({})] {
-            assert_eq!(of(odd.clone(), true), None, "{odd}");
-        }
-        assert_eq!(of(json!({"__name__": METRIC, "series": "5", "pod": "a"}), true), None);
     }
 }

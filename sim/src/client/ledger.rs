@@ -83,6 +83,11 @@ impl Ledger {
         self.samples.get_mut(&place).expect("what is acked was sent").fate = Fate::Acked;
     }
 
+    /// More was lost than the promise bears: what was acked may exist.
+    pub fn lose(&mut self) {
+        self.samples.values_mut().for_each(|sample| sample.fate = Fate::Unknown);
+    }
+
     /// A tenant's samples in `(from_ms, to_ms]`, in order of series and time.
     pub fn between(&self, tenant: usize, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (Place, Sample)> {
         let first = |tenant| Place { tenant, series: 0, at_ms: i64::MIN };

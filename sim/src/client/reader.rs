@@ -5,6 +5,7 @@
 //! - Their number, which owners count of what they keep: between what was acked before and what was ever sent.
 //! - The newest of each series: the last that was acked or one that came later; a series that a marker ended is gone.
 //! - The list of series: each that has an acked sample in the range, and none that nobody made.
+//! - Expressions, as dashboards have them, instant and over ranges: what the reference makes of the ledger.
 //! - In the end, how often each series began anew: as often as its raw samples say (I4), and the same by each node.
 //!
 //! No answer, or an error, is fine while faults last.
@@ -18,10 +19,12 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value as Json;
 
 use super::answer::{Answered, by_series, number, points};
+use super::expressions::Expression;
 use super::http::encode;
 use super::ledger::{Fate, Place, Sample, Value};
-use super::writer::METRIC;
+use super::series::METRIC;
 use super::{Answer, Shared, tenant_name};
+use crate::exercise::Exercise;
 
 /// How long a reader waits for an answer: longer than any node takes to give up.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,17 +60,25 @@ pub async fn read_along(reader: Reader, shared: Shared) {
             end_ms: shared.wall.now_ms(),
             range_ms,
         };
-        let must_succeed = shared.is_healthy();
-        let answered = match rng.random_range(0..4u8) {
+        let must_succeed = shared.must_succeed(node, Exercise::ReadsSucceed);
+        let answered = match rng.random_range(0..8u8) {
             0 => question.raw().await.map(drop),
             1 => question.count().await,
             2 => question.newest().await,
-            _ => question.names().await,
+            3 => question.names().await,
+            _ => match Expression::draw(&shared, question.tenant, &mut rng) {
+                Some(expression) => question.expression(&expression, rng.random()).await,
+                None => continue,
+            },
         };
-        let mut counts = shared.counts.borrow_mut();
-        *(if answered.is_ok() { &mut counts.reads_answered } else { &mut counts.reads_failed }) += 1;
-        if let (true, Err(error)) = (must_succeed, answered) {
-            shared.violated("I15", &format!("all is healthy, and a question to {node} failed: {error}"));
+        let is_answered = answered.is_ok();
+        shared.tally.count(if is_answered { Exercise::ReadAnswered } else { Exercise::ReadRefused });
+        if let Some(check) = must_succeed {
+            let failed = || {
+                let error = answered.err().unwrap_or_default();
+                format!("all is healthy, and a question to {node} failed: {error}")
+            };
+            shared.judge(check, is_answered, failed);
         }
     }
 }
@@ -81,23 +92,43 @@ pub async fn ask_everything(name: &str, shared: &Shared) {
         let mut first: Option<(&String, [Json; 2])> = None;
         for node in &nodes {
             let question = Question { asker: name, node, shared, tenant, end_ms, range_ms };
-            let data = match question.everything().await {
-                Ok(data) => data,
-                Err(error) => {
-                    let text = format!("all is healthy, and a last question to {node} failed: {error}");
-                    shared.violated("I15", &text);
-                    continue;
-                }
-            };
+            let asked = question.everything().await;
+            let failed =
+                |error: &String| format!("all is healthy, and a last question to {node} failed: {error}");
+            let why = asked.as_ref().err().map(failed);
+            shared.judge(Exercise::ReadsSucceed, why.is_none(), || why.unwrap_or_default());
+            let Ok(data) = asked else { continue };
             match &first {
                 None => first = Some((node, data)),
-                Some((other, expected)) if *expected != data => {
-                    let text = format!("{node} and {other} answer the same question differently");
-                    shared.violated("I12", &text);
+                Some((other, expected)) => {
+                    let differs = || format!("{node} and {other} answer the same question differently");
+                    shared.judge(Exercise::SameEverywhere, *expected == data, differs);
                 }
-                Some(_) => {}
             }
         }
+    }
+}
+
+/// Asks one node how many samples each series of a tenant has, while `away` can't be reached: what is complete all the
+/// same holds all that was acked.
+pub async fn count_without(name: &str, node: &str, away: &str, shared: &Shared, tenant: usize) {
+    let end_ms = shared.wall.now_ms();
+    let range_ms = end_ms - shared.wall.begin_ms + 1;
+    let question = Question { asker: name, node, shared, tenant, end_ms, range_ms };
+    let acked = shared.ledger.borrow().acked_between(tenant, question.begin_ms(), end_ms);
+    let mut least: BTreeMap<usize, usize> = BTreeMap::new();
+    acked.iter().for_each(|place| *least.entry(place.series).or_default() += 1);
+    // Whoever can't say so for sure refuses, and that is right too.
+    let Ok(data) = question.query(&format!("count_over_time({METRIC}[{range_ms}ms])")).await else { return };
+    let (found, _) = by_series(&data["result"], false);
+    for (series, least) in &least {
+        let counted = found.get(series).and_then(|parts| number(&parts.first()?["value"][1])).unwrap_or(0.0);
+        let lacks = || {
+            let who = question.who();
+            format!("{who} without {away}: {counted} samples of series {series}, and {least} were acked")
+        };
+        #[allow(clippy::cast_precision_loss, reason = "counts of some thousands")]
+        shared.judge(Exercise::WithoutOne, counted >= *least as f64, lacks);
     }
 }
 
@@ -118,7 +149,6 @@ struct Wrong {
     missing: Vec<String>,
     twice: Vec<String>,
     invented: Vec<String>,
-    resets: Vec<String>,
 }
 
 /// A complete answer to one of these, or what kept it from coming.
@@ -161,7 +191,7 @@ impl Question<'_> {
             }
         }
         wrong.missing.extend(must.iter().filter(|place| !places.contains(*place)).map(|place| told(*place)));
-        self.tell(&wrong, must.len());
+        self.tell(Exercise::Raw, &wrong, must.len());
         Ok(data)
     }
 
@@ -173,11 +203,12 @@ impl Question<'_> {
         let most = ledger.borrow().sent_between(self.tenant, self.begin_ms(), self.end_ms);
         let counted = data["result"][0]["value"][1].as_str().unwrap_or("0");
         let is_right = counted.parse().is_ok_and(|counted: usize| (least..=most).contains(&counted));
-        if !is_right {
+        let wrong = || {
             let node = self.who();
-            let text =
-                format!("{node} counts {counted} samples, and {least} were acked of {most} that were sent");
-            self.shared.violated("I1/I2/I3", &text);
+            format!("{node} counts {counted} samples, and {least} were acked of {most} that were sent")
+        };
+        if least > 0 {
+            self.shared.judge(Exercise::Count, is_right, wrong);
         }
         Ok(())
     }
@@ -218,7 +249,7 @@ impl Question<'_> {
             }
         }
         wrong.invented.extend(found.keys().map(|series| format!("series {series}, of which nothing is new")));
-        self.tell(&wrong, acked.len());
+        self.tell(Exercise::Newest, &wrong, acked.len());
         Ok(())
     }
 
@@ -248,7 +279,7 @@ impl Question<'_> {
             .twice
             .extend(found.iter().filter(|(_, parts)| parts.len() > 1).map(|(s, _)| format!("series {s}")));
         wrong.invented.extend(found.keys().filter(|s| !may.contains(s)).map(|s| format!("series {s}")));
-        self.tell(&wrong, must.len());
+        self.tell(Exercise::Names, &wrong, must.len());
         Ok(())
     }
 
@@ -264,11 +295,32 @@ impl Question<'_> {
             let shown = found.get(&series).and_then(|parts| number(&parts.first()?["value"][1]));
             if !shown.is_some_and(|shown| (least..=most).contains(&shown)) {
                 let shown = shown.map_or("no answer".to_owned(), |shown| shown.to_string());
-                wrong.resets.push(format!("series {series}: {shown} instead of {least} to {most}"));
+                wrong.missing.push(format!("series {series}: {shown} instead of {least} to {most}"));
             }
         }
-        self.tell(&wrong, 0);
+        self.tell(Exercise::Resets, &wrong, found.len());
         Ok(data)
+    }
+
+    /// An expression; `push_down` lets owners evaluate parts of it.
+    async fn expression(&self, expression: &Expression, push_down: bool) -> Asked<()> {
+        let (text, steps) = (&expression.text, &expression.steps);
+        let times = match steps.step_ms {
+            0 => format!("query?time={}", seconds(steps.end_ms)),
+            step_ms => {
+                // As a duration: seconds that aren't whole are cut to milliseconds, by Prometheus too.
+                let [start, end] = [steps.start_ms, steps.end_ms].map(seconds);
+                format!("query_range?start={start}&end={end}&step={step_ms}ms")
+            }
+        };
+        let path = format!("/api/v1/{times}&query={}&push_down={push_down}", encode(text));
+        let data = self.ask(&path, text).await?;
+        if expression.tells() {
+            let (wrong, node) = (expression.difference(&data), self.who());
+            let told = || format!("{node}, {text} at {steps:?}: {}", wrong.clone().unwrap_or_default());
+            self.shared.judge(Exercise::Expression, wrong.is_none(), told);
+        }
+        Ok(())
     }
 
     async fn query(&self, query: &str) -> Asked<Json> {
@@ -304,24 +356,23 @@ impl Question<'_> {
         format!("{} to {}", self.node, tenant_name(self.tenant))
     }
 
-    fn tell(&self, wrong: &Wrong, must: usize) {
+    /// Judges an answer: `check` by what is missing of the `must` that have to be there.
+    fn tell(&self, check: Exercise, wrong: &Wrong, must: usize) {
         let who = self.who();
         let some = |list: &[String]| list[..list.len().min(TOLD_MAX)].join(", ");
-        let Wrong { missing, twice, invented, resets } = wrong;
-        if !missing.is_empty() {
-            let text = format!("{who}: {} of {must} are missing: {}", missing.len(), some(missing));
-            self.shared.violated("I1/I11", &text);
+        let Wrong { missing, twice, invented } = wrong;
+        // Where nothing has to be there, an answer shows nothing.
+        if must > 0 || !missing.is_empty() {
+            let text = || format!("{who}: {} of {must} are missing: {}", missing.len(), some(missing));
+            self.shared.judge(check, missing.is_empty(), text);
         }
-        if !twice.is_empty() {
-            self.shared.violated("I2", &format!("{who}: {} are there twice: {}", twice.len(), some(twice)));
+        if must > 0 || !twice.is_empty() {
+            let text = || format!("{who}: {} are there twice: {}", twice.len(), some(twice));
+            self.shared.judge(Exercise::Twice, twice.is_empty(), text);
         }
-        if !invented.is_empty() {
-            let text = format!("{who}: nobody wrote {} of them: {}", invented.len(), some(invented));
-            self.shared.violated("I3/I13", &text);
-        }
-        if !resets.is_empty() {
-            let text = format!("{who}: resets of {} series are wrong: {}", resets.len(), some(resets));
-            self.shared.violated("I4", &text);
+        if must > 0 || !invented.is_empty() {
+            let text = || format!("{who}: nobody wrote {} of them: {}", invented.len(), some(invented));
+            self.shared.judge(Exercise::Invented, invented.is_empty(), text);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, Shared};
+use super::{Answer, Findings, Shared};
+use crate::exercise::Exercise;
 
 /// How long a look may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,9 +26,8 @@ pub async fn watch_epochs(name: &str, shared: &Shared) {
             let store = format!("{node} {}", ring["store"].as_str().unwrap_or_default());
             let epoch = ring["epoch"].as_u64().unwrap_or(0);
             let highest = seen.entry(store).or_default();
-            if epoch < *highest {
-                shared.violated("I7", &format!("{node} was at epoch {highest} and is at {epoch} now"));
-            }
+            let fell = || format!("{node} was at epoch {highest} and is at {epoch} now");
+            shared.judge(Exercise::EpochsShown, epoch >= *highest, fell);
             *highest = epoch.max(*highest);
         }
     }
@@ -36,31 +36,41 @@ pub async fn watch_epochs(name: &str, shared: &Shared) {
 /// What is each node's own of what it shows of the ring: who it is, how it got on with the bucket, what it noticed.
 const OWN: [&str; 3] = ["store", "bucket", "problems"];
 
+/// Whether a node is part of a ring that isn't changing.
+pub async fn is_at_rest(name: &str, node: &str, shared: &Shared) -> bool {
+    ring_of(name, node, shared).await.is_ok_and(|ring| ring["joint"] == false)
+}
+
 /// All nodes show the same ring.
-pub async fn compare_rings(name: &str, shared: &Shared) {
-    let mut first: Option<(&String, Value)> = None;
+pub async fn compare_rings(name: &str, shared: &Shared) -> Findings {
+    let (mut first, mut found): (Option<(&String, Value)>, _) = (None, Findings::new());
     let nodes = shared.nodes.borrow().clone();
     for node in &nodes {
         match ring_of(name, node, shared).await {
-            Err(error) => shared.violated("I15", &format!("{node} doesn't tell its ring: {error}")),
+            Err(error) => {
+                let text = format!("{node} doesn't tell its ring: {error}");
+                found.push((Exercise::ReadsSucceed, false, text));
+            }
             Ok(mut ring) => {
                 if let Some(fields) = ring.as_object_mut() {
                     fields.retain(|name, _| !OWN.contains(&name.as_str()));
                 }
                 match &first {
                     None => first = Some((node, ring)),
-                    Some((other, expected)) if *expected != ring => {
-                        shared.violated("I6", &format!("{other} shows {expected}, {node} {ring}"));
+                    Some((other, expected)) => {
+                        let text = format!("{other} shows {expected}, {node} {ring}");
+                        found.push((Exercise::Rings, *expected == ring, text));
                     }
-                    Some(_) => {}
                 }
             }
         }
     }
+    found
 }
 
-/// All owners of a range have the same samples of each window: what one of them missed was handed to it or pulled.
-pub async fn compare_digests(name: &str, shared: &Shared) {
+/// All owners of a range have the same samples: what one of them missed was handed to it or pulled.
+pub async fn compare_digests(name: &str, shared: &Shared) -> Findings {
+    let mut found = Findings::new();
     // What each window should be, and who was the first to say so.
     let mut known: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
     let mut stores: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
@@ -70,7 +80,8 @@ pub async fn compare_digests(name: &str, shared: &Shared) {
         let data = match look(name, node, "/api/v1/cluster/digests", shared).await {
             Ok(data) => data,
             Err(error) => {
-                shared.violated("I15", &format!("{node} doesn't tell its digests: {error}"));
+                let text = format!("{node} doesn't tell its digests: {error}");
+                found.push((Exercise::ReadsSucceed, false, text));
                 continue;
             }
         };
@@ -85,25 +96,25 @@ pub async fn compare_digests(name: &str, shared: &Shared) {
                 stores.entry(store.clone()).or_default().insert(place.clone());
                 let (first, expected) =
                     known.entry(place.clone()).or_insert_with(|| (node.clone(), content.clone()));
-                if *expected != content {
+                if first != node {
                     let text = format!("{first} has {expected}, {node} {content} in {place:?}");
-                    shared.violated("I1/repair", &text);
+                    found.push((Exercise::Digests, *expected == content, text));
                 }
             }
         }
     }
     shared.trace.note(name, &format!("compared the digests of {} windows", known.len()));
-    if known.is_empty() && shared.ledger.borrow().totals().1 > 0 {
-        shared.violated("I1/repair", "samples were acked, and no store has a digest of any");
-    }
+    let is_told = !known.is_empty() || shared.ledger.borrow().totals().1 == 0;
+    found.push((Exercise::Digests, is_told, "samples were acked, and no store has a digest".to_owned()));
     for (place, (first, content)) in &known {
         for owner in owned.get(&place.0).into_iter().flatten() {
-            if stores.get(owner).is_some_and(|windows| !windows.contains(place)) {
+            if let Some(windows) = stores.get(owner) {
                 let text = format!("{first} has {content}, store {owner} nothing in {place:?}");
-                shared.violated("I1/repair", &text);
+                found.push((Exercise::Digests, windows.contains(place), text));
             }
         }
     }
+    found
 }
 
 async fn ring_of(name: &str, node: &str, shared: &Shared) -> Result<Value, String> {

@@ -32,7 +32,7 @@ const HINT_RESET: u64 = 1;
 /// Some samples of one series.
 pub struct Series<'a> {
     /// Sorted by name.
-    pub labels: &'a [(&'a str, &'a str)],
+    pub labels: [(&'static str, String); 4],
     /// Timestamps, in milliseconds since the Unix epoch, and values; in order.
     pub samples: &'a [(i64, Value)],
 }
@@ -42,7 +42,7 @@ pub fn request(all: &[Series<'_>]) -> Vec<u8> {
     let mut plain = Vec::new();
     for one in all {
         let mut series = Vec::new();
-        for (name, value) in one.labels {
+        for (name, value) in &one.labels {
             let mut label = Vec::new();
             message(&mut label, 0x0a, name.as_bytes());
             message(&mut label, 0x12, value.as_bytes());

@@ -11,12 +11,10 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::ledger::{Histogram, Place, Value};
+use super::series::{Kind, labels};
 use super::{Answer, Shared, tenant_name, wire};
+use crate::exercise::Exercise;
 
-/// The metric that writers write; its label `series` holds the number of the series.
-pub const METRIC: &str = "sim_samples";
-/// Numbers between the series of one writer and those of the next of its tenant.
-pub const SERIES_OF_A_WRITER: usize = 1_000_000;
 /// How long a writer waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a batch is tried before it is given up as unknown.
@@ -52,27 +50,15 @@ pub struct Writer {
     pub seed: u64,
 }
 
-/// What a series has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A float a batch.
-    Float,
-    /// A native histogram a batch.
-    Histogram,
-    /// Several of everything, in any order.
-    Mixed,
-}
-
 /// A series that goes on.
 struct Live {
     number: usize,
-    kind: Kind,
     /// What its histograms have counted.
     level: u32,
 }
 
 /// Makes a writer's batches.
-struct Source {
+pub struct Source {
     writer: Writer,
     rng: StdRng,
     live: Vec<Live>,
@@ -87,7 +73,8 @@ struct Source {
 type Part = (usize, Vec<(i64, Value)>);
 
 impl Source {
-    fn new(writer: Writer) -> Self {
+    /// A source that has made nothing yet.
+    pub fn new(writer: Writer) -> Self {
         let rng = StdRng::seed_from_u64(writer.seed);
         #[allow(clippy::cast_precision_loss, reason = "a handful of writers")]
         let values = writer.number as f64 * 1e9;
@@ -101,15 +88,14 @@ impl Source {
 
     /// A series that nobody has seen before.
     fn born(&mut self) -> Live {
-        let kinds = [Kind::Float, Kind::Histogram, Kind::Mixed];
         let kind = if self.writer.is_mixed {
-            *kinds.choose(&mut self.rng).expect("there are three")
+            *Kind::ALL.choose(&mut self.rng).expect("there are three")
         } else {
             Kind::Float
         };
-        let number = self.writer.first + self.made;
+        let number = kind.number(self.writer.first, self.made);
         self.made += 1;
-        Live { number, kind, level: 0 }
+        Live { number, level: 0 }
     }
 
     /// The next batch; timestamps of a series grow, whatever the clock does: the ledger knows a place by them.
@@ -131,7 +117,7 @@ impl Source {
     }
 
     fn samples(&mut self, live: &mut Live, at_ms: i64) -> Vec<(i64, Value)> {
-        match live.kind {
+        match Kind::of(live.number) {
             Kind::Float => vec![(at_ms, self.float())],
             Kind::Histogram => vec![(at_ms, self.histogram(live))],
             Kind::Mixed => {
@@ -166,31 +152,54 @@ impl Source {
 
 /// Writes until the end of the scenario.
 pub async fn write_along(writer: Writer, shared: Shared) {
-    let http = shared.http(&writer.name);
-    let tenant = tenant_name(writer.tenant);
-    let headers = [&wire::HEADERS[..], &[("x-scope-orgid", tenant.as_str())]].concat();
     let mut rng = StdRng::seed_from_u64(!writer.seed);
     let mut source = Source::new(writer.clone());
     while shared.goes_on() {
         tokio::time::sleep(writer.every).await;
-        let parts = source.batch(shared.wall.now_ms());
-        let places = note_sent(&writer, &shared, &parts);
-        let body = request(&parts);
+        let batch = Batch::new(&writer, &mut source, &shared);
         for attempt in 1..=ATTEMPTS {
             let node = &shared.some_node(&mut rng);
-            let must_succeed = shared.is_healthy();
-            let glitches = shared.glitches();
-            let answer = http.post(node, "/api/v1/write", &headers, body.clone(), TIMEOUT).await;
-            let is_excused = shared.glitches() != glitches;
-            let acked = judge(&writer, &shared, node, &answer, must_succeed, is_excused);
-            if acked {
-                places.iter().for_each(|place| shared.ledger.borrow_mut().acked(*place));
+            if batch.send(&writer, &shared, node).await {
                 break;
             }
             if attempt < ATTEMPTS {
                 tokio::time::sleep(RETRY_AFTER.mul_f64(rng.random_range(0.5..1.5))).await;
             }
         }
+    }
+}
+
+/// Sends one batch to one node, once; whether it was acked.
+pub async fn send(writer: &Writer, source: &mut Source, shared: &Shared, node: &str) -> bool {
+    Batch::new(writer, source, shared).send(writer, shared, node).await
+}
+
+/// Samples that the ledger knows, as they are sent.
+struct Batch {
+    places: Vec<Place>,
+    body: Vec<u8>,
+}
+
+impl Batch {
+    fn new(writer: &Writer, source: &mut Source, shared: &Shared) -> Self {
+        let parts = source.batch(shared.wall.now_ms());
+        Self { places: note_sent(writer, shared, &parts), body: request(&parts) }
+    }
+
+    async fn send(&self, writer: &Writer, shared: &Shared, node: &str) -> bool {
+        let tenant = tenant_name(writer.tenant);
+        let headers = [&wire::HEADERS[..], &[("x-scope-orgid", tenant.as_str())]].concat();
+        let (must_succeed, glitches) =
+            (shared.must_succeed(node, Exercise::WritesSucceed), shared.glitches());
+        let was_far = shared.is_far(node);
+        let http = shared.http(&writer.name);
+        let answer = http.post(node, "/api/v1/write", &headers, self.body.clone(), TIMEOUT).await;
+        let is_excused = shared.glitches() != glitches || was_far || shared.is_far(node);
+        let acked = judge(writer, shared, node, &answer, must_succeed, is_excused);
+        if acked {
+            self.places.iter().for_each(|place| shared.ledger.borrow_mut().acked(*place));
+        }
+        acked
     }
 }
 
@@ -207,10 +216,8 @@ fn note_sent(writer: &Writer, shared: &Shared, parts: &[Part]) -> Vec<Place> {
 }
 
 fn request(parts: &[Part]) -> Vec<u8> {
-    let names: Vec<String> = parts.iter().map(|(series, _)| series.to_string()).collect();
-    let labels: Vec<_> = names.iter().map(|name| [("__name__", METRIC), ("series", name.as_str())]).collect();
     let all: Vec<_> =
-        parts.iter().zip(&labels).map(|((_, samples), labels)| wire::Series { labels, samples }).collect();
+        parts.iter().map(|(series, samples)| wire::Series { labels: labels(*series), samples }).collect();
     wire::request(&all)
 }
 
@@ -220,7 +227,7 @@ fn judge(
     shared: &Shared,
     node: &str,
     answer: &Result<Answer, String>,
-    must_succeed: bool,
+    must_succeed: Option<Exercise>,
     is_excused: bool,
 ) -> bool {
     let (acked, text) = match answer {
@@ -229,18 +236,17 @@ fn judge(
         Err(error) => (false, error.clone()),
     };
     shared.trace.note(&writer.name, &format!("write to {node}: {text}"));
-    {
-        let mut counts = shared.counts.borrow_mut();
-        *(if acked { &mut counts.writes_acked } else { &mut counts.writes_failed }) += 1;
+    shared.tally.count(if acked { Exercise::WriteAcked } else { Exercise::WriteRefused });
+    let is_refused = answer.as_ref().is_ok_and(|answer| answer.status / 100 == 4);
+    if !is_excused {
+        let refused = || format!("{node} refused good samples for good: {text}");
+        shared.judge(Exercise::GoodSample, !is_refused, refused);
     }
-    if let Ok(answer) = answer
-        && answer.status / 100 == 4
+    if let Some(check) = must_succeed
+        && !is_refused
     {
-        if !is_excused {
-            shared.violated("I15", &format!("{node} refused good samples for good: {text}"));
-        }
-    } else if must_succeed && !acked {
-        shared.violated("I15", &format!("all is healthy, and a write to {node} failed: {text}"));
+        let failed = || format!("all is healthy, and a write to {node} failed: {text}");
+        shared.judge(check, acked, failed);
     }
     acked
 }

@@ -4,4 +4,4 @@ mod operation;
 mod plan;
 
 pub use operation::{Failure, Operation};
-pub use plan::{REPLICATION_FACTOR, Scenario};
+pub use plan::{Calm, REPLICATION_FACTOR, Scenario};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::world::Moment;
+
 /// How an operation of the disk fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -24,6 +26,21 @@ pub enum Operation {
     PowerCut(usize),
     /// The disk of a machine that is off is replaced by an empty one.
     ReplaceDisk(usize),
+    /// The disk is copied as it is.
+    CopyDisk(usize),
+    /// The disk of a machine that is off is put back to the copy.
+    OldDisk(usize),
+    /// One byte of a block rots.
+    Rot(usize),
+    /// The machine is off, and stays so: an operator has it forgotten.
+    Gone(usize),
+    /// The disks of machines that are off are lost, more than the promise bears: an operator says so.
+    LoseQuorum(Vec<usize>),
+    /// An operator asks for so many copies of each sample.
+    Copies(u32),
+    /// The process hears nothing and nobody hears it, and its disk takes up to so many milliseconds, until the network is
+    /// whole again.
+    Pause(usize, u64),
     /// The process is started.
     Start(usize),
     /// The process is asked to end, and started again once it has.
@@ -32,6 +49,8 @@ pub enum Operation {
     Join(usize),
     /// The node is to leave: an operator sees to it.
     Drain(usize),
+    /// Packets between these machines and those are dropped.
+    Partition(Vec<usize>, Vec<usize>),
     /// Packets from these machines to those are dropped.
     Drop(Vec<usize>, Vec<usize>),
     /// Packets between these machines and those are held back, and all arrive later.
@@ -50,9 +69,9 @@ pub enum Operation {
     FailSync(usize, u64),
     /// One operation of the disk fails after so many more that succeed.
     FailIo(usize, u64),
-    /// When next a block is cut, an operation of the disk fails after so many more that succeed: amid the cut, or amid
-    /// the checkpoint behind it.
-    FailCut(usize, Failure, u64),
+    /// When next a block is cut or uploaded, or a ring adopted, an operation of the disk fails after so many more that
+    /// succeed: amid it, or amid what comes behind it.
+    FailAt(usize, Moment, Failure, u64),
     /// Other programs leave files and folders of theirs in the data folder.
     Strays(usize),
     /// The disk takes up to so many milliseconds for each job.
@@ -63,6 +82,10 @@ pub enum Operation {
     Clock(usize, i64),
     /// One reading of the clock is ahead by so many milliseconds, after so many that are right.
     Glitch(usize, i64, u64),
+    /// The ring's document is gone from the object store.
+    LoseRing,
+    /// The ring's document in the object store is what it was so many changes ago.
+    OldRing(usize),
     /// No request to the object store succeeds.
     BucketAway,
     /// Some requests to the object store fail, some of these after they did what they should.
@@ -84,10 +107,24 @@ impl fmt::Display for Operation {
             }
             Self::PowerCut(node) => write!(f, "cut the power of {}", name(node)),
             Self::ReplaceDisk(node) => write!(f, "replace the disk of {} by an empty one", name(node)),
+            Self::CopyDisk(node) => write!(f, "copy the disk of {}", name(node)),
+            Self::OldDisk(node) => write!(f, "put the disk of {} back to its copy", name(node)),
+            Self::Rot(node) => write!(f, "a byte on the disk of {} rots", name(node)),
+            Self::Gone(node) => write!(f, "{} is gone for good", name(node)),
+            Self::LoseQuorum(nodes) => write!(f, "the disks of {} are lost", names(nodes)),
+            Self::Copies(copies) => write!(f, "ask for {copies} copies"),
+            Self::Pause(node, ms) => {
+                write!(f, "{} hears nothing, and its disk takes up to {ms} ms", name(node))
+            }
+            Self::LoseRing => f.write_str("the ring's document is lost"),
+            Self::OldRing(changes) => write!(f, "the ring's document is put back by {changes} changes"),
             Self::Start(node) => write!(f, "start {}", name(node)),
             Self::Restart(node) => write!(f, "restart {} in order", name(node)),
             Self::Join(node) => write!(f, "{} joins", name(node)),
             Self::Drain(node) => write!(f, "drain {}", name(node)),
+            Self::Partition(one, other) => {
+                write!(f, "drop packets between {} and {}", names(one), names(other))
+            }
             Self::Drop(from, to) => write!(f, "drop packets from {} to {}", names(from), names(to)),
             Self::Hold(one, other) => write!(f, "hold packets between {} and {}", names(one), names(other)),
             Self::Deafen(node) => write!(f, "no gossip reaches {}", name(node)),
@@ -101,8 +138,13 @@ impl fmt::Display for Operation {
             Self::FailIo(node, after) => {
                 write!(f, "a disk operation of {} fails after {after}", name(node))
             }
-            Self::FailCut(node, failure, after) => {
-                write!(f, "{} cuts a block: {failure:?} after {after} disk operations", name(node))
+            Self::FailAt(node, moment, failure, after) => {
+                let what = match moment {
+                    Moment::Cut => "cuts a block",
+                    Moment::Ship => "uploads a block",
+                    Moment::Adopt => "adopts a ring",
+                };
+                write!(f, "{} {what}: {failure:?} after {after} disk operations", name(node))
             }
             Self::Strays(node) => write!(f, "strays in the folders of {}", name(node)),
             Self::SlowDisk(node, ms) => write!(f, "the disk of {} takes up to {ms} ms", name(node)),

@@ -4,22 +4,29 @@
 //! *moody* some fail before they did anything, and some writes fail after they did everything (an ambiguous time-out).
 //! Documents of the ring are watched on their way in: their epochs only grow (I7).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::stream::{BoxStream, StreamExt as _};
+use node::bucket::keys;
+use node::cluster::document_key;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use ring::Document;
 
+use crate::exercise::{Exercise, Tally};
 use crate::trace::Trace;
 
 /// How long a request takes, in milliseconds.
@@ -28,8 +35,6 @@ const LATENCY_MS: std::ops::Range<u64> = 5..60;
 const AWAY_AFTER: Duration = Duration::from_secs(2);
 /// How many requests fail while the store is moody.
 const MOODY: f64 = 0.2;
-/// The document of the ring.
-const RING_KEY: &str = "cluster/ring";
 
 /// How the store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,27 +57,36 @@ struct State {
     mood: Mutex<Mood>,
     rng: Mutex<StdRng>,
     trace: Arc<Trace>,
-    epochs: Mutex<Epochs>,
+    tally: Tally,
+    ring: Mutex<Ring>,
 }
 
+/// What the store in memory answers at once.
+fn now<T>(answer: impl Future<Output = T>) -> T {
+    answer.now_or_never().expect("a store in memory waits for nothing")
+}
+
+/// What became of the ring's document.
 #[derive(Default)]
-struct Epochs {
-    last: u64,
-    /// The last document.
-    document: serde_json::Value,
-    /// Documents that came after one of the same or a higher epoch.
-    wrong: Vec<String>,
+struct Ring {
+    /// As it stands in the bucket.
+    document: Option<Document>,
+    /// All that nodes have put there, oldest first.
+    history: Vec<Document>,
+    /// What no node should have put there.
+    wrong: Vec<(Exercise, String)>,
 }
 
 impl Store {
     /// An empty one; all its randomness comes from `seed`.
-    pub fn new(seed: u64, trace: Arc<Trace>) -> Self {
+    pub fn new(seed: u64, trace: Arc<Trace>, tally: Tally) -> Self {
         Self(Arc::new(State {
             objects: InMemory::new(),
             mood: Mutex::default(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             trace,
-            epochs: Mutex::default(),
+            tally,
+            ring: Mutex::default(),
         }))
     }
 
@@ -81,39 +95,96 @@ impl Store {
         *self.0.mood.lock() = mood;
     }
 
-    /// The store as `host` sees it.
-    pub fn of(&self, host: &str) -> Arc<dyn ObjectStore> {
-        Arc::new(Seen { store: self.clone(), host: host.to_owned() })
+    /// The store as `host` sees it; `ships` is called when it begins to upload a file of a block.
+    pub fn of(&self, host: &str, ships: impl Fn() + Send + Sync + 'static) -> Arc<dyn ObjectStore> {
+        Arc::new(Seen { store: self.clone(), host: host.to_owned(), ships: Arc::new(ships) })
+    }
+
+    /// The ring's document is lost; whether there was one.
+    pub fn lose_ring(&self) -> bool {
+        let mut ring = self.0.ring.lock();
+        if ring.document.take().is_none() {
+            return false;
+        }
+        now(self.0.objects.delete(&document_key())).is_ok()
+    }
+
+    /// The ring's document is put back to what it was so many changes ago; whether it was another.
+    pub fn put_ring_back(&self, changes: usize) -> bool {
+        let mut ring = self.0.ring.lock();
+        let Some(at) = ring.history.len().checked_sub(changes + 1) else { return false };
+        let old = ring.history[at].clone();
+        ring.document = Some(old.clone());
+        changes > 0 && now(self.0.objects.put(&document_key(), old.encode().into())).is_ok()
+    }
+
+    /// Puts the newest document back where another one is, or none.
+    pub fn restore_ring(&self) {
+        let mut ring = self.0.ring.lock();
+        let Some(newest) = ring.history.last().cloned() else { return };
+        if ring.document.as_ref() != Some(&newest) {
+            let put = now(self.0.objects.put(&document_key(), newest.encode().into()));
+            put.expect("the store is in memory");
+            ring.document = Some(newest);
+        }
+    }
+
+    /// The epoch of the newest document that any node has put there.
+    pub fn epoch(&self) -> u64 {
+        self.0.ring.lock().history.last().map_or(0, |newest| newest.epoch)
+    }
+
+    /// All objects: their keys and sizes in bytes.
+    pub fn list(&self) -> BTreeMap<Path, u64> {
+        let listed: Vec<_> = now(self.0.objects.list(None).collect::<Vec<_>>());
+        listed.into_iter().filter_map(Result::ok).map(|object| (object.location, object.size)).collect()
+    }
+
+    /// What an object holds.
+    pub fn get(&self, key: &Path) -> Option<Bytes> {
+        let found = now(self.0.objects.get(key)).ok()?;
+        now(found.bytes()).ok()
     }
 
     /// Whether the loss of a store is within what the ring promises: no placement is open that has fewer than
     /// `copies` of everything, as the one that a founder was alone in.
-    pub fn bears_a_loss(&self, copies: u64) -> bool {
-        let epochs = self.0.epochs.lock();
-        let placements = epochs.document["placements"].as_array();
-        placements.is_some_and(|all| all.iter().all(|one| one["rf"].as_u64() >= Some(copies)))
+    pub fn bears_a_loss(&self, copies: u32) -> bool {
+        let ring = self.0.ring.lock();
+        ring.document.as_ref().is_some_and(|document| document.placements.iter().all(|one| one.rf >= copies))
     }
 
-    /// What broke the order of epochs.
-    pub fn wrong_epochs(&self) -> Vec<String> {
-        self.0.epochs.lock().wrong.clone()
+    /// What nodes put into the ring's place, and shouldn't have.
+    pub fn wrong_documents(&self) -> Vec<(Exercise, String)> {
+        self.0.ring.lock().wrong.clone()
     }
 }
 
 impl State {
     fn watch(&self, key: &Path, bytes: &[u8]) {
-        if !key.as_ref().ends_with(RING_KEY) {
+        if *key != document_key() {
             return;
         }
-        let document: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let epoch = document["epoch"].as_u64().unwrap_or(0);
-        let mut epochs = self.epochs.lock();
-        if epoch != epochs.last + 1 {
-            let last = epochs.last;
-            epochs.wrong.push(format!("the bucket took epoch {epoch} after {last}"));
+        let mut ring = self.ring.lock();
+        let last = ring.history.last().cloned();
+        let document = match Document::decode(bytes) {
+            Ok(document) => document,
+            Err(error) => return ring.wrong.push((Exercise::EpochsInBucket, format!("the ring: {error}"))),
+        };
+        let (epoch, before) = (document.epoch, last.as_ref().map_or(0, |last| last.epoch));
+        self.tally.count(Exercise::EpochsInBucket);
+        if epoch != before + 1 {
+            ring.wrong
+                .push((Exercise::EpochsInBucket, format!("the bucket took epoch {epoch} after {before}")));
         }
-        epochs.last = epoch;
-        epochs.document = document;
+        if let Some(under_way) = last.and_then(|last| last.transition) {
+            self.tally.count(Exercise::OneTransition);
+            if document.transition.as_ref().is_some_and(|next| *next != under_way) {
+                let text = format!("epoch {epoch} begins a transition while another is under way");
+                ring.wrong.push((Exercise::OneTransition, text));
+            }
+        }
+        ring.document = Some(document.clone());
+        ring.history.push(document);
     }
 }
 
@@ -122,11 +193,15 @@ impl State {
 struct Seen {
     store: Store,
     host: String,
+    ships: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Seen {
     /// The way to the store and, if it fails there, back.
     async fn way(&self, what: &str, key: &str) -> Result<()> {
+        if what.starts_with("put") && !keys::is_own(&Path::from(key)) {
+            (self.ships)();
+        }
         let state = &self.store.0;
         let (latency_ms, unlucky) = {
             let mut rng = state.rng.lock();
@@ -138,8 +213,12 @@ impl Seen {
         match mood {
             Mood::Good => Ok(()),
             Mood::Moody if !unlucky => Ok(()),
-            Mood::Moody => Err(failure("503 SlowDown")),
+            Mood::Moody => {
+                state.tally.count(Exercise::BucketFails);
+                Err(failure("503 SlowDown"))
+            }
             Mood::Away => {
+                state.tally.count(Exercise::BucketAway);
                 tokio::time::sleep(AWAY_AFTER).await;
                 Err(failure("can't connect"))
             }
@@ -151,6 +230,7 @@ impl Seen {
         let state = &self.store.0;
         let unlucky = state.rng.lock().random_bool(MOODY);
         if *state.mood.lock() == Mood::Moody && unlucky {
+            state.tally.count(Exercise::BucketLies);
             tokio::time::sleep(AWAY_AFTER).await;
             return Err(failure("timed out"));
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use node::env::Clock;
 use parking_lot::Mutex;
 
+use crate::exercise::{Exercise, Tally};
+
 /// How wall time goes in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallTime {
@@ -47,6 +49,8 @@ pub struct ClockFaults {
     pub glitch: Mutex<Option<Glitch>>,
     /// Glitches of all hosts that some process has read.
     pub read: Arc<AtomicU64>,
+    /// Where they are counted.
+    pub tally: Option<Tally>,
 }
 
 impl ClockFaults {
@@ -58,6 +62,7 @@ impl ClockFaults {
                 let ahead_ms = *ahead_ms;
                 *glitch = None;
                 self.read.fetch_add(1, Ordering::Relaxed);
+                self.tally.iter().for_each(|tally| tally.count(Exercise::Glitch));
                 return ahead_ms;
             }
             Some(glitch) => glitch.after -= 1,

@@ -1,18 +1,19 @@
-//! The disk as a process sees it: the one in memory, with faults that wait for a cut.
-//!
-//! A fault that counts operations from where it is injected seldom meets the few that write a block and the checkpoint
-//! behind it. One that waits is injected when the folder of a block that isn't whole yet is made.
+//! The disk as a process sees it: the one in memory, which says when a block is cut; and what other programs leave there.
 
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tsdb::disk::{DirEntry, Disk, DiskFile, Fault, MemoryDisk};
-use tsdb::files::{TENANTS_DIR, tenant};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use tsdb::disk::{DirEntry, Disk, DiskFile, MemoryDisk};
+use tsdb::files::{BLOCK_CHUNKS_DIR, TENANTS_DIR, tenant};
 use tsdb::model::TenantId;
+
+use super::{Moment, Waiting};
 
 /// What another program may leave in the folders that list what they hold: a file system's own folder, an editor's
 /// backup, what NFS renames a file to that is removed while it is open. A folder's name ends in a slash.
@@ -35,17 +36,14 @@ pub struct WatchedDisk {
     /// What does the work.
     pub disk: MemoryDisk,
     /// What goes wrong once a block is being written.
-    pub waiting: Arc<Mutex<Option<Fault>>>,
+    pub waiting: Waiting,
 }
 
 impl WatchedDisk {
-    /// Injects what waits, where this folder is a block's: `tenants/NAME/FOLDER`.
+    /// Injects what waits, where this folder is a new block's.
     fn notice(&self, dir: &Path) {
-        if dir.starts_with(TENANTS_DIR)
-            && dir.components().count() == 3
-            && let Some(fault) = self.waiting.lock().take()
-        {
-            self.disk.inject(fault);
+        if dir.starts_with(TENANTS_DIR) && dir.ends_with(BLOCK_CHUNKS_DIR) {
+            self.waiting.reached(Moment::Cut, &self.disk);
         }
     }
 }
@@ -131,6 +129,23 @@ fn leave(disk: &MemoryDisk, dir: &Path, name: &str) -> io::Result<(String, bool)
     Ok((path.display().to_string(), is_folder))
 }
 
+/// Flips a bit of one byte of a file below `dir`, as chance has it: which file, if there is one.
+pub fn rot(disk: &MemoryDisk, dir: &Path, rng: &mut StdRng) -> Option<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in disk.list(&folder).unwrap_or_default() {
+            let path = folder.join(&entry.name);
+            if entry.is_dir { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let path = files.choose(rng)?;
+    let size = disk.size_bytes(path).ok()??;
+    let offset = (size > 0).then(|| rng.random_range(0..size))?;
+    disk.flip(path, offset, 1 << rng.random_range(0..8u8)).ok()?;
+    Some(path.clone())
+}
+
 /// Strays, and whether each is a folder, that aren't there any more as they were left.
 pub fn missing_strays(disk: &MemoryDisk, left: &[(String, bool)]) -> Vec<String> {
     let is_there = |path: &str, is_folder: bool| {
@@ -145,16 +160,19 @@ pub fn missing_strays(disk: &MemoryDisk, left: &[(String, bool)]) -> Vec<String>
 
 #[cfg(test)]
 mod tests {
+    use tsdb::disk::Fault;
+
     use super::*;
 
     #[test]
     fn a_fault_waits_until_a_block_is_written() {
-        let waiting = Arc::new(Mutex::new(Some(Fault::NoSpace { after: 0 })));
+        let waiting = Waiting::default();
+        waiting.set(Some((Moment::Cut, Fault::NoSpace { after: 0 })));
         let disk = WatchedDisk { disk: MemoryDisk::new(), waiting };
         disk.create_dir(Path::new("tenants/a")).unwrap();
         let file = disk.create(Path::new("tenants/a/file")).unwrap();
         file.write_at(0, b"goes well").unwrap();
-        disk.create_dir(Path::new("tenants/a/block")).unwrap();
+        disk.create_dir(&tenant(&TenantId::new("a").unwrap()).join("block").join(BLOCK_CHUNKS_DIR)).unwrap();
         assert_eq!(file.write_at(0, b"fails").unwrap_err().kind(), io::ErrorKind::StorageFull);
         file.write_at(0, b"once").unwrap();
     }

@@ -1,21 +1,24 @@
 //! A machine, and the process that is started on it again and again.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use node::bucket::Handed;
-use node::config::{Address, Addresses, Bound, Duration, Limits, OptionalAddress};
+use node::config::{Address, Addresses, Bound, Duration, Limits, OptionalAddress, Size};
 use node::env::{DiskLedger, Process, Usage};
 use node::{Config, Env, Node};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
-use tsdb::disk::{Fault, MemoryDisk};
+use tsdb::disk::{Disk as _, Fault, MemoryDisk};
+use tsdb::files::TENANTS_DIR;
 use tsdb::model::TenantId;
 
 use super::{ClockFaults, Glitch, HostClock, Links, SimNet, SimPool, Store, WallTime};
-use super::{WatchedDisk, leave_strays, missing_strays};
+use super::{Moment, Waiting, WatchedDisk, WatchedLedger, leave_strays, missing_strays, rot};
+use crate::exercise::{Exercise, Tally};
 use crate::trace::Trace;
 
 /// Where every node serves HTTP.
@@ -25,6 +28,11 @@ const PEER_PORT: u16 = 9481;
 /// How long an ordinary disk takes for a job, at most, in milliseconds.
 const DISK_WAIT_MS: u64 = 4;
 
+/// Longer than any scenario.
+const NEVER: Duration = Duration::from_h(24);
+/// A disk with less room is full: no segment of a log fits.
+const FULL_BYTES: u64 = 64 << 10;
+
 /// What all machines share.
 #[derive(Clone)]
 pub struct Around {
@@ -32,6 +40,8 @@ pub struct Around {
     pub seeds: Vec<String>,
     /// Where everything is noted.
     pub trace: Arc<Trace>,
+    /// Where faults that strike are counted.
+    pub tally: Tally,
     /// Which packets are dropped.
     pub links: Links,
     /// The object store.
@@ -40,6 +50,8 @@ pub struct Around {
     pub wall: WallTime,
     /// Glitches of clocks that some process has read.
     pub glitches: Arc<AtomicU64>,
+    /// Whether nodes keep hints and repair.
+    pub heals: bool,
 }
 
 /// What outlives a process.
@@ -50,12 +62,18 @@ pub struct Machine {
     pub zone: String,
     seeds: Vec<String>,
     trace: Arc<Trace>,
+    tally: Tally,
     links: Links,
     wall: WallTime,
     bucket: Store,
+    heals: bool,
     disk: Mutex<MemoryDisk>,
-    /// What goes wrong once a block is being written.
-    waiting: Arc<Mutex<Option<Fault>>>,
+    /// The disk as it once was.
+    snapshot: Mutex<Option<MemoryDisk>>,
+    /// What goes wrong when its moment comes.
+    waiting: Waiting,
+    /// Faults that are to strike, and operations of the disk that any had struck before.
+    coming: Mutex<(Vec<Exercise>, u64)>,
     /// What others have left in the data folder: paths, and whether each is a folder.
     strays: Mutex<Vec<(String, bool)>>,
     disk_wait_ms: Arc<AtomicU64>,
@@ -69,20 +87,28 @@ pub struct Machine {
 impl Machine {
     /// A new machine with an empty disk; all its randomness comes from `seed`.
     pub fn new(name: String, zone: String, seed: u64, around: &Around) -> Arc<Self> {
-        let Around { seeds, trace, links, bucket, wall, glitches } = around.clone();
+        let Around { seeds, trace, tally, links, bucket, wall, glitches, heals } = around.clone();
         Arc::new(Self {
             name,
             zone,
             seeds,
             trace,
+            tally,
             links,
             wall,
             bucket,
+            heals,
             disk: Mutex::new(MemoryDisk::new()),
-            waiting: Arc::default(),
+            snapshot: Mutex::default(),
+            waiting: Waiting::default(),
+            coming: Mutex::default(),
             strays: Mutex::default(),
             disk_wait_ms: Arc::new(AtomicU64::new(DISK_WAIT_MS)),
-            clock: Arc::new(ClockFaults { read: glitches, ..ClockFaults::default() }),
+            clock: Arc::new(ClockFaults {
+                read: glitches,
+                tally: Some(around.tally.clone()),
+                ..ClockFaults::default()
+            }),
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             stop: Mutex::default(),
             struck_before: AtomicU64::new(0),
@@ -92,6 +118,7 @@ impl Machine {
     /// Runs a node until it is asked to stop. A node that can't start, or fails to stop, is noted, not an error: the
     /// supervisor starts it again.
     pub async fn run(self: Arc<Self>) {
+        self.trace.runs_here(&self.name);
         let stop = CancellationToken::new();
         *self.stop.lock() = stop.clone();
         self.struck_before.store(self.disk.lock().struck(), Ordering::Relaxed);
@@ -124,44 +151,94 @@ impl Machine {
 
     /// The process was killed: its system and what that has cached live on.
     pub fn killed(&self) {
+        self.forget_coming();
         self.disk.lock().kill();
     }
 
     /// The power went: an arbitrary part of what wasn't synced is lost.
     pub fn lost_power(&self) {
+        self.forget_coming();
         self.disk.lock().crash(&mut *self.rng.lock());
     }
 
     /// The disk was replaced by an empty one.
     pub fn replace_disk(&self) {
+        self.forget_coming();
         *self.disk.lock() = MemoryDisk::new();
         self.strays.lock().clear();
     }
 
     /// Other programs leave something in each folder of the data folder, safe from power cuts.
-    pub fn leave_strays(&self, tenants: &[TenantId]) {
+    /// Tells how many.
+    pub fn leave_strays(&self, tenants: &[TenantId]) -> usize {
         let left = leave_strays(&self.disk.lock(), tenants);
+        let count = left.len();
         self.strays.lock().extend(left);
+        count
     }
 
-    /// What others have left, and isn't there any more as it was.
-    pub fn missing_strays(&self) -> Vec<String> {
-        missing_strays(&self.disk.lock(), &self.strays.lock())
+    /// How much others have left, and what of it isn't there any more as it was.
+    pub fn strays(&self) -> (usize, Vec<String>) {
+        let left = self.strays.lock();
+        (left.len(), missing_strays(&self.disk.lock(), &left))
     }
 
-    /// Lets something go wrong on the disk.
-    pub fn inject(&self, fault: Fault) {
+    /// Lets something go wrong on the disk; `exercise` is counted once it has.
+    pub fn inject(&self, exercise: Exercise, fault: Fault) {
+        self.note_struck();
+        self.coming.lock().0.push(exercise);
         self.disk.lock().inject(fault);
     }
 
-    /// Lets something go wrong on the disk once a block is being written.
-    pub fn inject_into_cut(&self, fault: Fault) {
-        *self.waiting.lock() = Some(fault);
+    /// Lets something go wrong on the disk at a moment to come.
+    pub fn inject_at(&self, moment: Moment, fault: Fault) {
+        self.note_struck();
+        self.coming.lock().0.push(moment.exercise());
+        self.waiting.set(Some((moment, fault)));
+    }
+
+    /// Keeps a copy of the disk as it is.
+    pub fn copy_disk(&self) {
+        *self.snapshot.lock() = Some(self.disk.lock().fork());
+    }
+
+    /// The disk is put back to the copy; whether there was one.
+    pub fn put_disk_back(&self) -> bool {
+        self.forget_coming();
+        let Some(copy) = self.snapshot.lock().take() else { return false };
+        copy.kill();
+        *self.disk.lock() = copy;
+        true
+    }
+
+    /// One byte of a block rots; in which file, if there is one.
+    pub fn rot(&self) -> Option<PathBuf> {
+        rot(&self.disk.lock(), Path::new(TENANTS_DIR), &mut self.rng.lock())
+    }
+
+    /// Counts the faults that have struck.
+    pub fn note_struck(&self) {
+        let (struck, mut coming) = (self.disk.lock().struck(), self.coming.lock());
+        if struck > coming.1 {
+            coming.0.drain(..).for_each(|exercise| self.tally.count(exercise));
+        }
+        coming.1 = struck;
+    }
+
+    /// What hasn't struck by now won't: the disk forgets it.
+    fn forget_coming(&self) {
+        self.note_struck();
+        let mut coming = self.coming.lock();
+        coming.0.clear();
+        coming.1 = 0;
     }
 
     /// Sets how many bytes more find room, or lifts the limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         let disk = self.disk.lock();
+        if disk.free_bytes().is_ok_and(|free| free < FULL_BYTES) {
+            self.tally.count(Exercise::DiskFull);
+        }
         disk.set_capacity(bytes.map(|bytes| disk.used_bytes() + bytes));
     }
 
@@ -172,8 +249,9 @@ impl Machine {
 
     /// Nothing more goes wrong on the disk; it has room and is fast.
     pub fn mend_disk(&self) {
+        self.forget_coming();
         self.disk.lock().clear_faults();
-        *self.waiting.lock() = None;
+        self.waiting.set(None);
         self.set_room(None);
         self.set_disk_wait(None);
     }
@@ -195,10 +273,16 @@ impl Machine {
     }
 
     fn env(&self) -> tsdb::Result<Env> {
-        let disk = Arc::new(WatchedDisk { disk: self.disk.lock().clone(), waiting: self.waiting.clone() });
+        let (memory, waiting) = (self.disk.lock().clone(), self.waiting.clone());
+        let disk = Arc::new(WatchedDisk { disk: memory.clone(), waiting: waiting.clone() });
+        let ledger = DiskLedger::open(disk.clone())?;
+        let reached = {
+            let (memory, waiting) = (memory.clone(), waiting.clone());
+            move || waiting.reached(Moment::Ship, &memory)
+        };
         Ok(Env {
             clock: Arc::new(HostClock { wall: self.wall, faults: self.clock.clone() }),
-            ledger: Arc::new(DiskLedger::open(disk.clone())?),
+            ledger: Arc::new(WatchedLedger { ledger, disk: memory, waiting }),
             disk,
             lock: None,
             net: Arc::new(SimNet {
@@ -206,7 +290,7 @@ impl Machine {
                 links: self.links.clone(),
                 trace: self.trace.clone(),
             }),
-            bucket: Arc::new(Handed(self.bucket.of(&self.name))),
+            bucket: Arc::new(Handed(self.bucket.of(&self.name, reached))),
             pool: Arc::new(SimPool { wait_ms_max: self.disk_wait_ms.clone(), rng: self.rng.clone() }),
             process: Arc::new(NoProcess),
             seed: self.rng.lock().random(),
@@ -222,6 +306,9 @@ impl Machine {
             advertise_address: OptionalAddress(Some(Address(format!("{}:{PEER_PORT}", self.name)))),
             peer_address: Address(format!("0.0.0.0:{PEER_PORT}")),
             http_address: Address(format!("0.0.0.0:{PORT}")),
+            // Without either, what a write left out stays out: see `Scenario::heals`.
+            hints_max_bytes: if self.heals { Config::default().hints_max_bytes } else { Size::mib(0) },
+            repair_interval: if self.heals { Config::default().repair_interval } else { NEVER },
             limits: Limits {
                 // So that blocks are cut within a scenario's hours.
                 out_of_order_window: Bound::Max(Duration::from_min(10)),

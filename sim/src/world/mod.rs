@@ -7,12 +7,14 @@ mod bucket;
 mod clock;
 mod disk;
 mod machine;
+mod moment;
 mod net;
 mod pool;
 
 pub use bucket::{Mood, Store};
 pub use clock::{ClockFaults, Glitch, HostClock, WallTime};
-pub use disk::{WatchedDisk, leave_strays, missing_strays};
+pub use disk::{WatchedDisk, leave_strays, missing_strays, rot};
 pub use machine::{Around, Machine, PORT};
+pub use moment::{Moment, Waiting, WatchedLedger};
 pub use net::{Links, SimNet};
 pub use pool::SimPool;

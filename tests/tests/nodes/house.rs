@@ -16,7 +16,7 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
     ("promql", &["fuzz", "tsdb"]),
     ("reference", &["promql", "tsdb"]),
     ("node", &["fuzz", "proto", "ring", "tsdb", "promql"]),
-    ("sim", &["node", "promql", "tsdb"]),
+    ("sim", &["node", "promql", "reference", "ring", "tsdb"]),
     ("tests", &["node", "promql", "tsdb"]),
 ];
 

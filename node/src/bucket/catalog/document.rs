@@ -129,8 +129,8 @@ impl Catalog {
         bytes
     }
 
-    /// Reads what [`Catalog::encode`] wrote; the error says what is wrong.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+    /// Reads a catalog as it lies in the bucket; the error says what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let cut = || "it ends early".to_owned();
         let (format, _) =
             bytes.strip_prefix(MAGIC).and_then(<[u8]>::split_first).ok_or("it is no catalog")?;

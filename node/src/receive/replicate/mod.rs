@@ -9,6 +9,7 @@
 //!
 //! A node that is alone takes none of these steps.
 
+mod bounds;
 mod content;
 mod frames;
 mod local;

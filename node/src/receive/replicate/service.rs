@@ -14,18 +14,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use proto::peer::write as pb;
 use proto::peer::write::write_server::{Write, WriteServer};
 use ring::View;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tsdb::db::{Bounds, Metadata, SeriesKey, SeriesRef, Tenant};
+use tsdb::db::{Metadata, SeriesKey, SeriesRef, Tenant};
 use tsdb::model::{Labels, Sample, TenantId, Value};
 use tsdb::wal::WalPosition;
 use tsdb::{Error, Result};
 
 use super::Membership;
+use super::bounds::{dispute, sender_bounds};
 use super::local::{Gathered, intern};
 use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::grpc::frame::{Body, Float, FrameSample, REFS_MAX, Verdict, write_verdicts};
@@ -90,12 +92,12 @@ impl Write for Receiver {
 /// A frame whose samples are in the head and on their way to the disk.
 enum Applied {
     Taken { position: WalPosition, verdicts: Vec<Verdict> },
-    Refused { why: String, document: bytes::Bytes },
+    Refused { why: String, document: Bytes },
 }
 
 impl From<Error> for Applied {
     fn from(error: Error) -> Self {
-        Self::Refused { why: error.to_string(), document: bytes::Bytes::new() }
+        Self::Refused { why: error.to_string(), document: Bytes::new() }
     }
 }
 
@@ -186,6 +188,9 @@ impl StreamOf {
         let tenant_index = self.tenant_index(&tenant);
         self.define(&id, tenant_index, &defined)?;
         let samples = self.decode(&body, tenant_index)?;
+        if let Some(why) = self.disagreement(frame, &samples) {
+            return Ok(Applied::Refused { why, document: Bytes::new() });
+        }
         self.await_adoption(frame.epoch).await;
         let admission = match self.membership.admit(frame.epoch) {
             Ok(admission) => admission,
@@ -278,7 +283,7 @@ impl StreamOf {
         defined: &[(u32, Labels)],
         samples: Vec<Decoded>,
     ) -> Result<Applied> {
-        let bounds = self.bounds(frame);
+        let bounds = sender_bounds(frame);
         // What a new series has no sample for isn't made: a refused sample leaves nothing behind.
         let mut wanted: Vec<u32> = Vec::new();
         if !defined.is_empty() {
@@ -384,20 +389,13 @@ impl StreamOf {
         Err(problem.map_or(Verdict::NeedLabels, |(_, verdict)| *verdict))
     }
 
-    /// The sender's bounds, as far as they are within twice this node's; none for hints, whose times were judged.
-    fn bounds(&self, frame: &pb::Frame) -> Bounds {
-        if frame.is_hint {
-            return Bounds::ALL;
-        }
+    /// Why this node doesn't judge a frame: see [`dispute`].
+    fn disagreement(&self, frame: &pb::Frame, samples: &[Decoded]) -> Option<String> {
         let now_ms = self.app.env.clock.now_ms();
         let config = self.app.config.load();
         let own = bounds(config.limits_of(&frame.tenant), now_ms);
-        let twice = |bound_ms: i64| bound_ms.saturating_sub(now_ms.saturating_sub(bound_ms));
-        Bounds {
-            in_order_min_ms: frame.in_order_min_ms.max(twice(own.in_order_min_ms)),
-            out_of_order_min_ms: frame.out_of_order_min_ms.max(twice(own.out_of_order_min_ms)),
-            max_ms: frame.max_ms.min(twice(own.max_ms)),
-        }
+        let times_ms = samples.iter().map(|decoded| decoded.sample.timestamp_ms);
+        dispute(&sender_bounds(frame), &own, now_ms, times_ms)
     }
 }
 
