@@ -29,7 +29,7 @@ mod thanos;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub struct Bucket {
     proving: tokio::sync::Mutex<()>,
     /// Names this process's self-test.
     nonce: u128,
+    /// Swaps that were tried in a folder.
+    swaps: AtomicU64,
 }
 
 /// How the bucket has been of late.
@@ -120,6 +122,7 @@ impl Bucket {
             health: Mutex::default(),
             is_proven: AtomicBool::new(false),
             proving: tokio::sync::Mutex::default(),
+            swaps: AtomicU64::new(0),
             nonce: xxh3_128(&[b"self-test", &env.seed.to_le_bytes()[..]].concat()),
         }))
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{PutMode, PutOptions, UpdateVersion};
 use ring::swap::{Boxed, Failed, SelfTest, Swap};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::error::{Error, Failure, Result};
 use super::{Bucket, CALL_DEADLINE, folder, keys};
@@ -126,11 +127,13 @@ impl Bucket {
     async fn swap_in_folder(&self, key: &Path, tag: &Tag, bytes: &Bytes) -> Result<Swapped, (Failure, u32)> {
         let root = self.folder.clone().expect("the caller looked");
         let expected = tag.e_tag.clone().unwrap_or_default();
+        let began = tokio::time::Instant::now();
         let swapping = async {
             loop {
                 let (root, key, expected, bytes) =
                     (root.clone(), key.clone(), expected.clone(), bytes.clone());
-                let swap = move || folder::swap(&root, &key, &expected, &bytes);
+                let (nonce, breaks) = (self.swap_nonce(), began.elapsed() >= folder::LOCK_LEASE);
+                let swap = move || folder::swap(&root, &key, &expected, &bytes, nonce, breaks);
                 match on_disk(&*self.pool, swap).await {
                     Ok(folder::Outcome::Busy) => tokio::time::sleep(folder::LOCK_EVERY).await,
                     other => return other,
@@ -149,6 +152,12 @@ impl Bucket {
             }
             Err(_) => Err((Failure::TimedOut, 1)),
         }
+    }
+
+    /// Names one attempt of a swap among all that anybody makes.
+    fn swap_nonce(&self) -> u64 {
+        let nth = self.swaps.fetch_add(1, Ordering::Relaxed);
+        xxh3_64_with_seed(&self.nonce.to_le_bytes(), nth)
     }
 
     /// The tag of bytes that were written or read with these marks of the store.

@@ -372,3 +372,25 @@ async fn of_many_that_swap_in_a_folder_each_sees_the_one_before() {
     let listed = first.list(&Path::default()).await.unwrap();
     assert_eq!(listed.len(), 1, "the lock isn't an object: {listed:?}");
 }
+
+/// A process that is paused keeps its lock for as long as it is.
+#[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "the test plays another process")]
+async fn a_lock_that_is_never_given_back_holds_up_a_swap_for_a_lease_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("bucket");
+    let env = Env::production(&dir.path().join("node"), 1).unwrap();
+    let bucket = Bucket::open(folder.to_str().unwrap(), &env).unwrap();
+    bucket.prove().await.unwrap();
+    bucket.put(&key(), bytes("0")).await.unwrap();
+    let lock = std::fs::File::open(folder.join("lock#0")).unwrap();
+    lock.try_lock().unwrap();
+    for (from, to) in [("0", "1"), ("1", "2")] {
+        let (now, tag) = bucket.get(&key()).await.unwrap().unwrap();
+        assert_eq!(now, bytes(from));
+        assert!(matches!(bucket.swap(&key(), &tag, &bytes(to)).await, Ok(Swapped::Won(_))));
+    }
+    drop(lock);
+    let listed = bucket.list(&Path::default()).await.unwrap();
+    assert_eq!(listed.len(), 1, "nothing is left behind: {listed:?}");
+}

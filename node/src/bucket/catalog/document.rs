@@ -100,6 +100,27 @@ impl Catalog {
         next
     }
 
+    /// Where in time this catalog stands: those of a later life of the tenant's name come after all of an earlier one.
+    pub(super) fn age(&self) -> (u64, u64) {
+        (self.generation, self.version)
+    }
+
+    /// Whether this catalog may have come of `earlier`, or is the same: the nonce of that one's last change is where it
+    /// must be among the nonces of this one, as far back as they go. A bucket that was put back to an earlier state and
+    /// went on from there has others.
+    pub(super) fn may_follow(&self, earlier: &Self) -> bool {
+        if self.generation != earlier.generation {
+            return self.generation > earlier.generation;
+        }
+        let Some(since) = self.version.checked_sub(earlier.version) else { return false };
+        let place = usize::try_from(since).ok().and_then(|since| self.nonces.iter().rev().nth(since));
+        match (earlier.nonces.back(), place) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            // Either too long ago to know, or nothing that came of any change.
+            _ => since > 0 || self.nonces.back() == earlier.nonces.back(),
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut stores: Vec<StoreId> = self.blocks.values().map(|block| block.store).collect();
         stores.sort_unstable();

@@ -5,8 +5,8 @@
 //! 2. A node keeps the last one it saw of each tenant in memory and in its ledger, and goes on with it while the bucket
 //!    is away: an owner that no longer has what an old version doesn't list says so, and the asker calls
 //!    [`Catalogs::refresh`].
-//! 3. A catalog only goes forward. One that is gone, cut short or older than what was seen is told as
-//!    [`Error::CatalogLost`], and neither believed nor written to: blocks that it forgot would be lost unseen.
+//! 3. A catalog only goes forward. One that is gone, cut short, older than what was seen, or of another history (the
+//!    nonces of its changes tell), is told as [`Error::CatalogLost`], and neither believed nor written to: blocks that it forgot would be lost unseen.
 
 mod document;
 #[cfg(test)]
@@ -143,7 +143,7 @@ impl Catalogs {
         if known.version >= version {
             return Ok(known);
         }
-        Err(lost(tenant, version, Some(&known)))
+        Err(lost(tenant, version, Some(&known), false))
     }
 
     /// Whether this node knows that a block is listed; never says so of one that isn't.
@@ -251,17 +251,20 @@ impl Catalogs {
                     Err(reason) => return Err(Error::Corrupt { key: key.to_string(), reason }),
                 },
             };
-            let version = found.as_ref().map_or((0, 0), |(c, _)| (c.generation, c.version));
-            if version >= (known.generation, known.version) {
+            let none = Catalog::default();
+            let seen = found.as_ref().map_or(&none, |(catalog, _)| catalog);
+            if seen.may_follow(&known) {
                 if let Some((catalog, bytes)) = found
-                    && catalog.version > known.version
+                    && catalog.age() > known.age()
                 {
                     self.learn(slot, catalog, bytes).await?;
                 }
                 return Ok(tag);
             }
             if read == REGRESS_READS {
-                return Err(lost(&slot.tenant, known.version, found.as_ref().map(|(catalog, _)| catalog)));
+                let catalog = found.as_ref().map(|(catalog, _)| catalog);
+                let is_other = catalog.is_some_and(|catalog| catalog.age() >= known.age());
+                return Err(lost(&slot.tenant, known.version, catalog, is_other));
             }
             tokio::time::sleep(REGRESS_PAUSE).await;
         }
@@ -301,8 +304,13 @@ impl Slot {
     }
 }
 
-fn lost(tenant: &TenantId, seen: u64, found: Option<&Catalog>) -> Error {
-    let found = found.map_or_else(|| "gone".to_owned(), |catalog| format!("at version {}", catalog.version));
+/// `is_other`: what was found is of another history.
+fn lost(tenant: &TenantId, seen: u64, found: Option<&Catalog>, is_other: bool) -> Error {
+    let found = match found {
+        None => "gone".to_owned(),
+        Some(found) if is_other => format!("one that other changes have led to version {}", found.version),
+        Some(found) => format!("at version {}", found.version),
+    };
     Error::CatalogLost { tenant: tenant.to_string(), seen, found }
 }
 

@@ -173,3 +173,45 @@ async fn catalogs_that_are_asked_for_stay_fresh() {
     stop.cancel();
     keeper.await.unwrap();
 }
+
+/// Two histories of one catalog. Varied: how far either has gone on from what both know, and which is seen first; held
+/// fixed: one block with each change.
+#[tokio::test(start_paused = true)]
+async fn catalogs_of_two_histories_are_told_apart_whatever_their_versions() {
+    let key = keys::catalog(&tenant());
+    for (ours, theirs) in [(1, 1), (1, 2), (2, 3), (1, 7)] {
+        let world = world().await;
+        world.catalogs.list_block(&tenant(), &listed(1, 0, 100)).await.unwrap();
+        let backup = world.bucket.get(&key).await.unwrap().unwrap().0;
+        let list = async |catalogs: &Catalogs, first: u128, count: u128| {
+            for n in first..first + count {
+                catalogs.list_block(&tenant(), &listed(n, 0, 100)).await.unwrap();
+            }
+        };
+        list(&world.catalogs, 10, ours).await;
+        // The bucket is put back, and somebody who has seen nothing newer goes on from there.
+        world.bucket.put(&key, backup).await.unwrap();
+        list(&world.other(2).await, 20, theirs).await;
+        let other = world.bucket.get(&key).await.unwrap().unwrap().0;
+        for catalogs in [&world.catalogs, &world.restarted().await] {
+            let refreshed = catalogs.refresh(&tenant()).await;
+            assert!(matches!(refreshed, Err(Error::CatalogLost { .. })), "{ours}, {theirs}: {refreshed:?}");
+            let listing = catalogs.list_block(&tenant(), &listed(3, 0, 100)).await;
+            assert!(matches!(listing, Err(Error::CatalogLost { .. })), "{ours}, {theirs}: {listing:?}");
+            assert!(catalogs.is_listed(&tenant(), Ulid(10)), "what is known stays known");
+        }
+        assert_eq!(world.bucket.get(&key).await.unwrap().unwrap().0, other, "nothing is written to it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_of_a_later_generation_is_learned_whatever_its_version() {
+    let world = world().await;
+    for n in 1..4 {
+        world.catalogs.list_block(&tenant(), &listed(n, 0, 100)).await.unwrap();
+    }
+    let next = Catalog { generation: 1, ..Catalog::default() }.changed(99);
+    world.bucket.put(&keys::catalog(&tenant()), next.encode().into()).await.unwrap();
+    assert_eq!(*world.catalogs.refresh(&tenant()).await.unwrap(), next);
+    assert_eq!(*world.restarted().await.current(&tenant()).await, next, "restarts included");
+}

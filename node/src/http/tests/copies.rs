@@ -180,6 +180,21 @@ async fn one_may_be_away_and_two_may_not() {
     panic!("the quorum is back, and writes aren't");
 }
 
+/// What is appended while an adoption is under way, its mark may miss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_appended_or_counted_here_that_the_gate_did_not_let_in() {
+    let mut members = Members::start(3, &view(3, 3, 1)).await;
+    members.0[0].membership.close_below(2);
+    let answer = members.write(0, samples(20, 1.0)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "two others have it: {}", answer.text());
+    members.have(1..3, 20).await;
+    assert!(members.values(0, "m").await.is_empty());
+    members.0[2].down().await;
+    let answer = members.write(0, samples(20, 2.0)).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "one has it: {}", answer.text());
+    assert!(members.values(0, "m").await.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_series_goes_to_its_own_three_of_five_and_a_stranger_passes_all_on() {
     let members = Members::start(5, &view(5, 3, 1)).await;

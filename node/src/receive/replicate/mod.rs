@@ -255,11 +255,12 @@ impl Replicator {
         for _ in 1..ROUNDS_MAX {
             let targets = self.targets();
             if let Ok(admission) = self.shared.membership.admit(targets.view.epoch()) {
-                return self.send_off(&targets, content, deadline, admission);
+                return self.send_off(&targets, content, deadline, Some(admission));
             }
         }
-        // The ring changes faster than this node looks: only others take this round, and they will say so.
-        self.send_off(&self.targets(), content, deadline, Box::new(()))
+        // The ring changes faster than this node looks. What it appended now, a mark taken meanwhile might miss: only
+        // others take this round, and they say where it is too old for them as well.
+        self.send_off(&self.targets(), content, deadline, None)
     }
 
     fn send_off(
@@ -267,12 +268,24 @@ impl Replicator {
         targets: &Targets,
         content: &Arc<Content>,
         deadline: Instant,
-        admission: Admission,
+        admission: Option<Admission>,
     ) -> Begun {
         let round = Arc::new(Round::new(content.clone(), targets.view.clone(), &self.routes));
         let mut places = round.places();
         let own = targets.me.map(|me| std::mem::take(&mut places[usize::from(me.0)])).unwrap_or_default();
-        let local = if own.is_empty() { None } else { self.append(&round, own) };
+        let local = match &admission {
+            _ if own.is_empty() => None,
+            Some(_) => self.append(&round, own),
+            None => {
+                round.outdated();
+                round.miss(
+                    self.shared.membership.me(),
+                    &own,
+                    "the ring changes faster than this node follows",
+                );
+                None
+            }
+        };
         drop(admission);
         if let Some(local) = &local {
             leave_out_refused(local, &mut places, content.item_count());

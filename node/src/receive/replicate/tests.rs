@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -37,11 +38,23 @@ pub(crate) struct Fixed {
     me: StoreId,
     view: watch::Sender<Arc<View>>,
     pub(crate) offered: Mutex<Vec<Bytes>>,
+    /// The gate is closed to writes of older documents, whichever is shown.
+    closed_below: AtomicU64,
 }
 
 impl Fixed {
     pub(crate) fn new(me: u128, view: Arc<View>) -> Arc<Self> {
-        Arc::new(Self { me: StoreId(me), view: watch::Sender::new(view), offered: Mutex::default() })
+        Arc::new(Self {
+            me: StoreId(me),
+            view: watch::Sender::new(view),
+            offered: Mutex::default(),
+            closed_below: AtomicU64::new(0),
+        })
+    }
+
+    /// An adoption has begun, and the document isn't shown yet.
+    pub(crate) fn close_below(&self, epoch: u64) {
+        self.closed_below.store(epoch, Ordering::Relaxed);
     }
 
     pub(crate) fn adopt(&self, view: Arc<View>) {
@@ -64,7 +77,8 @@ impl Membership for Fixed {
 
     fn admit(&self, epoch: u64) -> Result<Admission, Bytes> {
         let view = self.view();
-        if epoch < view.epoch() { Err(view.document().encode().into()) } else { Ok(Box::new(())) }
+        let lowest = view.epoch().max(self.closed_below.load(Ordering::Relaxed));
+        if epoch < lowest { Err(view.document().encode().into()) } else { Ok(Box::new(())) }
     }
 
     fn offer(&self, document: Bytes) {
