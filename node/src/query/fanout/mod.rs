@@ -111,13 +111,30 @@ impl Asker<'_> {
     }
 }
 
-/// Why a peer's answer is none.
+/// Why a store's answer is none.
 #[derive(Debug)]
 enum Failure {
-    /// Its own fault, or the network's.
-    Peer(String),
+    /// Its own fault, or the network's: the store is silent, and others may answer for it.
+    Store(String),
     /// The question itself can't go on.
     Question(Error),
+}
+
+impl Failure {
+    /// Why this store has no answer of its own. What its disk doesn't give back, other owners have: it is as silent as a
+    /// peer would be that met the same, so that a rotted byte costs one owner and not the answer.
+    fn of_own(error: Error) -> Self {
+        match error {
+            Error::Storage(error @ (tsdb::Error::Corrupt { .. } | tsdb::Error::Io { .. })) => {
+                tracing::warn!(%error, "this store can't read what a query needs of it, and leaves the answer to others");
+                Self::Store(format!(
+                    "its disk doesn't give back what was written: {error}; look at the disk, and at the block with \
+                     carillon blocks verify"
+                ))
+            }
+            error => Self::Question(error),
+        }
+    }
 }
 
 /// One store's answer, on its way.
@@ -181,7 +198,7 @@ async fn gather<'a, T: Send + 'a>(
         outstanding.retain(|waiting| *waiting != store);
         match answer {
             Ok(answer) => drop(gathered.answers.insert(store, answer)),
-            Err(Failure::Peer(why)) => drop(gathered.silent.insert(store, why)),
+            Err(Failure::Store(why)) => drop(gathered.silent.insert(store, why)),
             Err(Failure::Question(error)) => return Err(error),
         }
     }

@@ -33,7 +33,7 @@ impl Asker<'_> {
                     let roles = Roles::new(&view, &ask.tenant, me, me, &ask.asked);
                     own::names(&app, &ask, &|labels| roles.sends(labels), &catalog, cancelled)
                 });
-                Ok((opening, vec![found.await.map_err(Failure::Question)?]))
+                Ok((opening, vec![found.await.map_err(Failure::of_own)?]))
             }
             .boxed()
         };

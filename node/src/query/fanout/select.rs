@@ -82,7 +82,7 @@ impl Asker<'_> {
         let work = move |cancelled: &Arc<AtomicBool>| {
             own::select(&app, &ask, &|_| true, &catalog, digest_key, cancelled)
         };
-        let own = self.permit.on_cores(self.app, work).await.map_err(Failure::Question)?;
+        let own = self.permit.on_cores(self.app, work).await.map_err(Failure::of_own)?;
         self.purse.pay_for(&own.series).map_err(Failure::Question)?;
         Ok((self.reach.opening(&view), own))
     }
@@ -122,7 +122,7 @@ impl Asker<'_> {
                         held.sources.push((store, own.series));
                         served.extend(of_store);
                     }
-                    Err(Failure::Peer(why)) => {
+                    Err(Failure::Store(why)) => {
                         is_complete = false;
                         marks.remove(&store);
                         gathered.lose(store, why);

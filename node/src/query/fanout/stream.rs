@@ -123,7 +123,7 @@ pub(super) async fn fold(
     let mut groups: Vec<(usize, FoldedGroup)> = Vec::new();
     loop {
         let frame: FoldFrame = next(&mut frames).await?;
-        let part = FoldPart::from_message(frame, steps).map_err(|e| Failure::Peer(e.to_string()))?;
+        let part = FoldPart::from_message(frame, steps).map_err(|e| Failure::Store(e.to_string()))?;
         purse.take(part.groups.iter().map(|(_, group)| group_bytes(group) + ENTRY_BYTES).sum())?;
         if opening.is_none() {
             opening = Some(part.opening.ok_or_else(|| broken("an answer begins with its opening"))?);
@@ -153,7 +153,7 @@ async fn series(
     let mut opening = None;
     loop {
         let frame: SelectFrame = next(&mut frames).await?;
-        let part = SelectPart::from_message(frame, selections).map_err(|e| Failure::Peer(e.to_string()))?;
+        let part = SelectPart::from_message(frame, selections).map_err(|e| Failure::Store(e.to_string()))?;
         if opening.is_none() {
             opening = Some(part.opening.ok_or_else(|| broken("an answer begins with its opening"))?);
         }
@@ -201,7 +201,7 @@ pub(super) async fn names(
 }
 
 fn parsed(frame: NamesFrame, question: &Question) -> Result<NamesPart, Failure> {
-    NamesPart::from_message(frame, question).map_err(|e| Failure::Peer(e.to_string()))
+    NamesPart::from_message(frame, question).map_err(|e| Failure::Store(e.to_string()))
 }
 
 fn entries(frame: &NamesFrame) -> usize {
@@ -218,16 +218,16 @@ fn client(reach: &Reach, store: StoreId) -> Result<ReadClient<PeerChannel>, Fail
 async fn next<M: Message + Default>(frames: &mut Streaming<Sealed>) -> Result<M, Failure> {
     let sealed = frames.message().await.map_err(failed)?;
     let sealed = sealed.ok_or_else(|| broken("the answer was cut short"))?;
-    open(sealed).map_err(|e| Failure::Peer(e.to_string()))
+    open(sealed).map_err(|e| Failure::Store(e.to_string()))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(status: Status) -> Failure {
-    Failure::Peer(status.message().to_owned())
+    Failure::Store(status.message().to_owned())
 }
 
 fn broken(why: &str) -> Failure {
-    Failure::Peer(why.to_owned())
+    Failure::Store(why.to_owned())
 }
 
 /// Adds a series, or the next part of one, to those of its selection.

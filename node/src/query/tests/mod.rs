@@ -4,6 +4,7 @@
 mod cost;
 mod incomplete;
 mod pushed;
+mod rotted;
 mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,9 @@ use super::reach::{Reach, Ring};
 use crate::env::{Net as _, TcpNet};
 use crate::grpc::{self, Me, Peers, Protocol};
 use crate::http::tests::TestNode;
+
+/// Names that go at the very end keep series apart whose metrics differ: what owners aggregate is so, too.
+const CONFIG: &str = "query: {delayed_name_removal: true}\n";
 
 /// What the cluster would know.
 pub(super) struct Known {
@@ -92,8 +96,7 @@ impl Cluster {
         let view = Arc::new(View::new(document.clone()).unwrap());
         let (mut members, mut addresses) = (Vec::new(), BTreeMap::new());
         for store in document.members.keys() {
-            // Names that go at the very end keep series apart whose metrics differ: what owners aggregate is so, too.
-            let node = TestNode::with("query: {delayed_name_removal: true}\n").await;
+            let node = TestNode::with(CONFIG).await;
             let me = Me::new(*store, Protocol::default());
             me.join(document.cluster).unwrap();
             me.adopt(document.epoch);
@@ -103,17 +106,32 @@ impl Cluster {
                 dead: Mutex::default(),
                 disclaimed: Mutex::default(),
             });
-            let listener = TcpNet.listen("127.0.0.1:0").await.unwrap();
-            addresses.insert(*store, listener.local_address().unwrap().to_string());
-            let routes = Routes::default().add_service(Reads::server(node.app.clone()));
-            let stop = CancellationToken::new();
-            tokio::spawn(grpc::serve(listener, routes, me.clone(), Duration::ZERO, stop.clone()));
-            let peers = Peers::new(Arc::new(TcpNet), me.clone());
-            node.app.queries.reach(Reach::new(known.clone(), peers));
-            members.push(Member { node, known, me, stop });
+            let (member, address) = Member::start(node, known, me).await;
+            addresses.insert(*store, address);
+            members.push(member);
         }
-        members.iter().for_each(|member| member.me.set_addresses(addresses.clone()));
-        Self { members, document }
+        let cluster = Self { members, document };
+        cluster.tell(&addresses);
+        cluster
+    }
+
+    /// Tells all where peers are.
+    fn tell(&self, addresses: &BTreeMap<StoreId, String>) {
+        self.members.iter().for_each(|member| member.me.set_addresses(addresses.clone()));
+    }
+
+    /// All processes start again on their disks.
+    pub(super) async fn restart(self) -> Self {
+        let (mut members, mut addresses) = (Vec::new(), BTreeMap::new());
+        for Member { node, known, me, stop } in self.members {
+            stop.cancel();
+            let (member, address) = Member::start(node.crash(CONFIG).await, known, me).await;
+            addresses.insert(member.known.me, address);
+            members.push(member);
+        }
+        let cluster = Self { members, document: self.document };
+        cluster.tell(&addresses);
+        cluster
     }
 
     /// Takes a node's peer port away, so that calls of it are refused.
@@ -150,6 +168,17 @@ impl Cluster {
 }
 
 impl Member {
+    /// Lets a node's peers ask it, and it them; gives where.
+    async fn start(node: TestNode, known: Arc<Known>, me: Arc<Me>) -> (Self, String) {
+        let listener = TcpNet.listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_address().unwrap().to_string();
+        let routes = Routes::default().add_service(Reads::server(node.app.clone()));
+        let stop = CancellationToken::new();
+        tokio::spawn(grpc::serve(listener, routes, me.clone(), Duration::ZERO, stop.clone()));
+        node.app.queries.reach(Reach::new(known.clone(), Peers::new(Arc::new(TcpNet), me.clone())));
+        (Self { node, known, me, stop }, address)
+    }
+
     pub(super) fn adopt(&self, document: &Document) {
         self.me.adopt(document.epoch);
         self.known.view.send_replace(Arc::new(View::new(document.clone()).unwrap()));

@@ -83,24 +83,25 @@ type Pushing<T> = Result<T, Stop>;
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Question(error)
+        Failure::of_own(error).into()
+    }
+}
+
+impl From<Failure> for Stop {
+    /// An owner that fails now, this node among them, is dealt with by who fetches.
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Store(why) => {
+                tracing::debug!(why, "an owner failed while a query was pushed down");
+                Self::Fetch("an owner failed on the way")
+            }
+            Failure::Question(error) => Self::Question(error),
+        }
     }
 }
 
 fn fetch<T>(why: &'static str) -> Pushing<T> {
     Err(Stop::Fetch(why))
-}
-
-/// An owner that fails now is dealt with by who fetches.
-fn of_owner<T>(answer: Result<T, Failure>) -> Pushing<T> {
-    match answer {
-        Ok(answer) => Ok(answer),
-        Err(Failure::Peer(why)) => {
-            tracing::debug!(why, "an owner failed while a query was pushed down");
-            fetch("an owner failed on the way")
-        }
-        Err(Failure::Question(error)) => Err(error.into()),
-    }
 }
 
 /// What is compared, and how.
@@ -197,7 +198,7 @@ impl Asker<'_> {
                     return stream::digests(self.reach, store, &ask, self.purse).await;
                 }
                 let opening = self.reach.opening(&view);
-                Ok((opening, self.own_digests(&view, own, ask).await.map_err(Failure::Question)?))
+                Ok((opening, self.own_digests(&view, own, ask).await.map_err(Failure::of_own)?))
             }
             .boxed()
         };
@@ -307,7 +308,7 @@ impl Asker<'_> {
         let (of_own, own) = ours?;
         let mut answers = Answers::from([(me, of_own)]);
         for (store, answer) in theirs? {
-            let (opening, own) = of_owner(answer)?;
+            let (opening, own) = answer?;
             check(&opening, view)?;
             answers.insert(store, own);
         }
@@ -350,7 +351,7 @@ impl Asker<'_> {
         let (folds, fetches) = comparing.within(folding.range.grid().count, answers).await?;
         let (mut parts, mut fetched) = (Vec::new(), Vec::new());
         for (store, answer) in folds {
-            let (opening, folded, bytes) = of_owner(answer)?;
+            let (opening, folded, bytes) = answer?;
             check(&opening, view)?;
             if !folding.plan.accepts(&folded) {
                 return fetch("an owner's answer is malformed");
@@ -358,7 +359,7 @@ impl Asker<'_> {
             parts.push(Part { name: self.app.cluster.name(store), folded, bytes });
         }
         for (store, answer) in fetches {
-            let (opening, own) = of_owner(answer)?;
+            let (opening, own) = answer?;
             check(&opening, view)?;
             fetched.push((store, own.series));
         }
