@@ -12,7 +12,7 @@ use crate::Result;
 use crate::block::Block;
 use crate::head::SeriesRef;
 use crate::model::{Labels, Matcher, Sample, prefer};
-use crate::select::Select;
+use crate::select::{Select, Series};
 
 /// Series of one append that are looked for in blocks, at most: as many as Prometheus sends two samples of at once.
 /// What is refused of further ones stays refused.
@@ -64,5 +64,5 @@ impl Tenant {
 /// What a block has of a series, by time.
 fn samples_of(block: &Block, labels: &Labels, select: &Select) -> Result<Vec<Sample>> {
     let found = block.select_wanted(select, &mut |found| found == labels)?;
-    found.first().map_or(Ok(Vec::new()), |series| series.samples_as_sent())
+    found.first().map_or(Ok(Vec::new()), Series::samples_as_sent)
 }

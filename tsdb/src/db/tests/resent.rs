@@ -34,7 +34,7 @@ fn value(random: &mut StdRng) -> Value {
             };
             Value::Int(Arc::new(histogram))
         }
-        _ => Value::Float(random.random_range(0..1_000_000) as f64 / 8.0),
+        _ => Value::Float(f64::from(random.random_range(0..1_000_000)) / 8.0),
     }
 }
 
@@ -91,7 +91,7 @@ fn what_a_block_has_of_a_request_that_comes_again_is_a_duplicate() {
             let known = stored.get(&(*series, sample.timestamp_ms));
             match known.map(|known| prefer(sample, known)) {
                 Some(order) if order.is_le() => {
-                    assert!(outcome.is_ack(), "seed {seed}: {sample:?} {outcome:?}")
+                    assert!(outcome.is_ack(), "seed {seed}: {sample:?} {outcome:?}");
                 }
                 _ => assert_ne!(*outcome, Outcome::Duplicate, "seed {seed}: {sample:?} was never stored"),
             }
