@@ -33,6 +33,8 @@ pub(super) async fn catalog(
 /// The blocks that an owner leaves out.
 pub(super) fn is_left_out(catalog: &Catalog, version: Option<u64>) -> impl Fn(Ulid) -> bool {
     move |ulid| {
+        let version =
+            if planted::is(planted::Bug::UnlistedLeftOut) { version.map(|_| u64::MAX) } else { version };
         version.is_some_and(|version| catalog.block(ulid).is_some_and(|listed| listed.version <= version))
     }
 }
@@ -47,6 +49,9 @@ pub(super) fn needed(
     version: Option<u64>,
 ) -> Option<u64> {
     let version = version.filter(|version| *version < catalog.version())?;
+    if planted::is(planted::Bug::StaleCatalogUntold) {
+        return None;
+    }
     let local = app.storage.existing(tenant);
     let is_here = |ulid| local.as_ref().is_some_and(|tenant| tenant.block(ulid).is_some());
     let later = catalog.blocks().filter(|listed| listed.store == me && listed.version > version);
