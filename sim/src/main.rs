@@ -6,7 +6,9 @@
 //!    the world, [`client`] writes and asks and judges, [`trace`] folds all that happens into a hash.
 //! 3. [`many`] runs seeds one after the other, each in a process of its own: [`interpose`] replaces the clocks and
 //!    random numbers of the whole process.
+//! 4. [`bugs`] plants bugs in the nodes, to see which seed notices.
 
+mod bugs;
 mod client;
 mod interpose;
 mod many;
@@ -44,6 +46,9 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Plants bugs in the nodes, one after the other, and runs seeds until one notices; for builds with `--features
+    /// planted`.
+    Planted(bugs::Arguments),
 }
 
 #[derive(Args)]
@@ -70,7 +75,7 @@ struct RunArguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// A line a seed.
+    /// A line each.
     Plain,
     /// A JSON object a line.
     Json,
@@ -84,6 +89,7 @@ fn main() -> ExitCode {
             print(&verdict, Output::Plain);
             verdict.violations.is_empty()
         }
+        Verb::Planted(arguments) => bugs::run(&arguments),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use planted::Bug;
 
 use crate::verdict::{Verdict, Violation};
 
@@ -86,9 +87,9 @@ impl Told {
 }
 
 fn verdict_of(seed: u64, twice: bool) -> Verdict {
-    let mut verdict = in_a_process(seed);
+    let mut verdict = in_a_process(seed, None);
     if twice {
-        let again = in_a_process(seed);
+        let again = in_a_process(seed, None);
         if again.trace != verdict.trace {
             let text = format!("two runs of the seed differ: {} and {}", verdict.trace, again.trace);
             verdict.violations.push(Violation { invariant: "I17".to_owned(), at_s: 0.0, text });
@@ -97,9 +98,12 @@ fn verdict_of(seed: u64, twice: bool) -> Verdict {
     verdict
 }
 
-fn in_a_process(seed: u64) -> Verdict {
+/// The verdict on a seed that runs in a process of its own, with a bug planted where one is named.
+pub fn in_a_process(seed: u64, bug: Option<Bug>) -> Verdict {
     let child = std::env::current_exe().and_then(|program| {
-        Command::new(program).args(["run", "--seed", &seed.to_string(), "--output", "json"]).output()
+        let mut command = Command::new(program);
+        command.envs(bug.map(|bug| (planted::VARIABLE, bug.name())));
+        command.args(["run", "--seed", &seed.to_string(), "--output", "json"]).output()
     });
     let wrong = |text: String| Verdict::of_a_process_that_failed(seed, text);
     let output = match child {
