@@ -23,6 +23,9 @@ pub(crate) struct FailStop {
 impl FailStop {
     /// The store has stopped for good. The first reason stays.
     pub(crate) fn stop(&self, reason: &str) {
+        if planted::is(planted::Bug::StoppedNodeGoesOn) {
+            return;
+        }
         if self.reason.set(reason.to_owned()).is_ok() {
             tracing::error!(
                 reason,

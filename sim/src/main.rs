@@ -7,7 +7,9 @@
 //! 3. [`exercise`] declares what is judged and done, and counts it; a run in which something of it never happened fails.
 //! 4. [`many`] runs seeds one after the other, each in a process of its own: [`interpose`] replaces the clocks and
 //!    random numbers of the whole process.
+//! 4. [`bugs`] plants bugs in the nodes, to see which seed notices.
 
+mod bugs;
 mod client;
 mod exercise;
 mod interpose;
@@ -49,6 +51,9 @@ enum Verb {
         #[command(flatten)]
         switches: SwitchArguments,
     },
+    /// Plants bugs in the nodes, one after the other, and runs seeds until one notices; for builds with `--features
+    /// planted`.
+    Planted(bugs::Arguments),
 }
 
 #[derive(Args)]
@@ -94,7 +99,7 @@ struct RunArguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// A line a seed.
+    /// A line each.
     Plain,
     /// A JSON object a line.
     Json,
@@ -109,6 +114,7 @@ fn main() -> ExitCode {
             print(&verdict, Output::Plain);
             verdict.violations.is_empty()
         }
+        Verb::Planted(arguments) => bugs::run(&arguments),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

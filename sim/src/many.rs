@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use planted::Bug;
 
 use crate::exercise::{Counts, Switches};
 use crate::verdict::{Verdict, Violation};
@@ -97,9 +98,9 @@ impl Told {
 }
 
 fn verdict_of(seed: u64, switches: &Switches, twice: bool) -> Verdict {
-    let mut verdict = in_a_process(seed, switches);
+    let mut verdict = in_a_process(seed, switches, None);
     if twice {
-        let again = in_a_process(seed, switches);
+        let again = in_a_process(seed, switches, None);
         if again.trace != verdict.trace {
             let text = format!("two runs of the seed differ: {} and {}", verdict.trace, again.trace);
             verdict.violations.push(Violation { invariant: "I17".to_owned(), at_s: 0.0, text });
@@ -108,9 +109,11 @@ fn verdict_of(seed: u64, switches: &Switches, twice: bool) -> Verdict {
     verdict
 }
 
-fn in_a_process(seed: u64, switches: &Switches) -> Verdict {
+/// The verdict on a seed that runs in a process of its own, with a bug planted where one is named.
+pub fn in_a_process(seed: u64, switches: &Switches, bug: Option<Bug>) -> Verdict {
     let child = std::env::current_exe().and_then(|program| {
         let mut command = Command::new(program);
+        command.envs(bug.map(|bug| (planted::VARIABLE, bug.name())));
         command.args(["run", "--seed", &seed.to_string(), "--output", "json"]);
         for exercise in &switches.also {
             command.args(["--also", exercise.name()]);

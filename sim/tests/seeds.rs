@@ -31,3 +31,12 @@ fn a_replay_prints_operations_and_answers_with_times_and_names() {
         assert!(text.contains(part), "{part:?} isn't in\n{text}");
     }
 }
+
+#[test]
+#[cfg(not(feature = "planted"))]
+fn a_build_without_bugs_says_how_to_make_one_that_has_them() {
+    let (good, text) = simulator(&["planted", "--seeds", "1"]);
+    assert!(!good && text.contains("--features planted"), "{text}");
+    let (good, text) = simulator(&["planted", "--bugs", "NoSuchBug"]);
+    assert!(!good && text.contains("OneAck"), "{text}");
+}

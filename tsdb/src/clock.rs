@@ -48,7 +48,7 @@ impl ClockCheck {
             }
             _ => *self = Self { earlier: Some(reading), is_confirmed: false },
         }
-        self.is_confirmed.then_some(reading.wall_ms)
+        (self.is_confirmed || planted::is(planted::Bug::OneClockReading)).then_some(reading.wall_ms)
     }
 }
 

@@ -209,7 +209,7 @@ impl Newcomer<'_> {
             }
         }
         let highest = heard.values().map(|hello| hello.highest_incarnation).max().unwrap_or(0);
-        let rolled_back = highest > self.identity.previous;
+        let rolled_back = highest > self.identity.previous && !planted::is(planted::Bug::RollbackUnnoticed);
         if rolled_back {
             tracing::error!(
                 store = %me, peers_saw = highest, this_disk_remembers = self.identity.previous,

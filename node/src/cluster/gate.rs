@@ -41,7 +41,7 @@ impl Gate {
     /// Lets in a write that was routed by the document of `epoch`; `None` where that is too old.
     pub(super) fn admit(&self, epoch: Epoch) -> Option<Admission> {
         let mut state = self.0.state.lock();
-        if epoch < state.lowest {
+        if epoch < state.lowest && !planted::is(planted::Bug::GateOpen) {
             return None;
         }
         *state.under_way.entry(epoch).or_default() += 1;

@@ -273,7 +273,7 @@ impl Cluster {
     ) -> tsdb::Result<()> {
         let view = self.view();
         let mut disclaimed: BTreeSet<Epoch> = self.documents.disclaimed().await?.into_iter().collect();
-        if is_loss {
+        if is_loss && !planted::is(planted::Bug::LossNotDisclaimed) {
             let open = view.document().placements.iter();
             // Where nobody else could have it, not counting would only hide what is left.
             let mine = open.filter(|p| p.rf > 1 && p.members.contains_key(&self.me())).map(|p| p.id);
@@ -311,7 +311,7 @@ impl Cluster {
     }
 
     fn is_sound(&self) -> bool {
-        self.keeper.get().is_some_and(Keeper::is_sound)
+        planted::is(planted::Bug::UnsoundMayForget) || self.keeper.get().is_some_and(Keeper::is_sound)
     }
 
     /// Lets in a write that was routed by the document of `epoch`. The admission is to be held until the samples are
@@ -356,10 +356,14 @@ impl Cluster {
                 return Ok(held.epoch());
             }
             let view = Arc::new(View::new(document)?);
-            cluster.documents.adopt(view.document()).await?;
+            if !planted::is(planted::Bug::AdoptionForgotten) {
+                cluster.documents.adopt(view.document()).await?;
+            }
             cluster.gate.close_below(view.epoch());
             cluster.publish(view.clone());
-            cluster.gate.ended_below(view.epoch()).await;
+            if !planted::is(planted::Bug::AdoptionUnawaited) {
+                cluster.gate.ended_below(view.epoch()).await;
+            }
             if let Some(keeper) = cluster.keeper.get() {
                 keeper.adopted(&view, cluster.me());
             }

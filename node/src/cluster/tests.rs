@@ -10,7 +10,7 @@ use tsdb::disk::MemoryDisk;
 
 use crate::bucket::Handed;
 use crate::config::{Config, Sources, load};
-use crate::env::{DiskLedger, Env, Inline, ManualClock, OsProcess, TcpNet};
+use crate::env::{DiskLedger, Env, Inline, Ledger as _, ManualClock, OsProcess, TcpNet};
 use crate::node::StartError;
 use crate::{Node, cluster::ArriveError};
 
@@ -362,4 +362,85 @@ async fn a_node_whose_disk_fails_is_unready_for_the_others_and_ends_whatever_is_
     b.abandon().await;
     // What it left behind is whole, but for its end.
     drop(place_b.start(&[address(&a)]).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adoption_is_done_when_the_last_older_write_is() {
+    let node = Place::new("a", &Arc::default()).start(&[]).await;
+    let (cluster, me) = (node.cluster().clone(), node.cluster().me());
+    let held = cluster.view().epoch();
+    let write = cluster.admit(held).unwrap();
+    let next = cluster.view().document().set_addresses(me, "other", "127.0.0.1:7", "127.0.0.1:8").unwrap();
+    let mut adopting = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.adopt(next).await.unwrap() }
+    });
+    eventually("it goes by the document", || cluster.view().epoch() == held + 1).await;
+    assert!(cluster.admit(held).is_err());
+    // Nobody may be told of it while the write is under way.
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut adopting).await.is_err());
+    drop(write);
+    assert_eq!(adopting.await.unwrap(), held + 1);
+    node.stop().await.unwrap();
+}
+
+/// Four nodes of which `a` and `c` say that they may lack samples of the placement that takes writes.
+async fn four_of_which_two_disclaim() -> ([Place; 4], [Node; 4]) {
+    let bucket = Arc::default();
+    let ([mut place_a, place_b, mut place_c], [a, b, c]) = three(&bucket).await;
+    let seeds = [address(&b)];
+    let mut place_d = Place::new("d", &bucket);
+    let d = place_d.start(&seeds).await;
+    settled(&[&a, &b, &c, &d]).await;
+    let placement = b.cluster().view().current().id();
+    a.stop().await.unwrap();
+    c.stop().await.unwrap();
+    for place in [&place_a, &place_c] {
+        let ledger = DiskLedger::open(Arc::new(place.disk.clone())).unwrap();
+        ledger.put("ring/disclaimed", &placement.to_be_bytes()).unwrap();
+    }
+    let (a, c) = (place_a.start(&seeds).await, place_c.start(&seeds).await);
+    assert!(a.cluster().disclaimed(placement) && c.cluster().disclaimed(placement));
+    settled(&[&a, &b, &c, &d]).await;
+    ([place_a, place_b, place_c, place_d], [a, b, c, d])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_when_enough_owners_vouch_for_what_was_kept() {
+    let (_places, [a, b, c, d]) = four_of_which_two_disclaim().await;
+    a.cluster().drain(b.cluster().me(), false).await.unwrap();
+    let progress = || b.cluster().leaving();
+    eventually("it waits for the others", || {
+        progress().done || progress().progress.starts_with("waiting for the other owners")
+    })
+    .await;
+    assert!(!progress().done, "nobody else vouches");
+    a.cluster().accept_own_loss().await.unwrap();
+    eventually("the drain is done", || progress().done).await;
+    for node in [a, b, c, d] {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_may_lack_samples_has_no_say_in_giving_up_another() {
+    let (_places, [a, b, c, d]) = four_of_which_two_disclaim().await;
+    let gone = d.cluster().me();
+    let mut config = Config::clone(&b.cluster().settings.load());
+    config.forget_after = crate::config::Bound::Max(crate::config::Duration { ms: 500 });
+    for node in [&a, &b, &c] {
+        node.cluster().configure(&config);
+    }
+    d.stop().await.unwrap();
+    let missed = || [&a, &b, &c].into_iter().all(|node| node.cluster().missed(gone) > Duration::from_secs(4));
+    let state = || b.cluster().view().document().members.get(&gone).map(|member| member.state);
+    let is_active = || state() == Some(MemberState::Active);
+    eventually("all have missed it for long", || missed() || !is_active()).await;
+    assert!(is_active(), "of three owners one has a say");
+    a.cluster().accept_own_loss().await.unwrap();
+    c.cluster().accept_own_loss().await.unwrap();
+    eventually("it is given up", || state() == Some(MemberState::Lost)).await;
+    for node in [a, b, c] {
+        node.stop().await.unwrap();
+    }
 }

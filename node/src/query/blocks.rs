@@ -33,6 +33,8 @@ pub(super) async fn catalog(
 /// The blocks that an owner leaves out.
 pub(super) fn is_left_out(catalog: &Catalog, version: Option<u64>) -> impl Fn(Ulid) -> bool {
     move |ulid| {
+        let version =
+            if planted::is(planted::Bug::UnlistedLeftOut) { version.map(|_| u64::MAX) } else { version };
         version.is_some_and(|version| catalog.block(ulid).is_some_and(|listed| listed.version <= version))
     }
 }
@@ -47,6 +49,9 @@ pub(super) fn needed(
     version: Option<u64>,
 ) -> Option<u64> {
     let version = version.filter(|version| *version < catalog.version())?;
+    if planted::is(planted::Bug::StaleCatalogUntold) {
+        return None;
+    }
     let local = app.storage.existing(tenant);
     let is_here = |ulid| local.as_ref().is_some_and(|tenant| tenant.block(ulid).is_some());
     let later = catalog.blocks().filter(|listed| listed.store == me && listed.version > version);
@@ -121,4 +126,33 @@ pub(super) async fn names(
 fn each(scope: &Scope) -> impl Iterator<Item = &[tsdb::model::Matcher]> {
     let everything = scope.selectors.is_empty().then_some(&[][..]);
     scope.selectors.iter().map(Vec::as_slice).chain(everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::catalog::Listed;
+    use crate::http::tests::TestNode;
+
+    /// Three listed blocks, the first two made by store 1, none of them on this disk; each asker's version.
+    #[tokio::test]
+    async fn owners_leave_out_what_the_askers_catalog_lists_and_say_where_it_must_list_more() {
+        let node = TestNode::start().await;
+        let (tenant, catalogs) = (TenantId::new("t").unwrap(), &node.app.blocks.catalogs);
+        for (ulid, store) in [(1, 1), (2, 1), (3, 2)] {
+            let (ulid, store) = (Ulid(ulid), StoreId(store));
+            let (min_ms, max_ms, version, samples, series, size_bytes, level) = (0, 100, 0, 10, 2, 1000, 1);
+            let block = Listed { ulid, min_ms, max_ms, version, samples, series, size_bytes, level, store };
+            catalogs.list_block(&tenant, &block).await.unwrap();
+        }
+        let catalog = catalogs.refresh(&tenant).await.unwrap();
+        let asked = [None, Some(0), Some(1), Some(2), Some(3)];
+        let left_out = |version| (1..=3).filter(|ulid| is_left_out(&catalog, version)(Ulid(*ulid))).count();
+        assert_eq!(asked.map(left_out), [0, 0, 1, 2, 3]);
+        let needed =
+            |store| asked.map(|version| needed(&node.app, &catalog, &tenant, StoreId(store), version));
+        assert_eq!(needed(1), [None, Some(2), Some(2), None, None]);
+        assert_eq!(needed(2), [None, Some(3), Some(3), Some(3), None]);
+        assert_eq!(needed(7), [None; 5]);
+    }
 }

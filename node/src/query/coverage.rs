@@ -185,7 +185,7 @@ pub fn judge(view: &View, standing: &dyn Fn(StoreId, Epoch) -> Standing) -> (Vec
         let is = |owner: &StoreIndex, wanted| standings.get(owner) == Some(&wanted);
         for range in table.ranges() {
             let counted = range.owners.iter().filter(|owner| is(owner, Standing::Counted)).count();
-            if counted >= range.read_quorum {
+            if counted >= range.read_quorum || planted::is(planted::Bug::OneAnswer) && counted > 0 {
                 continue;
             }
             let is_silent = range.owners.iter().any(|owner| is(owner, Standing::Silent));

@@ -256,6 +256,7 @@ impl Document {
         }
         match offered.epoch.cmp(&self.epoch) {
             std::cmp::Ordering::Greater => Ok(Offer::Newer),
+            std::cmp::Ordering::Less if planted::is(planted::Bug::OlderDocumentWins) => Ok(Offer::Newer),
             std::cmp::Ordering::Less => Ok(Offer::Older),
             std::cmp::Ordering::Equal if self == offered => Ok(Offer::Same),
             std::cmp::Ordering::Equal => Err(Conflict::TwoHistories { epoch: self.epoch }),

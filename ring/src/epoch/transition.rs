@@ -241,7 +241,9 @@ impl Document {
         }
         let mut next = self.next();
         let closed = next.placements.remove(at);
-        raise(&mut next.catalog_floors, catalogs);
+        if !planted::is(planted::Bug::FloorForgotten) {
+            raise(&mut next.catalog_floors, catalogs);
+        }
         for store in closed.members.keys() {
             if self.members[store].state == MemberState::Leaving && !next.is_owner(*store) {
                 next.enter(*store, MemberState::Left);

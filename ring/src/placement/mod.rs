@@ -85,7 +85,7 @@ impl View {
     pub fn write_sets(&self, token: u64) -> WriteSets<'_> {
         let current = self.current().replica_set(token);
         match self.tables.as_slice() {
-            [.., old, _] if self.document.is_joint() => {
+            [.., old, _] if self.document.is_joint() && !planted::is(planted::Bug::NewQuorumOnly) => {
                 WriteSets { sets: [old.replica_set(token), current], len: 2 }
             }
             _ => WriteSets { sets: [current, current], len: 1 },

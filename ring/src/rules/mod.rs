@@ -32,6 +32,9 @@ pub struct Missing {
 /// epochs.
 #[must_use]
 pub fn adoption(view: &View, adopted: &BTreeSet<StoreId>) -> Vec<Missing> {
+    if planted::is(planted::Bug::FinalUnadopted) {
+        return Vec::new();
+    }
     let adopted = living(view, adopted);
     let tables = view.write_tables().iter();
     tables.filter_map(|table| missing(view, table, &adopted, |range| range.write_quorum)).collect()
@@ -41,7 +44,12 @@ pub fn adoption(view: &View, adopted: &BTreeSet<StoreId>) -> Vec<Missing> {
 /// must be in listed blocks for the store to vouch. `None` for placements that take writes, or aren't open.
 #[must_use]
 pub fn sealed_by(view: &View, placement: Epoch) -> Option<Epoch> {
-    let writing = view.write_tables().first().map(PlacementTable::id)?;
+    let writing = if planted::is(planted::Bug::SealedWhileJoint) {
+        view.write_tables().last()
+    } else {
+        view.write_tables().first()
+    };
+    let writing = writing.map(PlacementTable::id)?;
     let ids = || view.read_sets().iter().map(PlacementTable::id);
     if placement >= writing || !ids().any(|id| id == placement) {
         return None;
@@ -54,7 +62,9 @@ pub fn sealed_by(view: &View, placement: Epoch) -> Option<Epoch> {
 #[must_use]
 pub fn closing(view: &View, placement: Epoch, vouching: &BTreeSet<StoreId>) -> Option<Missing> {
     let table = view.table(placement)?;
-    missing(view, table, &living(view, vouching), |range| range.read_quorum)
+    missing(view, table, &living(view, vouching), |range| {
+        if planted::is(planted::Bug::OneVoucher) { 1 } else { range.read_quorum }
+    })
 }
 
 /// Whether a store may be forgotten: R *other* owners of every range that it keeps, in every open placement, have seen
@@ -123,6 +133,9 @@ fn missing(
 
 /// Without those that are lost: what they say never counts.
 fn living(view: &View, stores: &BTreeSet<StoreId>) -> BTreeSet<StoreId> {
+    if planted::is(planted::Bug::LostStoreCounts) {
+        return stores.clone();
+    }
     stores.difference(&states(view, MemberState::is_lost)).copied().collect()
 }
 

@@ -177,7 +177,8 @@ impl Grid {
     /// Whether a holder may keep this copy, instead of who keeps it now, with at most `limit` in its zone.
     fn may(&self, row: usize, column: usize, holder: Holder, limit: u32) -> bool {
         let cells = &self.rows[row].cells;
-        !cells.contains(&holder) && self.neighbours(row, column, holder) < limit
+        (planted::is(planted::Bug::TwoReplicasOnOneNode) || !cells.contains(&holder))
+            && self.neighbours(row, column, holder) < limit
     }
 
     /// Holders of other copies that stand in the zone of `holder`.

@@ -54,7 +54,7 @@ fn packages() -> Vec<Value> {
 }
 
 /// What is built here: the lock file also names crates for other systems, which cargo hasn't fetched.
-fn host() -> String {
+pub(super) fn host() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 

@@ -7,16 +7,19 @@ use std::process::Command;
 use serde_json::Value;
 use tests::workspace;
 
+use super::dependencies::host;
+
 /// DESIGN's directions: a package and what it may depend on. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 9] = [
+const DIRECTIONS: [(&str, &[&str]); 10] = [
     ("fuzz", &[]),
+    ("planted", &[]),
     ("proto", &[]),
-    ("ring", &[]),
-    ("tsdb", &["fuzz"]),
+    ("ring", &["planted"]),
+    ("tsdb", &["fuzz", "planted"]),
     ("promql", &["fuzz", "tsdb"]),
     ("reference", &["promql", "tsdb"]),
-    ("node", &["fuzz", "proto", "ring", "tsdb", "promql"]),
-    ("sim", &["node", "promql", "reference", "ring", "tsdb"]),
+    ("node", &["fuzz", "planted", "proto", "ring", "tsdb", "promql"]),
+    ("sim", &["node", "planted", "promql", "reference", "ring", "tsdb"]),
     ("tests", &["node", "promql", "tsdb"]),
 ];
 
@@ -50,6 +53,18 @@ fn packages_depend_in_one_direction() {
             assert!(!inside || may.contains(&on), "{name} mustn't depend on {on}");
         }
     }
+}
+
+#[test]
+fn nothing_but_a_command_line_plants_bugs() {
+    // As cargo builds the workspace where nobody asks for a feature, those of all its packages united.
+    let metadata = metadata(&["--filter-platform", &host()]);
+    let packages = metadata["packages"].as_array().unwrap();
+    let planted = packages.iter().find(|package| package["name"] == "planted").unwrap();
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
+    let built = nodes.iter().find(|node| node["id"] == planted["id"]).unwrap();
+    assert_eq!(built["features"], serde_json::json!([]));
+    assert!(planted["features"].get("planted").is_some(), "it has another name by now: {planted}");
 }
 
 #[test]

@@ -238,7 +238,9 @@ impl FilesWriter {
         self.write_file(files::BLOCK_TOMBSTONES, &Tombstones::default().encode())?;
         self.write_file(files::BLOCK_META, &self.meta.to_json())?;
         let sync = |dir: &Path| self.disk.sync_dir(dir).map_err(|e| Error::io("sync", dir, e));
-        sync(&self.dir)?;
+        if !planted::is(planted::Bug::BlockFolderUnsynced) {
+            sync(&self.dir)?;
+        }
         let name = self.parent.join(self.meta.ulid.to_string());
         self.disk.rename(&self.dir, &name).map_err(|e| Error::io("rename", &self.dir, e))?;
         self.finished = true;

@@ -51,7 +51,9 @@ impl CutSeries {
             // A series is made under this lock: none of this shard can be missing, nor come before the mark.
             let made = tenant.postings.read().ids() - &known;
             let is_here = |id: &u32| *id as usize & (core.shards.len() - 1) == index;
-            ids.extend(made.iter().filter(is_here));
+            if !planted::is(planted::Bug::CutTakesTooFew) {
+                ids.extend(made.iter().filter(is_here));
+            }
             shard.freeze(&ids, mark.start_ms);
             self.by_shard.push(ids);
             core.log_mark(&mut shard, &tenant.id, mark.start_ms, &payload)?;
@@ -69,7 +71,11 @@ impl CutSeries {
     /// The block is there and seen: the head drops what it gave.
     fn drop_range(&self, tenant: &Tenant, start_ms: i64) {
         for (shard, ids) in tenant.core.shards.iter().zip(&self.by_shard) {
-            shard.write().drop_range(ids, start_ms);
+            let mut shard = shard.write();
+            if planted::is(planted::Bug::CutDropsTooMany) {
+                shard.freeze(ids, start_ms);
+            }
+            shard.drop_range(ids, start_ms);
         }
     }
 }

@@ -274,8 +274,15 @@ impl Db {
             (encode(&shard, &header, &mut tenant), shard.chunks.unsynced(), position)
         };
         // The position must not be ahead of what a crash leaves: the WAL would go on below it.
-        core.wal.commit()?;
-        unsynced.iter().try_for_each(|unsynced| core.sync(&*unsynced.file))?;
+        if planted::is(planted::Bug::CheckpointForgetsFiles) {
+            core.shards[index].write().chunks.note_synced(&unsynced);
+        }
+        if !planted::is(planted::Bug::CheckpointAheadOfLog) {
+            core.wal.commit()?;
+        }
+        if !planted::is(planted::Bug::CheckpointNamesUnsynced) {
+            unsynced.iter().try_for_each(|unsynced| core.sync(&*unsynced.file))?;
+        }
         core.shards[index].write().chunks.note_synced(&unsynced);
         let unfinished = files::checkpoint_unfinished(&dir);
         let path = files::checkpoint(&dir, number);
@@ -328,6 +335,9 @@ impl super::core::Core {
         }
         let file = self.disk.create(path).map_err(|e| Error::io("create", path, e))?;
         file.write_at(0, bytes).map_err(|e| Error::io("write", path, e))?;
+        if planted::is(planted::Bug::CheckpointUnsynced) {
+            return Ok(());
+        }
         // A failed sync spoils this file alone, which nobody relies on and which the next attempt replaces.
         file.sync().map_err(|e| Error::io("sync", path, e))
     }

@@ -28,6 +28,7 @@ impl Tenant {
     /// Removes blocks whose time has come; `confirmed_ms` is a wall-clock time that was confirmed.
     pub(super) fn remove_old(&self, confirmed_ms: i64, elapsed_ms: u64, done: &mut Maintenance) {
         let Some(data_ms) = self.data_time_ms(elapsed_ms) else { return };
+        let data_ms = if planted::is(planted::Bug::RetentionByWallClock) { i64::MAX } else { data_ms };
         let Some(retention_ms) = self.settings().retention_ms else { return };
         let oldest_ms = confirmed_ms.min(data_ms).saturating_sub(retention_ms);
         let is_old = |meta: &BlockMeta| meta.max_ms <= oldest_ms;

@@ -182,7 +182,7 @@ fn merge_floats(columns: &mut Columns, before: usize) {
     // Stable, and linear where there are two ascending runs, as there nearly always are.
     tail.sort_by_key(|(timestamp_ms, ..)| *timestamp_ms);
     columns.truncate(from);
-    for same_time in tail.chunk_by(|a, b| a.0 == b.0) {
+    for same_time in tail.chunk_by(|a, b| a.0 == b.0 && !planted::is(planted::Bug::BothSamplesKept)) {
         let best = same_time.iter().copied().reduce(|best, next| {
             if prefer_float(next.1, best.1).then(next.2.cmp(&best.2)).is_gt() { next } else { best }
         });

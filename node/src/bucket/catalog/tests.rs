@@ -215,3 +215,28 @@ async fn a_catalog_of_a_later_generation_is_learned_whatever_its_version() {
     assert_eq!(*world.catalogs.refresh(&tenant()).await.unwrap(), next);
     assert_eq!(*world.restarted().await.current(&tenant()).await, next, "restarts included");
 }
+
+/// The answer to a change is lost, another lands on top of it, and only then the change is tried again.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_landed_below_anothers_isnt_made_twice() {
+    let world = world().await;
+    let other = world.other(2).await;
+    world.store.on_writes(&[Fault::LandsLate]);
+    let catalogs = world.catalogs;
+    // A change that has another effect each time that it is made.
+    let changing = tokio::spawn(async move {
+        let change = |_: &Catalog, next: &mut Catalog| {
+            let version = next.version;
+            let block = Listed { version, ..listed(1_000 + u128::from(version), 0, 100) };
+            next.blocks.insert(block.ulid, block);
+            true
+        };
+        catalogs.change(&tenant(), change).await
+    });
+    while world.store.land().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(other.list_block(&tenant(), &listed(2, 0, 100)).await.unwrap(), 2);
+    let changed = changing.await.unwrap().unwrap();
+    assert_eq!((changed.version(), ulids(&changed)), (2, vec![2, 1_001]));
+}

@@ -1,6 +1,7 @@
 //! Three nodes in one process, on the loopback interface: writes through one of them reach all.
 
 mod brittle;
+mod handed_on;
 mod mixed;
 
 use std::collections::BTreeMap;

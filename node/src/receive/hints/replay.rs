@@ -81,6 +81,9 @@ impl Replay {
                     continue;
                 }
             };
+            if planted::is(planted::Bug::HintsRemovedUnsent) {
+                self.hints.remove(store, segment.number).await.map_err(said)?;
+            }
             let mut rest = frames.as_slice();
             while !rest.is_empty() {
                 let mut bytes = 0;
@@ -117,7 +120,8 @@ impl Replay {
         }
         let view = self.membership.view();
         for frame in elsewhere {
-            for owner in owners(&view, frame) {
+            let most = if planted::is(planted::Bug::HintsToOneOwner) { 1 } else { usize::MAX };
+            for owner in owners(&view, frame).into_iter().take(most) {
                 let answers = self.push(owner, std::slice::from_ref(frame)).await?;
                 // The others' parts are the others' to take.
                 answers.iter().try_for_each(|answer| self.is_not_owner(answer).map(drop))?;

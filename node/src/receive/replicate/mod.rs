@@ -412,7 +412,7 @@ fn hinted(shared: &Shared, round: &Round, store: StoreId, places: Vec<Place>, wh
     round.miss(store, &places, why);
     // Whoever is gone for good comes back as another store, if at all.
     let is_lost = round.view.document().members.get(&store).is_none_or(|member| member.state.is_lost());
-    if shared.hints.is_enabled() && !is_lost {
+    if shared.hints.is_enabled() && !is_lost && !planted::is(planted::Bug::HintsNotKept) {
         shared.hints.add(store, frames::hints(round, places));
     }
 }

@@ -85,6 +85,9 @@ impl Quorums {
     /// Whether these hops are enough.
     #[inline]
     pub fn met(&self, hops: Hops) -> bool {
+        if planted::is(planted::Bug::OneAck) {
+            return self.0.iter().all(|(set, quorum)| *quorum == 0 || set & hops != 0);
+        }
         self.0.iter().all(|(set, quorum)| (set & hops).count_ones() >= *quorum)
     }
 }

@@ -96,6 +96,10 @@ impl Tally {
 
     /// What became of an item with `quorums`.
     pub fn fate(&self, item: usize, quorums: &Quorums) -> Fate {
+        let by_anybody = || self.items.iter().fold(0, |all, item| all | item.acked);
+        if planted::is(planted::Bug::QuorumOfRequest) && quorums.met(by_anybody()) {
+            return Fate::Safe { is_new: true };
+        }
         let item = &self.items[item];
         match item.why {
             _ if quorums.met(item.acked) => Fate::Safe { is_new: item.is_new },

@@ -163,6 +163,9 @@ impl RestoringShard {
         }
         if !batch.is_empty() {
             let cut_until_ms = self.cut_until_ms.get(&tenant).copied().unwrap_or(known.cut_until_ms);
+            if planted::is(planted::Bug::LateSamplesNotReplayed) {
+                batch.retain(|append| append.sample.timestamp_ms >= cut_until_ms);
+            }
             // What the WAL has was kept when it came.
             let writes = Writes::WithStarts;
             let terms = Terms { tenant, bounds: Bounds::ALL, cut_until_ms, segment: 0, writes };

@@ -666,3 +666,19 @@ fn series_that_cannot_be_among_the_best_are_left_out_once_their_order_is_known()
     append(&tenant, &[float(1000, BASE_MS, 5.0)]).unwrap();
     assert_eq!(asked().len(), 1001);
 }
+
+#[test]
+fn a_tenant_finds_no_series_by_the_key_of_anothers() {
+    let (db, _) = open(&Arc::new(MemoryDisk::new()));
+    let [one, other] = ["one", "other"].map(|name| db.tenant(&TenantId::new(name).unwrap()).unwrap());
+    let found = |tenant: &Tenant| {
+        let mut found = Vec::new();
+        tenant.lookup(&[key(0)], &mut found);
+        found[0]
+    };
+    append(&one, &[float(0, BASE_MS, 1.0)]).unwrap();
+    assert!(!found(&one).is_none() && found(&other).is_none());
+    append(&other, &[float(0, BASE_MS, 2.0)]).unwrap();
+    assert_ne!(found(&one), found(&other));
+    assert_eq!((only(&one), only(&other)), (vec![(BASE_MS, 1.0)], vec![(BASE_MS, 2.0)]));
+}

@@ -289,3 +289,29 @@ fn head_chunks_that_cannot_be_mapped_are_safe_and_readable_and_writes_go_on() {
     disk.inner.crash(&mut StdRng::seed_from_u64(1));
     assert_eq!(select(&open().tenant(&id()).unwrap(), ALL_TIMES).len(), 20);
 }
+
+/// Late samples come when the block has its name, to a series that it has and to one that it hasn't.
+#[test]
+fn late_samples_that_come_while_their_range_is_cut_stay_in_the_head() {
+    let disk = HookDisk::new();
+    let db = open_on(&disk);
+    let tenant = db.tenant(&id()).unwrap();
+    append(&tenant, &(0..20).map(|i| float(1, BASE_MS + i * 15_000, 1.0)).collect::<Vec<_>>()).unwrap();
+    {
+        let tenant = tenant.clone();
+        disk.set(move |what, path| {
+            if what == "renamed" && is_block(path) {
+                append(&tenant, &[float(1, BASE_MS + 7_000, 2.0), float(2, BASE_MS + 7_000, 3.0)]).unwrap();
+            }
+            Ok(())
+        });
+    }
+    db.flush(BASE_MS).unwrap();
+    disk.clear();
+    let lengths =
+        |tenant: &Tenant| select(tenant, ALL_TIMES).iter().map(|(_, s)| s.len()).collect::<Vec<_>>();
+    assert_eq!(lengths(&tenant), [21, 1]);
+    db.commit().unwrap();
+    drop((db, tenant));
+    assert_eq!(lengths(&open_on(&disk).tenant(&id()).unwrap()), [21, 1]);
+}
