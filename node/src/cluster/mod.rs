@@ -358,6 +358,7 @@ impl Cluster {
             cluster.documents.adopt(view.document()).await?;
             cluster.gate.close_below(view.epoch());
             cluster.publish(view.clone());
+            cluster.note_reversal(held.document(), view.document());
             cluster.gate.ended_below(view.epoch()).await;
             if let Some(keeper) = cluster.keeper.get() {
                 keeper.adopted(&view, cluster.me());
