@@ -28,14 +28,16 @@ pub(crate) fn summary(ring: &Value, members: &Value, problems: usize) -> Vec<(&'
         1 => "not well: 1 problem".to_owned(),
         several => format!("not well: {several} problems"),
     };
-    vec![
+    let mut lines = vec![
         ("cluster", text(&ring["cluster"])),
         ("health", health),
         ("members", format!("{} ({alive} alive)", all.len())),
         ("ring", format!("epoch {}, {state}", ring["epoch"])),
         ("copies", format!("{} of {} wanted{under}", ring["effective_rf"], ring["replication_factor"])),
         ("bucket", format!("{} ({bucket_state})", text(&bucket["url"]))),
-    ]
+    ];
+    lines.extend(list(&ring["notes"]).iter().map(|note| ("note", text(note))));
+    lines
 }
 
 /// A row for each member: what it is, and what it does. A node that didn't tell of itself is `null`.
@@ -125,6 +127,7 @@ mod tests {
         let ring = json!({
             "cluster": "c", "epoch": 7, "joint": false, "replication_factor": 3, "effective_rf": 2,
             "under_replicated": true, "placements": [{}, {}], "bucket": {"url": "s3://b", "problem": "timed out"},
+            "notes": ["a write needs both"],
         });
         let lines = summary(&ring, &json!([{"alive": true}, {"alive": false}]), 2);
         let text: String = lines.into_iter().map(|(name, text)| format!("{name} {text}\n")).collect();
@@ -135,6 +138,7 @@ mod tests {
             "2 of 3 wanted, under-replicated",
             "away: timed out",
             "not well: 2 problems",
+            "note a write needs both",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

@@ -149,6 +149,16 @@ impl NodeProcess {
         self.child.wait().unwrap().code()
     }
 
+    /// Stops it in its tracks, as a machine that is suspended.
+    pub fn pause(&self) {
+        signal("STOP", self.child.id());
+    }
+
+    /// Lets a paused one go on.
+    pub fn go_on(&self) {
+        signal("CONT", self.child.id());
+    }
+
     /// Ends it with SIGKILL, at once.
     pub fn kill(&mut self) {
         // It may have ended by itself.

@@ -1,4 +1,4 @@
-//! `carillon node {ls,drain,decommission,forget,accept-loss}`: members of the cluster come and go.
+//! `carillon node {ls,drain,decommission,forget,lost,accept-loss}`: members of the cluster come and go.
 
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub enum Node {
     Decommission(Leave),
     /// Give up a node that is gone for good: its part of the ring goes to the others
     Forget(Gone),
+    /// Go on without nodes that are gone for good, and without what only they had: the way out of a lost quorum
+    Lost(Lost),
     /// Accept that what only lost stores had is lost: answers no longer warn of it
     AcceptLoss(Gone),
 }
@@ -64,6 +66,19 @@ pub struct Gone {
     connection: Connection,
 }
 
+/// Which nodes are gone.
+#[derive(Debug, Args)]
+pub struct Lost {
+    /// Their names, or the beginnings of their stores' ids
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Do it, instead of showing what would be done
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 impl Node {
     pub(super) async fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
@@ -77,6 +92,7 @@ impl Node {
                 let what = "its part of the ring goes to the others; samples that only it has are lost";
                 gone.run("forget", what, output).await
             }
+            Self::Lost(lost) => lost.run(output).await,
             Self::AcceptLoss(gone) => {
                 let what = "answers no longer warn that samples may be missing that only it had";
                 gone.run("accept_loss", what, output).await
@@ -88,7 +104,8 @@ impl Node {
 impl Leave {
     async fn run(self, stop: bool, output: &Output) -> Result<(), Failure> {
         let api = Api::new(&self.connection)?;
-        let member = member(&api, self.name.as_deref()).await?;
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        let member = member(&members, self.name.as_deref(), false)?;
         let (name, store) = (text(&member["name"]), text(&member["store"]));
         let asked = [("store", store.clone()), ("stop", stop.to_string())];
         api.change("/api/v1/cluster/drain", &asked, !self.yes).await?;
@@ -136,10 +153,12 @@ async fn follow(api: &Api, name: &str, store: &str, stop: bool, output: &Output)
 impl Gone {
     async fn run(self, path: &str, what: &str, output: &Output) -> Result<(), Failure> {
         let api = Api::new(&self.connection)?;
-        let member = member(&api, Some(&self.name)).await?;
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        let member = member(&members, Some(&self.name), true)?;
         let (name, store) = (text(&member["name"]), text(&member["store"]));
         let asked = [("store", store.clone())];
         let done = api.change(&format!("/api/v1/cluster/{path}"), &asked, !self.yes).await?.data;
+        note_blocked(&done, output);
         if !self.yes {
             output.note(&format!("{name} (store {store}): {what}\nwith --yes it is done"));
             return Ok(());
@@ -150,16 +169,57 @@ impl Gone {
     }
 }
 
-/// The member of this name or id; without a name the one that is asked.
-async fn member(api: &Api, name: Option<&str>) -> Result<Value, Failure> {
-    let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+impl Lost {
+    async fn run(self, output: &Output) -> Result<(), Failure> {
+        let api = Api::new(&self.connection)?;
+        let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        let gone: Vec<Value> =
+            self.names.iter().map(|name| member(&members, Some(name), true)).collect::<Result<_, _>>()?;
+        let stores: Vec<String> = gone.iter().map(|member| text(&member["store"])).collect();
+        let asked = [("store", stores.join(","))];
+        let done = api.change("/api/v1/cluster/lost", &asked, !self.yes).await?.data;
+        note_blocked(&done, output);
+        if !self.yes {
+            for member in &gone {
+                output.note(&format!("{} (store {})", text(&member["name"]), text(&member["store"])));
+            }
+            output.note(
+                "their parts of the ring go to the others, and fewer copies are kept where fewer nodes are left; samples \
+                 that only they have are lost, and answers don't warn of it; they never come back as themselves\n\
+                 with --yes it is done",
+            );
+            return Ok(());
+        }
+        let mut rows = Rows::new(&["node", "state"]);
+        for member in gone {
+            rows.push(vec![text(&member["name"]), text(&done["state"])]);
+        }
+        output.show(&done, || rows)
+    }
+}
+
+/// Says what keeps a change of the ring from ending, if anything does.
+pub(super) fn note_blocked(done: &Value, output: &Output) {
+    if let Some(blocked) = done["blocked"].as_str() {
+        output.note(&format!("not done yet: {blocked}"));
+    }
+}
+
+/// The member of this name or id; without a name the one that is asked. A node that came back with an empty disk bears
+/// the name of its old store: with `gone`, the one that is meant is the one that isn't there.
+fn member(members: &Value, name: Option<&str>, gone: bool) -> Result<Value, Failure> {
     let fits = |member: &&Value| match name {
         None => member["me"] == true,
         Some(name) => {
             member["name"] == name || member["store"].as_str().is_some_and(|id| id.starts_with(name))
         }
     };
-    let found: Vec<_> = list(&members).iter().filter(fits).collect();
+    let mut found: Vec<_> = list(members).iter().filter(fits).collect();
+    if gone && found.len() > 1 {
+        found.retain(|member| {
+            member["alive"] != true && member["state"] != "left" && member["state"] != "lost, accepted"
+        });
+    }
     match (found.as_slice(), name) {
         ([one], _) => Ok((*one).clone()),
         ([], Some(name)) => {
@@ -200,6 +260,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn of_two_with_one_name_the_one_that_is_gone_is_meant() {
+        let members = json!([
+            {"name": "a", "store": "1f", "state": "lost", "alive": false},
+            {"name": "a", "store": "2e", "state": "lost, accepted", "alive": false},
+            {"name": "a", "store": "3d", "state": "active", "alive": true},
+            {"name": "b", "store": "4c", "state": "active", "alive": true},
+        ]);
+        assert_eq!(member(&members, Some("a"), true).unwrap()["store"], "1f");
+        assert_eq!(member(&members, Some("b"), true).unwrap()["store"], "4c");
+        assert_eq!(member(&members, Some("3d"), true).unwrap()["store"], "3d");
+        assert!(member(&members, Some("a"), false).is_err() && member(&members, Some("c"), true).is_err());
+    }
 
     #[test]
     fn a_member_has_a_row() {

@@ -1,4 +1,4 @@
-//! `carillon status`, `ring` and `ring owners`: the cluster as a node sees it.
+//! `carillon status`, `ring` and its verbs: the cluster as a node sees it.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::api::{Api, Connection};
+use super::node::note_blocked;
 use super::output::{Output, Rows};
 use crate::glance::{self, list, text};
 
@@ -38,6 +39,17 @@ enum RingVerb {
     Owners(Owners),
     /// Change how many stores keep each sample
     ReplicationFactor(ReplicationFactor),
+    /// Take back a change of the ring that is under way
+    Revert(Revert),
+}
+
+#[derive(Debug, Args)]
+struct Revert {
+    /// Do it, instead of showing what would be done
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +99,7 @@ impl Ring {
             None => placements(&self.connection, output).await,
             Some(RingVerb::Owners(owners)) => owners.run(output).await,
             Some(RingVerb::ReplicationFactor(change)) => change.run(output).await,
+            Some(RingVerb::Revert(revert)) => revert.run(output).await,
         }
     }
 }
@@ -157,6 +170,7 @@ impl ReplicationFactor {
         // Lowering is confirmed by --yes like the rest; the dry run says what it would come to.
         let asked = [("value", self.copies.to_string()), ("lower", true.to_string())];
         let done = api.change("/api/v1/cluster/replication_factor", &asked, !self.yes).await?.data;
+        note_blocked(&done, output);
         if !self.yes {
             let wanted = u64::from(self.copies);
             let active = list(&members).iter().filter(|member| member["state"] == "active").count() as u64;
@@ -173,6 +187,23 @@ impl ReplicationFactor {
         output.show(&done, || {
             let mut rows = Rows::new(&["#replication factor"]);
             rows.push(vec![done["replication_factor"].to_string()]);
+            rows
+        })
+    }
+}
+
+impl Revert {
+    async fn run(self, output: &Output) -> Result<(), Failure> {
+        let api = Api::new(&self.connection)?;
+        let done = api.change("/api/v1/cluster/revert", &[], !self.yes).await?.data;
+        note_blocked(&done, output);
+        if !self.yes {
+            output.note("who was to come or to go doesn't, and the number of copies is as before\nwith --yes it is done");
+            return Ok(());
+        }
+        output.show(&done, || {
+            let mut rows = Rows::new(&["change"]);
+            rows.push(vec![text(&done["state"])]);
             rows
         })
     }

@@ -6,6 +6,7 @@ use ring::hash::series_token;
 use serde_json::{Value, json};
 
 use super::Cluster;
+use super::health::notes;
 
 impl Cluster {
     /// The members, and who is about to be one: `/api/v1/cluster/members`.
@@ -85,6 +86,7 @@ impl Cluster {
             "digest": format!("{:016x}", document.digest()),
             "bucket": {"url": self.bucket.location().to_string(), "problem": problem},
             "problems": problems,
+            "notes": notes(&view),
         })
     }
 

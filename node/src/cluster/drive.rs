@@ -4,11 +4,13 @@
 //! the next. Should two do so at once, compare-and-swap lets one win. In order of urgency:
 //!
 //! 1. A joint document is handed to its members, and made final when enough have adopted it; after
-//!    `cluster.transition_timeout` it is swapped back.
+//!    `cluster.transition_timeout` it is swapped back, unless a loss was accepted: then it can only go on.
 //! 2. Newcomers that gossip has told of, and that answer at their address, join, several at once. One that has the
 //!    name of a member that is gone takes that one's place.
 //! 3. Earlier placements are closed when enough owners vouch.
 //! 4. A member that nobody has seen for `cluster.forget_after` is given up, when enough owners confirm.
+//!
+//! What can't be done now never keeps what is less urgent from being done, but for a joint document, which does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 use super::calls::{Vouched, ask_all};
+use super::health::TAKEN_BACK;
 use crate::bucket;
 
 /// Time between looks at what is to be done.
@@ -37,6 +40,10 @@ const JOINS_MAX: usize = 64;
 /// Pause after a transition had to be taken back, or a change failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 const AFTER_REVERT: Duration = Duration::from_secs(30);
+/// How long a change of the ring that was taken back is told of, where none has succeeded since.
+const REVERT_TOLD: Duration = Duration::from_secs(3600);
+/// How long owners may take to adopt a document before it is told whom it waits for.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(10);
 /// Tries of a change that others win.
 const SWAPS_MAX: u32 = 8;
 
@@ -74,7 +81,8 @@ pub enum ChangeError {
     Adopt(#[from] super::AdoptError),
 }
 
-/// What is to be done, most urgent first.
+/// Something to be done, in the order in which it is tried.
+#[derive(Clone, Copy)]
 enum Due {
     Finish,
     Join,
@@ -86,11 +94,15 @@ enum Due {
 pub(super) struct Driver {
     cluster: Arc<Cluster>,
     /// The document that was seen last, and since when.
-    epoch: (Epoch, Instant),
+    seen: (Arc<View>, Instant),
+    /// What is told of a change that was taken back, and since when.
+    taken_back: Option<(String, Instant)>,
     /// Since when there is something to be done.
     due_since: Option<Instant>,
     /// Newcomers, and since when they wait.
     newcomers_since: Option<Instant>,
+    /// Nothing is begun before, since what was begun last failed; what an operator begins is ended all the same.
+    begin_not_before: Instant,
     not_before: Instant,
     bucket_seen: Option<Instant>,
 }
@@ -98,8 +110,16 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
         let now = Instant::now();
-        let epoch = (cluster.view().epoch(), now);
-        Self { cluster, epoch, due_since: None, newcomers_since: None, not_before: now, bucket_seen: None }
+        Self {
+            seen: (cluster.view(), now),
+            cluster,
+            taken_back: None,
+            due_since: None,
+            newcomers_since: None,
+            begin_not_before: now,
+            not_before: now,
+            bucket_seen: None,
+        }
     }
 
     /// Drives until `stop`.
@@ -123,10 +143,12 @@ impl Driver {
     async fn look(&mut self) {
         let cluster = self.cluster.clone();
         let (view, now) = (cluster.view(), Instant::now());
-        if view.epoch() != self.epoch.0 {
-            self.epoch = (view.epoch(), now);
+        if view.epoch() != self.seen.0.epoch() {
+            self.cluster.note_problem("transition", None);
+            self.seen = (view.clone(), now);
             self.due_since = None;
         }
+        self.forget_reversal(now);
         self.look_at_bucket(now).await;
         let members = cluster.members();
         let newcomers = newcomers(view.document(), &members);
@@ -136,32 +158,51 @@ impl Driver {
         };
         let gathered = self.newcomers_since.is_some_and(|since| now - since >= GATHER);
         let gone = cluster.gone(&view, &members);
-        let due = if view.document().is_joint() {
-            Due::Finish
-        } else if gathered {
-            Due::Join
-        } else if !view.document().earlier().is_empty() {
-            Due::Close
-        } else if !gone.is_empty() {
-            Due::Forget
+        let due: Vec<Due> = if view.document().is_joint() {
+            vec![Due::Finish]
         } else {
+            let may_begin = now >= self.begin_not_before;
+            let join = (gathered && may_begin).then_some(Due::Join);
+            let close = (!view.document().earlier().is_empty()).then_some(Due::Close);
+            let forget = (!gone.is_empty() && may_begin).then_some(Due::Forget);
+            [join, close, forget].into_iter().flatten().collect()
+        };
+        if due.is_empty() {
             self.due_since = None;
             return;
-        };
+        }
         let since = *self.due_since.get_or_insert(now);
         let Some(rank) = rank(&view, &members, cluster.me()) else { return };
         if now < self.not_before || now - since < TURN * rank {
             return;
         }
-        let done = match due {
-            Due::Finish => self.finish(&view).await,
-            Due::Join => self.join(&view, newcomers, &members).await,
-            Due::Close => self.close(&view, &members).await,
-            Due::Forget => self.forget(&view, &members, &gone).await,
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, "the ring isn't changed");
-            self.not_before = Instant::now() + AFTER_FAILURE;
+        for due in due {
+            let changed = match due {
+                Due::Finish => self.finish(&view).await,
+                Due::Join => self.join(&view, &newcomers, &members).await,
+                Due::Close => self.close(&view, &members).await,
+                Due::Forget => self.forget(&view, &members, &gone).await,
+            };
+            match changed {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the ring isn't changed");
+                    self.not_before = Instant::now() + AFTER_FAILURE;
+                }
+            }
+        }
+    }
+
+    /// Tells no more of a change that was taken back long ago.
+    fn forget_reversal(&mut self, now: Instant) {
+        let noted = self.cluster.reversal();
+        self.taken_back = noted.map(|text| match self.taken_back.take() {
+            Some((known, since)) if known == text => (known, since),
+            _ => (text, now),
+        });
+        if self.taken_back.as_ref().is_some_and(|(_, since)| now - *since >= REVERT_TOLD) {
+            self.cluster.note_problem(TAKEN_BACK, None);
         }
     }
 
@@ -198,35 +239,54 @@ impl Driver {
         }
     }
 
-    /// Makes a joint document final when it may be, or swaps it back when that takes too long.
-    async fn finish(&mut self, view: &Arc<View>) -> Result<(), ChangeError> {
+    /// Makes a joint document final when it may be, or swaps it back when that takes too long; whether it did.
+    async fn finish(&mut self, view: &Arc<View>) -> Result<bool, ChangeError> {
         let adopted = self.cluster.hand_round(view).await;
         let missing = rules::adoption(view, &adopted);
         let epoch = view.epoch();
         if missing.is_empty() {
-            return self.cluster.change(|document| step(document, epoch, Document::finish)).await.map(drop);
+            return self.change(|document| step(document, epoch, Document::finish)).await;
         }
-        let waited = self.epoch.1.elapsed();
-        if waited < self.cluster.settings.load().transition_timeout.to_std() {
-            tracing::debug!(?missing, "waiting for owners to adopt the ring document");
-            return Ok(());
-        }
+        let waited = self.seen.1.elapsed();
         let waiting_for: BTreeSet<_> = missing.iter().flat_map(|m| &m.waiting_for).copied().collect();
         let names: Vec<_> = waiting_for.into_iter().map(|store| self.cluster.name(store)).collect();
+        if waited >= ADOPTION_PATIENCE && self.cluster.blocked(view).is_none() {
+            let text = format!(
+                "a change of the ring waits for owners that are there and don't adopt it ({}): their logs say why",
+                names.join(", ")
+            );
+            self.cluster.note_problem("transition", Some(text));
+        }
+        if waited < self.cluster.settings.load().transition_timeout.to_std() {
+            tracing::debug!(?missing, "waiting for owners to adopt the ring document");
+            return Ok(false);
+        }
+        if let Err(refused) = view.document().revert() {
+            tracing::debug!(%refused, waiting_for = ?names, "a change of the ring goes on waiting");
+            return Ok(false);
+        }
         tracing::error!(waited_s = waited.as_secs(), waiting_for = ?names, "a change of the ring is taken back: too few nodes agree in time");
-        self.not_before = Instant::now() + AFTER_REVERT;
-        self.cluster.change(|document| step(document, epoch, Document::revert)).await.map(drop)
+        self.begin_not_before = Instant::now() + AFTER_REVERT;
+        self.change(|document| step(document, epoch, Document::revert)).await
     }
 
-    /// Lets newcomers in that answer at their addresses.
+    /// Changes the ring; whether that was done.
+    async fn change(
+        &self,
+        change: impl Fn(&Document) -> Result<Option<Document>, Refusal>,
+    ) -> Result<bool, ChangeError> {
+        Ok(self.cluster.change(change).await?.is_some())
+    }
+
+    /// Lets newcomers in that answer at their addresses; whether it let any.
     async fn join(
         &mut self,
         view: &View,
-        newcomers: BTreeMap<StoreId, NewMember>,
+        newcomers: &BTreeMap<StoreId, NewMember>,
         members: &Members,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<bool, ChangeError> {
         let mut change = Change::default();
-        for (store, member) in newcomers.into_iter().take(JOINS_MAX) {
+        for (store, member) in newcomers.clone().into_iter().take(JOINS_MAX) {
             let hello = self.cluster.calls.hello(&member.peer_address, self.cluster.me(), 0).await;
             match hello {
                 Ok(hello) if hello.store == store => {}
@@ -257,17 +317,14 @@ impl Driver {
         }
         self.newcomers_since = None;
         if change == Change::default() {
-            self.not_before = Instant::now() + AFTER_FAILURE;
-            return Ok(());
+            self.begin_not_before = Instant::now() + AFTER_FAILURE;
+            return Ok(false);
         }
         let names: Vec<_> = change.joins.values().map(|m| m.name.clone()).collect();
         let replacing: Vec<_> = change.replaces.values().map(|(_, m)| m.name.clone()).collect();
         tracing::info!(joining = ?names, ?replacing, "changing the ring");
         let epoch = view.epoch();
-        self.cluster
-            .change(|document| step(document, epoch, |document| document.change(&change)))
-            .await
-            .map(drop)
+        self.change(|document| step(document, epoch, |document| document.change(&change))).await
     }
 
     /// Whether a newcomer has the name of a member that gossip takes for alive: a node that comes back elsewhere with an
@@ -278,8 +335,8 @@ impl Driver {
         is_new && same.any(|(old, info)| info.peer_address != new.peer_address && is_alive(members, old))
     }
 
-    /// Closes the placements for which enough owners vouch.
-    async fn close(&self, view: &Arc<View>, members: &Members) -> Result<(), ChangeError> {
+    /// Closes a placement for which enough owners vouch; whether there was one.
+    async fn close(&self, view: &Arc<View>, members: &Members) -> Result<bool, ChangeError> {
         let cluster = &self.cluster;
         let earlier = view.document().earlier();
         let mut owners: BTreeSet<StoreId> = earlier.iter().flat_map(|p| p.members.keys()).copied().collect();
@@ -313,23 +370,22 @@ impl Driver {
             let mut catalogs: BTreeMap<String, u64> = BTreeMap::new();
             raise(&mut catalogs, vouching.iter().flat_map(|store| &answers[store].catalogs));
             tracing::info!(placement = id, "closing a placement: all of it lies in listed blocks");
-            cluster
+            return self
                 .change(|document| step(document, epoch, |document| document.close(id, &catalogs)))
-                .await?;
-            return Ok(());
+                .await;
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Gives up members that enough owners have missed for long enough.
+    /// Gives up a member that enough owners have missed for long enough; whether there was one.
     async fn forget(
         &self,
         view: &Arc<View>,
         members: &Members,
         gone: &BTreeSet<StoreId>,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<bool, ChangeError> {
         let cluster = &self.cluster;
-        let Some(patience) = cluster.settings.load().forget_after.max() else { return Ok(()) };
+        let Some(patience) = cluster.settings.load().forget_after.max() else { return Ok(false) };
         for store in gone {
             let mut others: BTreeSet<StoreId> = view.stores().map(|(_, other)| other).collect();
             others.retain(|other| other != store && is_alive(members, *other));
@@ -353,12 +409,10 @@ impl Driver {
             }
             tracing::warn!(name = cluster.name(*store), %store, "nobody has seen a member for long: it is given up");
             let epoch = view.epoch();
-            return cluster
-                .change(|document| step(document, epoch, |document| document.change(&Change::lose(*store))))
-                .await
-                .map(drop);
+            let lose = Change::lose(*store);
+            return self.change(|document| step(document, epoch, |document| document.change(&lose))).await;
         }
-        Ok(())
+        Ok(false)
     }
 }
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use ring::epoch::MemberState;
 use ring::member::Members;
-use ring::{StoreId, View, rules};
+use ring::{Document, StoreId, View, rules};
 
 use super::describe::{state_name, under_replicated};
 use super::{Cluster, belongs, drive};
 use crate::metrics::at_scrape;
+
+/// Subject of the problem that a change of the ring was taken back.
+pub(super) const TAKEN_BACK: &str = "taken back";
 
 /// How many owners of the ranges are there, over all open placements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,7 @@ impl Cluster {
                 names(&copies.away)
             ));
         }
+        found.extend(self.blocked(view));
         let (wanted, kept) = (document.replication_factor, document.current().rf);
         // A node that was always alone keeps one copy, and nobody asked it for more.
         if kept < wanted && document.members.len() > 1 {
@@ -105,6 +109,89 @@ impl Cluster {
             ));
         }
         found
+    }
+
+    /// What keeps the ring from changing, as far as this node can see: whose word it needs, and what to do.
+    pub(crate) fn blocked(&self, view: &View) -> Option<String> {
+        let there = view.stores().map(|(_, store)| store).filter(|store| self.is_alive(*store)).collect();
+        let missing = rules::adoption(view, &there);
+        let ranges: usize = missing.iter().map(|missing| missing.ranges).sum();
+        let silent: Vec<StoreId> = missing
+            .iter()
+            .flat_map(|m| &m.waiting_for)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let document = view.document();
+        let (what, end) = match (document.is_joint(), document.revert().is_ok()) {
+            (false, _) => ("the ring can't change", String::new()),
+            (true, true) => {
+                let timeout = self.settings.load().transition_timeout;
+                (
+                    "the change of the ring that is under way can't end",
+                    format!("; it is taken back after {timeout}"),
+                )
+            }
+            (true, false) => (
+                "the change of the ring that is under way can't end",
+                "; it isn't taken back, since a loss was accepted".to_owned(),
+            ),
+        };
+        // Where a node came back with an empty disk, two have the same name.
+        let named = |store: &StoreId| {
+            let name = self.name(*store);
+            match document.members.values().filter(|member| member.name == name).count() {
+                0 | 1 => name,
+                _ => store.to_string(),
+            }
+        };
+        let names: Vec<String> = silent.iter().map(named).collect();
+        Some(format!(
+            "{what}: too few owners of {ranges} ranges are there (silent: {}). Start them, or, if they are gone for \
+             good, go on without them by `carillon node lost {} --yes`{end}",
+            names.join(", "),
+            names.join(" ")
+        ))
+    }
+
+    /// Takes note of a change of the ring that was taken back, until another succeeds.
+    pub(super) fn note_reversal(&self, before: &Document, after: &Document) {
+        let (tried, current) = (before.current().id, after.current().id);
+        let is_over = before.is_joint() && !after.is_joint();
+        if is_over && current < tried {
+            let what = self.transition_in_words(before);
+            let text = format!(
+                "the change of the ring of epoch {tried} ({what}) was taken back, since too few owners agreed to it in \
+                 time or an operator said so: have it made again when they are there"
+            );
+            self.note_problem(TAKEN_BACK, Some(text));
+        } else if !after.is_joint() && (current > tried || is_over) {
+            self.note_problem(TAKEN_BACK, None);
+        }
+    }
+
+    /// What is told of a change that was taken back, if anything is.
+    pub(super) fn reversal(&self) -> Option<String> {
+        self.noted.lock().get(TAKEN_BACK).cloned()
+    }
+
+    /// What a joint document is on the way to.
+    fn transition_in_words(&self, document: &Document) -> String {
+        let Some(transition) = &document.transition else { return "nothing".to_owned() };
+        let names = |stores: &BTreeSet<StoreId>| {
+            let name =
+                |store| document.members.get(store).map_or_else(|| self.name(*store), |m| m.name.clone());
+            stores.iter().map(name).collect::<Vec<_>>().join(", ")
+        };
+        let (from, to) = (transition.replication_factor_before, document.replication_factor);
+        let factor = (from != to).then(|| format!("replication factor {from} to {to}"));
+        let comes = (!transition.joins.is_empty()).then(|| format!("{} come", names(&transition.joins)));
+        let goes = (!transition.leaves.is_empty()).then(|| format!("{} go", names(&transition.leaves)));
+        [factor, comes, goes].into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
     /// What isn't well with this node, in sentences.
@@ -222,6 +309,27 @@ impl Cluster {
     }
 }
 
+/// What a ring of this size can't bear, in sentences: nothing is wrong, but who runs it should know.
+pub(super) fn notes(view: &View) -> Vec<String> {
+    let document = view.document();
+    let (wanted, kept) = (document.replication_factor, document.current().rf);
+    let nodes = document.current().members.len();
+    let note = match (nodes, kept) {
+        (1, 1) if wanted > 1 => format!(
+            "this node keeps 1 of {wanted} copies: what its disk loses is lost, until further nodes join"
+        ),
+        (1, _) => return Vec::new(),
+        (_, 1) => "of each sample 1 copy is kept: writes and queries of a node's series stop while it is away, and what \
+                   its disk loses is lost; `carillon ring replication-factor 3` asks for more copies"
+            .to_owned(),
+        (_, 2) => "of each sample 2 copies are kept, and a write needs both: writes stop while one node is away, and \
+                   queries go on; with 3 nodes and 3 copies both go on"
+            .to_owned(),
+        _ => return Vec::new(),
+    };
+    vec![note]
+}
+
 fn flag(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))
 }
@@ -230,6 +338,24 @@ fn flag(is_so: bool) -> f64 {
 mod tests {
     use super::*;
     use crate::receive::replicate::tests::view;
+
+    #[test]
+    fn small_rings_say_what_they_cannot_bear() {
+        for (nodes, copies, said) in [
+            (1, 3, Some("1 of 3 copies")),
+            (1, 1, None),
+            (2, 3, Some("writes stop while one node is away")),
+            (5, 2, Some("writes stop while one node is away")),
+            (3, 1, Some("of each sample 1 copy")),
+            (3, 3, None),
+        ] {
+            let notes = notes(&view(nodes, copies, 1));
+            match said {
+                Some(words) => assert!(notes.len() == 1 && notes[0].contains(words), "{notes:?}"),
+                None => assert!(notes.is_empty(), "{notes:?}"),
+            }
+        }
+    }
 
     #[test]
     fn copies_are_counted_by_owners_that_are_there() {

@@ -30,8 +30,7 @@ pub(super) struct Keeper {
 
 #[derive(Default)]
 struct State {
-    /// For open placements of this store that another has followed: what had been appended when that one was adopted.
-    marks: BTreeMap<Epoch, Mark>,
+    marks: Marks<Mark>,
     /// Those that nobody writes by any more.
     sealed: BTreeSet<Epoch>,
     /// Those of which everything lies in listed blocks.
@@ -39,6 +38,34 @@ struct State {
     /// By safe placement and tenant, a version of the catalog that lists all of it.
     catalogs: BTreeMap<Epoch, BTreeMap<String, u64>>,
     disclaimed: BTreeSet<Epoch>,
+}
+
+/// For open placements of this store that another has followed: that one, and what had been appended when it was
+/// adopted.
+struct Marks<M>(BTreeMap<Epoch, (Epoch, M)>);
+
+impl<M> Default for Marks<M> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<M> Marks<M> {
+    /// Marks what another placement has come to follow; those that were marked before for one that isn't there any more
+    /// too, since a transition was taken back or planned anew: what was written meanwhile belongs to them. Returns which
+    /// were marked.
+    fn follow(&mut self, view: &View, me: StoreId, mut mark: impl FnMut() -> M) -> BTreeSet<Epoch> {
+        let placements = &view.document().placements;
+        let followed = placements.iter().zip(placements.iter().skip(1));
+        let mine: BTreeMap<Epoch, Epoch> =
+            followed.filter(|(p, _)| p.members.contains_key(&me)).map(|(p, next)| (p.id, next.id)).collect();
+        self.0.retain(|id, (next, _)| mine.get(id) == Some(next));
+        let fresh: Vec<_> = mine.into_iter().filter(|(id, _)| !self.0.contains_key(id)).collect();
+        for (id, next) in &fresh {
+            self.0.insert(*id, (*next, mark()));
+        }
+        fresh.into_iter().map(|(id, _)| id).collect()
+    }
 }
 
 /// Why not all is safe yet.
@@ -67,15 +94,10 @@ impl Keeper {
         let placements = &view.document().placements;
         let earlier: BTreeSet<Epoch> = view.document().earlier().iter().map(|p| p.id).collect();
         let open: BTreeSet<Epoch> = placements.iter().map(|p| p.id).collect();
-        let mine = view.document().earlier().iter().filter(|p| p.members.contains_key(&me));
         let mut state = self.state.lock();
-        // A placement that is the last again, since a transition was taken back, is marked anew another time.
-        state.marks.retain(|id, _| earlier.contains(id));
-        state.safe.retain(|id| earlier.contains(id));
+        let marked = state.marks.follow(view, me, || self.db.mark());
+        state.safe.retain(|id| earlier.contains(id) && !marked.contains(id));
         state.catalogs.retain(|id, _| open.contains(id));
-        for placement in mine {
-            state.marks.entry(placement.id).or_insert_with(|| self.db.mark());
-        }
         state.sealed = earlier.into_iter().filter(|id| sealed_by(view, *id).is_some()).collect();
     }
 
@@ -100,8 +122,8 @@ impl Keeper {
         if !wanted.iter().all(|(_, mark)| self.db.is_flushed(*mark)) {
             self.flush().await?;
         }
-        let flushed: Vec<Epoch> =
-            wanted.into_iter().filter(|(_, mark)| self.db.is_flushed(*mark)).map(|(id, _)| id).collect();
+        let flushed: Vec<(Epoch, Mark)> =
+            wanted.into_iter().filter(|(_, mark)| self.db.is_flushed(*mark)).collect();
         if !planted::is(planted::Bug::VouchedUnlisted) {
             self.blocks.shipper.all(&self.db).await?;
         }
@@ -111,9 +133,9 @@ impl Keeper {
             catalogs.insert(tenant.id().as_str().to_owned(), version);
         }
         let mut state = self.state.lock();
-        for id in flushed {
-            // The ring may have been swapped back meanwhile.
-            if state.marks.contains_key(&id) {
+        for (id, mark) in flushed {
+            // The ring may have been swapped back meanwhile, and be marked anew.
+            if state.marks.0.get(&id).is_some_and(|(_, held)| *held == mark) {
                 state.safe.insert(id);
                 state.catalogs.insert(id, catalogs.clone());
             }
@@ -125,7 +147,7 @@ impl Keeper {
     fn wanted(&self) -> Vec<(Epoch, Mark)> {
         let state = self.state.lock();
         let unsafe_yet = |id: &Epoch| state.sealed.contains(id) && !state.safe.contains(id);
-        state.marks.iter().filter(|(id, _)| unsafe_yet(id)).map(|(id, mark)| (*id, *mark)).collect()
+        state.marks.0.iter().filter(|(id, _)| unsafe_yet(id)).map(|(id, (_, mark))| (*id, *mark)).collect()
     }
 
     /// Brings everything that this store has into listed blocks, whatever it belongs to.
@@ -229,5 +251,30 @@ mod tests {
         let (vouched, catalog) = (keeper.vouches(), blocks.catalogs.refresh(&id).await.unwrap());
         assert_eq!(vouched.placements, [1].into());
         assert_eq!((catalog.blocks().count(), vouched.catalogs["t"]), (1, catalog.version()));
+    }
+
+    #[test]
+    fn a_placement_is_marked_anew_when_another_follows_it_than_was_marked() {
+        let first = (1..=3).map(|n| (StoreId(n), member(&format!("n{n}")))).collect();
+        let three = Document::found(ring::ClusterId(1), 2, 3, &first).unwrap();
+        let joint = three.change(&Change::join(StoreId(9), member("n9"))).unwrap();
+        let again = joint.revert().unwrap().change(&Change::join(StoreId(9), member("n9"))).unwrap();
+        let anew = joint.write_off(&[StoreId(9), StoreId(3)].into()).unwrap();
+        let (mut marks, mut last) = (Marks::default(), 0);
+        let mut follow = |document: &Document| {
+            let view = View::new(document.clone()).unwrap();
+            marks.follow(&view, StoreId(1), || {
+                last += 1;
+                last
+            })
+        };
+        assert_eq!(follow(&three), [].into());
+        assert_eq!(follow(&joint), [1].into());
+        assert_eq!(follow(&joint.finish().unwrap()), [].into());
+        // A node may never have seen the document that took the transition back.
+        assert_eq!(follow(&again), [1].into());
+        assert_eq!(follow(&joint), [1].into());
+        assert_eq!(follow(&anew), [1].into());
+        assert_eq!(follow(&anew.finish().unwrap()), [].into());
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn may_wait(error: &ChangeError) -> bool {
         error,
         ChangeError::Busy
             | ChangeError::Bucket(_)
-            | ChangeError::Refused(Refusal::InTransition { .. } | Refusal::TooManyPlacements)
+            | ChangeError::Refused(Refusal::InTransition { .. } | Refusal::TooManyPlacements { .. })
     )
 }
 

@@ -361,6 +361,7 @@ impl Cluster {
             }
             cluster.gate.close_below(view.epoch());
             cluster.publish(view.clone());
+            cluster.note_reversal(held.document(), view.document());
             if !planted::is(planted::Bug::AdoptionUnawaited) {
                 cluster.gate.ended_below(view.epoch()).await;
             }

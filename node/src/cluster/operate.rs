@@ -1,9 +1,10 @@
 //! What operators ask for: of this node, or of another by way of this one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ring::epoch::{Change, Refusal};
-use ring::{Document, StoreId};
+use ring::{Document, StoreId, View};
 use tonic::Status;
 
 use super::leave::{leave, may_wait};
@@ -50,63 +51,69 @@ impl Cluster {
         Ok((leaving.progress, leaving.done))
     }
 
-    /// Gives up a member that is gone for good.
+    /// Gives up a member that is gone for good. As with all changes of the ring here, `dry_run` only finds out whether it
+    /// would be made, and what is returned is what then keeps it from ending, if anything does.
     ///
     /// # Errors
     /// Where it is there, or the ring can't do without it.
-    pub async fn forget(self: &Arc<Self>, store: StoreId) -> Result<(), ChangeError> {
-        if self.is_alive(store) {
-            return Err(ChangeError::Alive(self.name(store)));
-        }
-        self.change(|document| document.change(&Change::lose(store)).map(Some)).await.map(drop)
+    pub async fn forget(
+        self: &Arc<Self>,
+        store: StoreId,
+        dry_run: bool,
+    ) -> Result<Option<String>, ChangeError> {
+        self.refuse_alive(&[store].into())?;
+        self.make(dry_run, |document| document.change(&Change::lose(store))).await
     }
 
-    /// Whether [`forget`](Self::forget) would be done; nothing is changed.
+    /// Goes on without members that are gone for good, whatever that costs: the way out of a lost quorum.
     ///
     /// # Errors
-    /// As there.
-    pub async fn check_forget(&self, store: StoreId) -> Result<(), ChangeError> {
-        if self.is_alive(store) {
-            return Err(ChangeError::Alive(self.name(store)));
-        }
-        self.check(|document| document.change(&Change::lose(store)).map(Some)).await
+    /// Where one is there, or nobody would be left.
+    pub async fn write_off(
+        self: &Arc<Self>,
+        stores: &BTreeSet<StoreId>,
+        dry_run: bool,
+    ) -> Result<Option<String>, ChangeError> {
+        self.refuse_alive(stores)?;
+        self.make(dry_run, |document| document.write_off(stores)).await
+    }
+
+    /// Takes a change of the ring back that is under way.
+    ///
+    /// # Errors
+    /// Where none is, or it can't be taken back.
+    pub async fn revert(self: &Arc<Self>, dry_run: bool) -> Result<Option<String>, ChangeError> {
+        self.make(dry_run, Document::revert).await
     }
 
     /// Accepts that what a lost store had is lost, or that a living one may lack samples that it acked.
     ///
     /// # Errors
     /// Where the ring doesn't allow it, or the store can't be reached.
-    pub async fn accept_loss(self: &Arc<Self>, store: StoreId) -> Result<(), ChangeError> {
+    pub async fn accept_loss(
+        self: &Arc<Self>,
+        store: StoreId,
+        dry_run: bool,
+    ) -> Result<Option<String>, ChangeError> {
         let is_lost = self.view().document().members.get(&store).is_some_and(|member| member.state.is_lost());
         if is_lost {
-            let stores = [store].into();
-            return self.change(|document| document.accept_loss(&stores).map(Some)).await.map(drop);
+            return self.make(dry_run, |document| document.accept_loss(&[store].into())).await;
         }
-        if store == self.me() {
-            return self.accept_own_loss().await.map_err(|error| ChangeError::Adopt(error.into()));
+        let peer = |status: Status| ChangeError::Peer(status.message().to_owned());
+        if dry_run {
+            // It answers, so it can be told.
+            self.leaving_of(store).await.map_err(peer)?;
+        } else if store == self.me() {
+            self.accept_own_loss().await.map_err(|error| ChangeError::Adopt(error.into()))?;
+        } else {
+            self.calls.accept_loss(store).await.map_err(peer)?;
         }
-        self.calls.accept_loss(store).await.map_err(|status| ChangeError::Peer(status.message().to_owned()))
-    }
-
-    /// Whether [`accept_loss`](Self::accept_loss) would be done; nothing is changed.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn check_accept_loss(&self, store: StoreId) -> Result<(), ChangeError> {
-        let is_lost = self.view().document().members.get(&store).is_some_and(|member| member.state.is_lost());
-        if is_lost {
-            return self.check(|document| document.accept_loss(&[store].into()).map(Some)).await;
-        }
-        // It answers, so it can be told.
-        self.leaving_of(store)
-            .await
-            .map(drop)
-            .map_err(|status| ChangeError::Peer(status.message().to_owned()))
+        Ok(None)
     }
 
     pub(super) async fn accept_own_loss(&self) -> tsdb::Result<()> {
         match self.keeper.get() {
-            Some(keeper) => keeper.reclaim(&self.documents, &std::collections::BTreeSet::new()).await,
+            Some(keeper) => keeper.reclaim(&self.documents, &BTreeSet::new()).await,
             None => Ok(()),
         }
     }
@@ -119,33 +126,43 @@ impl Cluster {
         self: &Arc<Self>,
         copies: u32,
         confirmed: bool,
-    ) -> Result<(), ChangeError> {
-        self.change(|document| document.set_replication_factor(copies, confirmed).map(Some)).await.map(drop)
+        dry_run: bool,
+    ) -> Result<Option<String>, ChangeError> {
+        self.make(dry_run, |document| document.set_replication_factor(copies, confirmed)).await
     }
 
-    /// Whether [`set_replication_factor`](Self::set_replication_factor) would be done; nothing is changed.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn check_replication_factor(&self, copies: u32, confirmed: bool) -> Result<(), ChangeError> {
-        self.check(|document| document.set_replication_factor(copies, confirmed).map(Some)).await
+    fn refuse_alive(&self, stores: &BTreeSet<StoreId>) -> Result<(), ChangeError> {
+        match stores.iter().find(|store| self.is_alive(**store)) {
+            Some(store) => Err(ChangeError::Alive(self.name(*store))),
+            None => Ok(()),
+        }
     }
 
-    /// Whether a change of the ring would be refused now.
-    async fn check(
-        &self,
-        change: impl Fn(&Document) -> Result<Option<Document>, Refusal>,
-    ) -> Result<(), ChangeError> {
+    /// Makes a change of the ring, or only finds out whether it would be made; what keeps it from ending then.
+    async fn make(
+        self: &Arc<Self>,
+        dry_run: bool,
+        change: impl Fn(&Document) -> Result<Document, Refusal>,
+    ) -> Result<Option<String>, ChangeError> {
+        if dry_run {
+            let view =
+                View::new(self.check(change).await?).map_err(|error| ChangeError::Adopt(error.into()))?;
+            return Ok(self.blocked(&view));
+        }
+        self.change(|document| change(document).map(Some)).await?;
+        Ok(self.blocked(&self.view()))
+    }
+
+    /// What would come of a change of the ring now.
+    async fn check<T>(&self, change: impl Fn(&Document) -> Result<T, Refusal>) -> Result<T, ChangeError> {
         let adopted = self.view().epoch();
-        let document = match self.documents.current().await? {
-            Some((document, _)) if document.epoch >= adopted => document,
+        match self.documents.current().await? {
+            Some((document, _)) if document.epoch >= adopted => Ok(change(&document)?),
             older => {
                 let found = older.map_or(0, |(document, _)| document.epoch);
-                return Err(ChangeError::Restored { found, adopted });
+                Err(ChangeError::Restored { found, adopted })
             }
-        };
-        change(&document)?;
-        Ok(())
+        }
     }
 }
 

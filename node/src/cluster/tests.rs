@@ -1,5 +1,7 @@
 //! Several nodes in one process, over the loopback, with a bucket in memory.
 
+mod lost;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +10,12 @@ use ring::StoreId;
 use ring::epoch::MemberState;
 use tsdb::disk::MemoryDisk;
 
+use crate::Node;
 use crate::bucket::Handed;
+use crate::cluster::{ArriveError, ChangeError};
 use crate::config::{Config, Sources, load};
 use crate::env::{DiskLedger, Env, Inline, Ledger as _, ManualClock, OsProcess, TcpNet};
 use crate::node::StartError;
-use crate::{Node, cluster::ArriveError};
 
 const NOW_MS: i64 = 1_767_225_600_000;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,9 +55,10 @@ impl Place {
             process: Arc::new(OsProcess::new()),
             seed: name << 32 | self.starts,
         };
+        let gossip = if more.contains("cluster: ") { "" } else { "cluster: {gossip_interval: 100ms}\n" };
         let yaml = format!(
             "name: {}\nzone: zone-{}\nbucket: 'memory:'\nseed: {seeds:?}\nhttp: {{address: '127.0.0.1:0'}}\n\
-             peer: {{address: '127.0.0.1:0'}}\ncluster: {{gossip_interval: 100ms}}\n{more}",
+             peer: {{address: '127.0.0.1:0'}}\n{gossip}{more}",
             self.name, self.name
         );
         let config: Config = load(&Sources { file: Some(("test", &yaml)), ..Sources::default() }).unwrap();

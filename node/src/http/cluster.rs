@@ -1,5 +1,6 @@
 //! `/api/v1/cluster/*`: the cluster as this node sees it, and what operators do with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -27,6 +28,8 @@ pub(super) fn routes() -> Routes {
         .route("/api/v1/cluster/drain", Effect::Change, get(draining).post(drain))
         .route("/api/v1/cluster/forget", Effect::Change, post(forget))
         .route("/api/v1/cluster/accept_loss", Effect::Change, post(accept_loss))
+        .route("/api/v1/cluster/lost", Effect::Change, post(lost))
+        .route("/api/v1/cluster/revert", Effect::Change, post(revert))
         .route("/api/v1/cluster/replication_factor", Effect::Change, post(replication_factor))
 }
 
@@ -132,35 +135,48 @@ async fn drain(State(app): State<Arc<App>>, params: Params) -> Result<Response, 
 }
 
 async fn forget(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    let store = store(&params)?;
-    if is_dry(&params)? {
-        app.cluster.check_forget(store).await.map_err(|error| refused(&error))?;
-        return Ok(success(&json!({"dry_run": true})));
-    }
-    app.cluster.forget(store).await.map_err(|error| refused(&error))?;
-    Ok(success(&json!({"state": "lost"})))
+    let (store, dry_run) = (store(&params)?, is_dry(&params)?);
+    let blocked = app.cluster.forget(store, dry_run).await.map_err(|error| refused(&error))?;
+    Ok(changed(dry_run, json!({"state": "lost"}), blocked))
 }
 
 async fn accept_loss(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    let store = store(&params)?;
-    if is_dry(&params)? {
-        app.cluster.check_accept_loss(store).await.map_err(|error| refused(&error))?;
-        return Ok(success(&json!({"dry_run": true})));
-    }
-    app.cluster.accept_loss(store).await.map_err(|error| refused(&error))?;
-    Ok(success(&json!({"state": "lost, accepted"})))
+    let (store, dry_run) = (store(&params)?, is_dry(&params)?);
+    let blocked = app.cluster.accept_loss(store, dry_run).await.map_err(|error| refused(&error))?;
+    Ok(changed(dry_run, json!({"state": "lost, accepted"}), blocked))
+}
+
+/// `store` names one or more, with commas between.
+async fn lost(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    let (named, dry_run) = (required(&params, "store")?, is_dry(&params)?);
+    let parsed = |id: &str| id.trim().parse().map_err(|e| ApiError::parameter("store", e));
+    let stores: BTreeSet<StoreId> = named.split(',').map(parsed).collect::<Result<_, _>>()?;
+    let blocked = app.cluster.write_off(&stores, dry_run).await.map_err(|error| refused(&error))?;
+    Ok(changed(dry_run, json!({"state": "lost, accepted"}), blocked))
+}
+
+async fn revert(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    let dry_run = is_dry(&params)?;
+    let blocked = app.cluster.revert(dry_run).await.map_err(|error| refused(&error))?;
+    Ok(changed(dry_run, json!({"state": "taken back"}), blocked))
 }
 
 async fn replication_factor(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
     let text = required(&params, "value")?;
     let copies = text.parse().map_err(|_| ApiError::parameter("value", "not a number"))?;
-    let lower = params.switch("lower")?.unwrap_or(false);
-    if is_dry(&params)? {
-        app.cluster.check_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
-        return Ok(success(&json!({"dry_run": true})));
+    let (lower, dry_run) = (params.switch("lower")?.unwrap_or(false), is_dry(&params)?);
+    let asked = app.cluster.set_replication_factor(copies, lower, dry_run).await;
+    let blocked = asked.map_err(|error| refused(&error))?;
+    Ok(changed(dry_run, json!({"replication_factor": copies}), blocked))
+}
+
+/// The answer to a change of the ring: what was done, and under `blocked` what keeps it from ending, if anything does.
+fn changed(dry_run: bool, mut done: Value, blocked: Option<String>) -> Response {
+    if dry_run {
+        done = json!({"dry_run": true});
     }
-    app.cluster.set_replication_factor(copies, lower).await.map_err(|error| refused(&error))?;
-    Ok(success(&json!({"replication_factor": copies})))
+    done["blocked"] = blocked.into();
+    success(&done)
 }
 
 fn store(params: &Params) -> Result<StoreId, ApiError> {

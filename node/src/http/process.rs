@@ -27,9 +27,14 @@ pub(crate) async fn healthy() -> &'static str {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    // A node is ready for its own part, whatever keeps the ring from changing; whoever looks shall see both.
+    let blocked =
+        app.cluster.blocked(&app.cluster.view()).map_or(String::new(), |blocked| format!("{blocked}\n"));
     match app.is_ready() {
-        true => (StatusCode::OK, "Carillon is ready.\n".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, format!("Carillon is not ready: {}\n", app.doing())),
+        true => (StatusCode::OK, format!("Carillon is ready.\n{blocked}")),
+        false => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("Carillon is not ready: {}\n{blocked}", app.doing()))
+        }
     }
 }
 

@@ -49,7 +49,8 @@ pub type Epoch = u64;
 /// The format that this code reads and writes.
 pub const FORMAT: u32 = 1;
 
-/// Most placements that may be open at once: every read asks them all.
+/// Most placements that may be open at once: every read asks them all. The last of them is kept for a loss
+/// ([`Document::write_off`]).
 pub const MAX_OPEN_PLACEMENTS: usize = 8;
 
 /// How many stores that are gone for good the document remembers; a store forgotten even here knows it from its own

@@ -58,19 +58,35 @@ pub enum Refusal {
     #[error("the ring is so already")]
     Nothing,
     /// Another transition is under way.
-    #[error("another transition is under way since epoch {since}: wait until it is final, or revert it")]
+    #[error(
+        "another change of the ring is under way since epoch {since}: wait until it is final, or take it back with \
+         `carillon ring revert`"
+    )]
     InTransition {
         /// The epoch that opened it.
         since: Epoch,
     },
     /// No transition is under way.
-    #[error("no transition is under way")]
+    #[error("no change of the ring is under way")]
     NoTransition,
+    /// The transition can't be swapped back.
+    #[error(
+        "the loss of store {store} was accepted, so the change can't be taken back: it ends when all owners that are \
+         left agree; those that are gone for good too are given up by `carillon node lost`"
+    )]
+    LossHolds {
+        /// Whose loss was accepted.
+        store: StoreId,
+    },
     /// As many placements are open as may be.
     #[error(
-        "{MAX_OPEN_PLACEMENTS} placements are open, the most that may be: wait until nodes have uploaded what was written under the oldest"
+        "{open} placements are open, and at most {MAX_OPEN_PLACEMENTS} may be, the last of them for losses: wait until \
+         nodes have uploaded what was written under the oldest"
     )]
-    TooManyPlacements,
+    TooManyPlacements {
+        /// How many are.
+        open: usize,
+    },
     /// The store isn't known.
     #[error("store {store} is not a member: `carillon ring` lists them")]
     NotMember {
@@ -99,7 +115,8 @@ pub enum Refusal {
     },
     /// Fewer members would be left than each key has owners.
     #[error(
-        "{left} members would be left for {rf} replicas: add a node first, or lower the replication factor (an operator's decision)"
+        "{left} members would be left for {rf} replicas: add a node first, or lower the replication factor; nodes that \
+         are gone for good are given up together with their copies by `carillon node lost`"
     )]
     TooFewLeft {
         /// Members that would be left.
@@ -107,6 +124,11 @@ pub enum Refusal {
         /// Owners of each key.
         rf: u32,
     },
+    /// Nobody would be left.
+    #[error(
+        "no member would be left: a cluster whose stores are all lost is founded anew, with an empty bucket"
+    )]
+    NobodyLeft,
     /// Too many members.
     #[error("a ring has at most {MAX_MEMBERS} members: make nodes larger instead of more")]
     TooManyMembers,

@@ -145,19 +145,76 @@ fn a_draining_store_that_is_lost_needs_no_transition() {
 }
 
 #[test]
-fn at_most_eight_placements_are_open() {
+fn what_is_written_off_is_lost_and_accepted_and_has_no_place() {
+    let three = ring_of(3, 3);
+    let one = three.write_off(&[store(1), store(2)].into()).unwrap();
+    assert_eq!((one.current().rf, one.replication_factor, one.is_joint()), (1, 3, true));
+    assert!([1, 2].iter().all(|n| one.members[&store(*n)].state == MemberState::LossAccepted));
+    read_back(&one);
+    // Copies come again with members.
+    let two = one.finish().unwrap().change(&Change::join(store(4), member(4, "b"))).unwrap();
+    assert_eq!(two.current().rf, 2);
+    assert_eq!(one.write_off(&[store(1)].into()), Err(Refusal::Nothing));
+    assert_eq!(three.write_off(&[].into()), Err(Refusal::Nothing));
+    assert_eq!(three.write_off(&(0..3).map(store).collect()), Err(Refusal::NobodyLeft));
+    assert_eq!(three.write_off(&[store(9)].into()), Err(Refusal::NotMember { store: store(9) }));
+}
+
+#[test]
+fn an_accepted_loss_is_never_taken_back() {
+    let three = ring_of(3, 3);
+    let replaced = three.change(&Change::replace(store(0), store(9), member(9, "a"))).unwrap();
+    replaced.revert().unwrap();
+    let refused = Err(Refusal::LossHolds { store: store(0) });
+    assert_eq!(replaced.accept_loss(&[store(0)].into()).unwrap().revert(), refused);
+    assert_eq!(three.write_off(&[store(0)].into()).unwrap().revert(), refused);
+    // What left by an earlier transition doesn't hold up this one.
+    let last = three.write_off(&[store(0)].into()).unwrap().finish().unwrap();
+    last.change(&Change::join(store(9), member(9, "a"))).unwrap().revert().unwrap();
+}
+
+#[test]
+fn a_transition_whose_newcomer_is_lost_is_planned_anew_from_where_it_began() {
+    let joint = ring_of(4, 3)
+        .change(&Change {
+            joins: [(store(8), member(8, "a")), (store(9), member(9, "b"))].into(),
+            leaves: [store(0)].into(),
+            ..Change::default()
+        })
+        .unwrap();
+    let again = joint.write_off(&[store(9), store(1)].into()).unwrap();
+    let active: BTreeSet<StoreId> = again.active().map(|(id, _)| id).collect();
+    assert_eq!(active, [store(2), store(3), store(8)].into());
+    assert_eq!((again.placements.len(), again.earlier(), again.current().rf), (2, joint.earlier(), 3));
+    let transition = again.transition.clone().unwrap();
+    assert_eq!((transition.joins, transition.leaves), ([store(8)].into(), [store(0), store(1)].into()));
+    read_back(&again);
+    // One that isn't needed by the new placement changes nothing about it.
+    let same = joint.write_off(&[store(0)].into()).unwrap();
+    assert_eq!(same.current(), joint.current());
+    // Fewer copies that were asked for stay fewer.
+    let lower = ring_of(4, 3).set_replication_factor(2, true).unwrap().write_off(&[store(1)].into()).unwrap();
+    assert_eq!((lower.replication_factor, lower.current().rf), (2, 2));
+}
+
+#[test]
+fn at_most_eight_placements_are_open_and_the_last_is_kept_for_a_loss() {
     let mut document = ring_of(3, 3);
     for n in 3.. {
         match document.change(&Change::join(store(n), member(n, "a"))) {
             Ok(joint) => document = joint.finish().unwrap(),
             Err(refused) => {
-                assert_eq!(refused, Refusal::TooManyPlacements);
+                assert_eq!(refused, Refusal::TooManyPlacements { open: MAX_OPEN_PLACEMENTS - 1 });
                 break;
             }
         }
     }
-    assert_eq!(document.placements.len(), MAX_OPEN_PLACEMENTS);
     document.close(1, &BTreeMap::new()).unwrap().change(&Change::leave(store(0))).unwrap();
+    let full = document.write_off(&[store(0)].into()).unwrap().finish().unwrap();
+    assert_eq!(full.placements.len(), MAX_OPEN_PLACEMENTS);
+    read_back(&full);
+    let refused = full.write_off(&[store(1)].into());
+    assert_eq!(refused, Err(Refusal::TooManyPlacements { open: MAX_OPEN_PLACEMENTS }));
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //! 1. [`change`](Document::change) opens a placement and makes the document *joint*: writes need a quorum in the old
 //!    and in the new placement. [`finish`](Document::finish) makes it final when enough owners have adopted it
 //!    ([`rules`](crate::rules)); [`revert`](Document::revert) swaps it back, which loses nothing, because all that was
-//!    acknowledged meanwhile has its quorum in the old placement too.
+//!    acknowledged meanwhile has its quorum in the old placement too; not once a loss is accepted.
 //! 2. A placement that no longer takes writes is [`close`](Document::close)d when its data is in blocks.
 //! 3. Facts about members change in one step.
+//! 4. Stores that are gone for good are [written off](Document::write_off), whatever is under way: lost, accepted, and
+//!    without a place, in one step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +17,9 @@ use super::{
 };
 use crate::token::{Layout, plan};
 use crate::{ClusterId, MAX_MEMBERS, MAX_REPLICATION_FACTOR, StoreId};
+
+/// Most placements that a change may leave open: one more is kept for a loss, which can't wait until one is closed.
+const PLACEMENTS_MAX: usize = MAX_OPEN_PLACEMENTS - 1;
 
 /// What is known of a store that comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,13 +186,15 @@ impl Document {
         if wanted < self.replication_factor && !confirmed {
             return Err(Refusal::Unconfirmed { from: self.replication_factor, to: wanted });
         }
-        self.refuse_transition()?;
+        if self.is_joint() {
+            return Err(Refusal::InTransition { since: self.current().id });
+        }
         let mut next = self.next();
         next.replication_factor = wanted;
         let current = self.current();
         let effective = wanted.min(current.members.len() as u32);
         if effective != current.rf {
-            next.open_with(current.layout(), true, effective)?;
+            next.open_with(current.layout(), true, effective, PLACEMENTS_MAX)?;
             next.transition = Some(Transition {
                 joins: BTreeSet::new(),
                 leaves: BTreeSet::new(),
@@ -211,10 +218,15 @@ impl Document {
     /// Swaps a joint document back: who came is gone, who left is active again.
     ///
     /// # Errors
-    /// Where no transition is under way.
+    /// Where no transition is under way, or the loss of a store that left was accepted: active again it would count, and
+    /// writes have done without it since.
     pub fn revert(&self) -> Result<Self, Refusal> {
         let mut next = self.next();
         let transition = next.transition.take().ok_or(Refusal::NoTransition)?;
+        let accepted = |store: &&StoreId| self.members[store].state == MemberState::LossAccepted;
+        if let Some(store) = transition.leaves.iter().find(accepted) {
+            return Err(Refusal::LossHolds { store: *store });
+        }
         next.placements.pop();
         next.replication_factor = transition.replication_factor_before;
         for store in &transition.joins {
@@ -250,6 +262,53 @@ impl Document {
             }
         }
         next.drop_departed();
+        Ok(next)
+    }
+
+    /// Goes on without stores that are gone for good: they are lost, the loss is accepted, and no placement that takes
+    /// writes needs them. Fewer copies are kept where fewer members are left. A transition that is under way is planned
+    /// anew: what was acknowledged meanwhile has its quorum in the old placement too.
+    ///
+    /// # Errors
+    /// Where a store isn't a member, or has left; where nobody would be left; where too many placements are open.
+    pub fn write_off(&self, stores: &BTreeSet<StoreId>) -> Result<Self, Refusal> {
+        let mut next = self.next();
+        let (mut changed, mut moves) = (false, false);
+        for store in stores {
+            match self.members.get(store).ok_or(Refusal::NotMember { store: *store })?.state {
+                MemberState::LossAccepted => continue,
+                state @ MemberState::Left => return Err(Refusal::WrongState { store: *store, state }),
+                MemberState::Active | MemberState::Leaving | MemberState::Lost => {}
+            }
+            next.enter(*store, MemberState::LossAccepted);
+            changed = true;
+            moves |= self.current().members.contains_key(store);
+        }
+        if !moves {
+            return if changed { Ok(next) } else { Err(Refusal::Nothing) };
+        }
+        let rf = self.current().rf;
+        let mut transition = match next.transition.take() {
+            Some(transition) => {
+                next.placements.pop();
+                transition
+            }
+            None => Transition {
+                joins: BTreeSet::new(),
+                leaves: BTreeSet::new(),
+                replication_factor_before: self.replication_factor,
+            },
+        };
+        let left = next.members.values().filter(|member| member.state == MemberState::Active).count() as u32;
+        if left == 0 {
+            return Err(Refusal::NobodyLeft);
+        }
+        let old = next.current().clone();
+        let rf = rf.max(self.replication_factor.min(left)).min(left);
+        next.open_with(old.layout(), true, rf, MAX_OPEN_PLACEMENTS)?;
+        transition.joins.retain(|store| !stores.contains(store));
+        transition.leaves.extend(stores.iter().filter(|store| old.members.contains_key(store)));
+        next.transition = Some(transition);
         Ok(next)
     }
 
@@ -312,16 +371,6 @@ impl Document {
         Self { epoch: self.epoch + 1, ..self.clone() }
     }
 
-    fn refuse_transition(&self) -> Result<(), Refusal> {
-        if self.is_joint() {
-            return Err(Refusal::InTransition { since: self.current().id });
-        }
-        if self.placements.len() >= MAX_OPEN_PLACEMENTS {
-            return Err(Refusal::TooManyPlacements);
-        }
-        Ok(())
-    }
-
     /// Takes a store for leaving or lost; `true` where the current placement must do without it.
     fn depart(&mut self, store: StoreId, becomes: MemberState, replaced: bool) -> Result<bool, Refusal> {
         let state = self.members.get(&store).ok_or(Refusal::NotMember { store })?.state;
@@ -344,11 +393,17 @@ impl Document {
         // More copies come with members, fewer only by an operator's word.
         let rf = before.rf.max(self.replication_factor.min(members as u32));
         let moves = moves || rf != before.rf;
-        self.open_with(before, moves, rf)
+        self.open_with(before, moves, rf, PLACEMENTS_MAX)
     }
 
-    fn open_with(&mut self, before: Layout, moves: bool, rf: u32) -> Result<(), Refusal> {
-        self.refuse_transition()?;
+    /// As [`open`](Self::open), with `rf` copies, where fewer than `most` placements are open.
+    fn open_with(&mut self, before: Layout, moves: bool, rf: u32, most: usize) -> Result<(), Refusal> {
+        if self.is_joint() {
+            return Err(Refusal::InTransition { since: self.current().id });
+        }
+        if self.placements.len() >= most {
+            return Err(Refusal::TooManyPlacements { open: self.placements.len() });
+        }
         let active = self.members.iter().filter(|(_, member)| member.state == MemberState::Active);
         let seats: BTreeMap<StoreId, &str> =
             active.map(|(store, member)| (*store, member.zone.as_str())).collect();

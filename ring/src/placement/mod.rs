@@ -24,7 +24,7 @@ pub struct StoreIndex(pub u16);
 pub struct ReplicaSet<'a> {
     /// Distinct, in the order in which they are asked.
     pub stores: &'a [StoreIndex],
-    /// How many of them must have a sample on disk. Owners whose loss an operator accepted count as if they had it.
+    /// How many of them must have a sample on disk ([`Range::write_quorum`]).
     pub quorum: usize,
 }
 

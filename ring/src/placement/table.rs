@@ -31,9 +31,11 @@ pub struct Range<'a> {
     end: u64,
     /// Distinct, in the order in which they are asked.
     pub owners: &'a [StoreIndex],
-    /// How many of them must have a sample on disk.
+    /// How many of them must have a sample on disk: W, or all but those whose loss an operator accepted where these are
+    /// fewer.
     pub write_quorum: usize,
-    /// How many of them must answer. Owners whose loss an operator accepted count as if they had.
+    /// How many of them must answer: R, or all but those whose loss an operator accepted where these are fewer. An
+    /// accepted loss never stands for the word of an owner that is left: it may alone have what the lost ones had.
     pub read_quorum: usize,
 }
 
@@ -219,13 +221,13 @@ impl PlacementTable {
     }
 
     fn range_at(&self, row: usize) -> Range<'_> {
-        let accepted = self.rows[row].accepted as usize;
+        let left = self.rf as usize - self.rows[row].accepted as usize;
         Range {
             start: row.checked_sub(1).map_or(0, |before| self.rows[before].end + 1),
             end: self.rows[row].end,
             owners: self.owners_of(row),
-            write_quorum: self.write_quorum().saturating_sub(accepted),
-            read_quorum: self.read_quorum().saturating_sub(accepted),
+            write_quorum: self.write_quorum().min(left),
+            read_quorum: self.read_quorum().min(left),
         }
     }
 }

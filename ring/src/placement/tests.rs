@@ -53,16 +53,28 @@ fn a_joint_ring_writes_to_old_and_new() {
 }
 
 #[test]
-fn accepted_losses_count_as_owners_that_have_nothing() {
-    let lost = ring_of(4, 3).change(&Change::lose(store(0))).unwrap();
-    let quorums = |document: &Document| {
-        let view = View::new(document.clone()).unwrap();
-        let index = view.index(store(0)).unwrap();
-        let range = view.read_sets()[0].ranges().find(|range| range.owners.contains(&index)).unwrap();
+fn accepted_losses_never_stand_for_an_owner_that_is_left() {
+    let quorums = |accepted: &[u32]| {
+        let stores = accepted.iter().map(|n| store(*n)).collect();
+        let view = View::new(ring_of(3, 3).write_off(&stores).unwrap()).unwrap();
+        let range = view.read_sets()[0].range(0);
         (range.write_quorum, range.read_quorum)
     };
-    assert_eq!(quorums(&lost), (2, 2));
-    assert_eq!(quorums(&lost.accept_loss(&[store(0)].into()).unwrap()), (1, 1));
+    // One may be lost without anybody's consent, so consent changes nothing; after two there is one to ask.
+    assert_eq!(quorums(&[0]), (2, 2));
+    assert_eq!(quorums(&[0, 1]), (1, 1));
+    // Of five, two answers and three copies are never fewer than what is left, down to the last.
+    let five = |lost: u32| {
+        let five = ring_of(6, 5);
+        let view = View::new(five.write_off(&(0..lost).map(store).collect()).unwrap()).unwrap();
+        let owned = view.read_sets()[0].ranges().filter(|range| {
+            (0..lost).all(|n| view.index(store(n)).is_some_and(|index| range.owners.contains(&index)))
+        });
+        owned.map(|range| (range.write_quorum, range.read_quorum)).collect::<std::collections::BTreeSet<_>>()
+    };
+    for (lost, quorums) in [(1, (3, 3)), (2, (3, 3)), (3, (2, 2)), (4, (1, 1)), (5, (0, 0))] {
+        assert_eq!(five(lost), [quorums].into(), "{lost} lost");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What a ring waits for before it goes on, decided from what stores report.
 //!
 //! Everything here counts owners of ranges: W or R of them *for every range*, never of the cluster. Lost owners never
-//! count and are never left out of the reckoning, until an operator accepts the loss; then they count as owners that
-//! have nothing (DESIGN.md, "Membership and the ring").
+//! count and are never left out of the reckoning. Once an operator has accepted their loss, all that are left are
+//! enough where these are fewer than W or R ([`Range::read_quorum`]); none that is left is ever done without.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ pub struct Missing {
     pub ranges: usize,
     /// One of those ranges.
     pub example: RangeInclusive<u64>,
-    /// Owners that haven't reported; some of them must.
+    /// Owners that haven't reported, and whose loss nobody has accepted; some of them must report.
     pub waiting_for: BTreeSet<StoreId>,
 }
 
@@ -79,16 +79,17 @@ pub fn forgetting(view: &View, store: StoreId, confirming: &BTreeSet<StoreId>) -
     view.read_sets().iter().filter_map(|table| missing(view, table, &confirming, needed)).collect()
 }
 
-/// Ranges that more owners have lost than a quorum leaves out: samples may be gone, and answers say so until an
-/// operator accepts the loss.
+/// Ranges of which so many owners are lost that no answer can be complete: samples may be gone, and answers say so until
+/// an operator accepts the loss.
 #[must_use]
 pub fn losses(view: &View) -> Vec<Missing> {
     let lost: BTreeSet<StoreId> = states(view, |state| state == MemberState::Lost);
+    let gone = states(view, MemberState::is_lost);
     let mut found = Vec::new();
     for table in view.read_sets() {
         let beyond = |range: &Range<'_>| {
-            let lost = range.owners.iter().filter(|owner| lost.contains(&view.store(**owner))).count();
-            lost + 1 > table.write_quorum()
+            let left = range.owners.iter().filter(|owner| !gone.contains(&view.store(**owner))).count();
+            left < range.read_quorum
         };
         let ranges: Vec<Range<'_>> = table.ranges().filter(beyond).collect();
         if let Some(first) = ranges.first() {
@@ -112,6 +113,7 @@ fn missing(
     needed: impl Fn(&Range<'_>) -> usize,
 ) -> Option<Missing> {
     let has: Vec<bool> = view.stores().map(|(_, store)| reported.contains(&store)).collect();
+    let accepted = states(view, |state| state == MemberState::LossAccepted);
     let mut found: Option<Missing> = None;
     for range in table.ranges() {
         let (there, away): (Vec<StoreIndex>, Vec<StoreIndex>) =
@@ -126,7 +128,8 @@ fn missing(
             waiting_for: BTreeSet::new(),
         });
         missing.ranges += 1;
-        missing.waiting_for.extend(away.into_iter().map(|owner| view.store(owner)));
+        let away = away.into_iter().map(|owner| view.store(owner));
+        missing.waiting_for.extend(away.filter(|store| !accepted.contains(store)));
     }
     found
 }

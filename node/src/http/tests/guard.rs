@@ -162,6 +162,10 @@ async fn a_dry_run_ends_as_the_change_would_and_changes_nothing() {
         ("forget", serde_json::json!({"store": "f".repeat(me.len())})),
         ("accept_loss", serde_json::json!({"store": me})),
         ("accept_loss", serde_json::json!({"store": "nonsense"})),
+        ("lost", serde_json::json!({"store": me})),
+        ("lost", serde_json::json!({"store": "f".repeat(me.len())})),
+        ("lost", serde_json::json!({"store": format!("{me},nonsense")})),
+        ("revert", serde_json::json!({})),
         ("drain", serde_json::json!({"store": me})),
         ("replication_factor", serde_json::json!({"value": 5})),
     ];

@@ -3,6 +3,7 @@
 mod formation;
 mod grow;
 mod loss;
+mod lost;
 mod moved;
 mod partition;
 mod prometheus;
