@@ -13,6 +13,7 @@ use ring::epoch::raise;
 use ring::rules::sealed_by;
 use ring::{Epoch, StoreId, View};
 use tsdb::db::{Db, Mark};
+use tsdb::model::TenantId;
 
 use super::calls::Vouched;
 use super::documents::Documents;
@@ -104,9 +105,12 @@ impl Keeper {
             wanted.into_iter().filter(|(_, mark)| self.db.is_flushed(*mark)).map(|(id, _)| id).collect();
         self.blocks.shipper.all(&self.db).await?;
         let mut catalogs = BTreeMap::new();
-        for tenant in self.db.tenants() {
-            let version = self.blocks.catalogs.refresh(tenant.id()).await?.version();
-            catalogs.insert(tenant.id().as_str().to_owned(), version);
+        // Of tenants too that this store has nothing of: imported blocks are nobody's, and known by their catalogs alone.
+        let own = self.db.tenants().into_iter().map(|tenant| tenant.id().clone());
+        let tenants: BTreeSet<TenantId> = own.chain(self.blocks.catalogs.known()).collect();
+        for tenant in tenants {
+            let version = self.blocks.catalogs.refresh(&tenant).await?.version();
+            catalogs.insert(tenant.to_string(), version);
         }
         let mut state = self.state.lock();
         for id in flushed {

@@ -26,6 +26,7 @@ mod http;
 mod keys;
 mod pass;
 mod progress;
+mod safe;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub(crate) use self::http::routes;
 use self::keys::Keys;
 use self::pass::{Look, Memory};
 pub use self::progress::Progress;
+pub(crate) use self::safe::{of_cluster, of_node};
 pub use self::serve::Serve;
 use crate::env::{Work, run_on};
 use crate::grpc::Peers;
@@ -52,7 +54,8 @@ use crate::node::App;
 
 /// Pause between two rounds through all peers.
 const ROUND_INTERVAL: Duration = Duration::from_secs(10);
-/// Pause before windows that differed are looked at again.
+/// Pause before windows that differed are looked at again, before the first round, and before the next one where the ring has
+/// changed or the last round pulled something: whoever takes one node after the other waits for a round that finds nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Samples younger than this, by the asker's wall clock, aren't compared, in milliseconds.
 const EDGE_MS: i64 = 20_000;
@@ -125,7 +128,8 @@ pub(crate) fn collector(app: &Arc<App>) -> Box<dyn prometheus_client::collector:
 /// Repairs until `stop`.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     let mut memory = Memory::default();
-    let mut next_round = Instant::now() + ROUND_INTERVAL;
+    let mut next_round = Instant::now() + LOOK_AGAIN;
+    let mut views = app.cluster.subscribe();
     loop {
         let again = Instant::now() + LOOK_AGAIN;
         let (at, look) = match memory.is_waiting() && again < next_round {
@@ -136,15 +140,24 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(at) => {}
+            Ok(()) = views.changed() => {
+                next_round = next_round.min(Instant::now() + LOOK_AGAIN);
+                continue;
+            }
         }
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = pass::round(&app, &mut memory, look) => {}
         }
-        if look == Look::All {
-            next_round = Instant::now() + ROUND_INTERVAL;
-        }
+        let pause = match app.repair.progress().lacking {
+            0 => ROUND_INTERVAL,
+            _ => LOOK_AGAIN,
+        };
+        next_round = match look {
+            Look::All => Instant::now() + pause,
+            Look::Again => next_round.min(Instant::now() + pause),
+        };
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod formation;
 mod grow;
+mod imported;
 mod loss;
 mod moved;
 mod partition;
 mod prometheus;
 mod promqltest;
 mod push_down;
+mod safe;
 
 use tests::cluster::Cluster;
 use tests::load::{Book, Load};
