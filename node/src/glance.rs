@@ -8,7 +8,12 @@ pub(crate) const HEADINGS: [&str; 9] =
     ["name", "zone", "state", "#share", "#free", "#lacking", "#hints", "bucket", "doing"];
 
 /// A few lines on the whole cluster, as name and text. `problems` is how many there are.
-pub(crate) fn summary(ring: &Value, members: &Value, problems: usize) -> Vec<(&'static str, String)> {
+pub(crate) fn summary(
+    ring: &Value,
+    safety: &Value,
+    members: &Value,
+    problems: usize,
+) -> Vec<(&'static str, String)> {
     let all = list(members);
     let alive = all.iter().filter(|m| m["alive"] == true).count();
     let open = list(&ring["placements"]).len();
@@ -31,6 +36,7 @@ pub(crate) fn summary(ring: &Value, members: &Value, problems: usize) -> Vec<(&'
     let mut lines = vec![
         ("cluster", text(&ring["cluster"])),
         ("health", health),
+        ("next node", next_node(safety)),
         ("members", format!("{} ({alive} alive)", all.len())),
         ("ring", format!("epoch {}, {state}", ring["epoch"])),
         ("copies", format!("{} of {} wanted{under}", ring["effective_rf"], ring["replication_factor"])),
@@ -38,6 +44,18 @@ pub(crate) fn summary(ring: &Value, members: &Value, problems: usize) -> Vec<(&'
     ];
     lines.extend(list(&ring["notes"]).iter().map(|note| ("note", text(note))));
     lines
+}
+
+/// Whether the next node may be taken, by what `/api/v1/cluster/safe` answers; `null` where it doesn't.
+fn next_node(safety: &Value) -> String {
+    match (safety["safe"].as_bool(), list(&safety["reasons"])) {
+        (Some(true), _) => "safe to take".to_owned(),
+        (Some(false), [first]) => format!("not safe to take: {}", text(first)),
+        (Some(false), [first, more @ ..]) => {
+            format!("not safe to take: {} (and {} more reasons)", text(first), more.len())
+        }
+        _ => "?".to_owned(),
+    }
 }
 
 /// A row for each member: what it is, and what it does. A node that didn't tell of itself is `null`.
@@ -129,7 +147,8 @@ mod tests {
             "under_replicated": true, "placements": [{}, {}], "bucket": {"url": "s3://b", "problem": "timed out"},
             "notes": ["a write needs both"],
         });
-        let lines = summary(&ring, &json!([{"alive": true}, {"alive": false}]), 2);
+        let safety = json!({"safe": false, "reasons": ["hints wait for b", "b: it is away"]});
+        let lines = summary(&ring, &safety, &json!([{"alive": true}, {"alive": false}]), 2);
         let text: String = lines.into_iter().map(|(name, text)| format!("{name} {text}\n")).collect();
         for part in [
             "2 (1 alive)",
@@ -139,6 +158,7 @@ mod tests {
             "away: timed out",
             "not well: 2 problems",
             "note a write needs both",
+            "not safe to take: hints wait for b (and 1 more reasons)",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

@@ -106,11 +106,16 @@ fn catch(bug: Bug, seeds: u64, jobs: u64) -> Option<Catch> {
                     if !is_of_use(seed) {
                         return;
                     }
-                    let Some(violation) = many::in_a_process(seed, &Switches::default(), Some(bug)).violations.into_iter().next()
+                    let Some(violation) = many::in_a_process(seed, &Switches::default(), Some(bug))
+                        .violations
+                        .into_iter()
+                        .next()
                     else {
                         continue;
                     };
-                    if many::in_a_process(seed, &Switches::default(), None).violations.is_empty() && is_of_use(seed) {
+                    if many::in_a_process(seed, &Switches::default(), None).violations.is_empty()
+                        && is_of_use(seed)
+                    {
                         let (invariant, text) = (violation.invariant, violation.text);
                         *first.lock() = Some(Catch { seed, invariant, text });
                     }

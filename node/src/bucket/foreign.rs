@@ -12,8 +12,9 @@
 use serde_json::{Value, json};
 use tsdb::block::BlockMeta;
 use tsdb::db::WINDOW_MS;
-use tsdb::model::{Labels, METRIC_NAME};
-use xxhash_rust::xxh3::xxh3_64;
+use tsdb::model::{Labels, METRIC_NAME, TenantId};
+use ulid::Ulid;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::thanos::{OURS, REPLICA_LABEL, SECTION, TENANT_LABEL};
 use crate::config::{Bound, Duration, Limits};
@@ -180,20 +181,32 @@ pub fn is_same(stored: &BlockMeta, offered: &BlockMeta) -> bool {
     uploaded == Some(&*offered) || identity(stored) == offered
 }
 
+/// The name of a tenant's block in a bucket of many: the same for the same block, and another for another one. Names that
+/// come from outside may be equal, of two tenants or of two servers, and one block must never overwrite another.
+pub fn name_in_bucket(tenant: &TenantId, meta: &BlockMeta) -> Ulid {
+    let name = xxh3_128(format!("{tenant}\n{}", document(meta)).as_bytes());
+    Ulid::from_parts(meta.ulid.timestamp_ms(), name)
+}
+
+/// [`document`], shortened.
+fn identity(meta: &BlockMeta) -> String {
+    format!("{:016x}", xxh3_64(document(meta).as_bytes()))
+}
+
 /// What tells blocks of one name apart: range, statistics, sources and external labels. Files and times of uploads may
 /// differ.
-fn identity(meta: &BlockMeta) -> String {
+fn document(meta: &BlockMeta) -> String {
     let labels = section(meta).ok().flatten().and_then(|s| s.get("labels")).cloned().unwrap_or(json!({}));
     let sources: Vec<_> = meta.compaction.sources.iter().map(ToString::to_string).collect();
     let stats = &meta.stats;
-    let document = json!([
+    json!([
         meta.ulid.to_string(),
         [meta.min_ms, meta.max_ms],
         [stats.num_samples, stats.num_series, stats.num_chunks],
         sources,
         labels,
-    ]);
-    format!("{:016x}", xxh3_64(document.to_string().as_bytes()))
+    ])
+    .to_string()
 }
 
 #[cfg(test)]

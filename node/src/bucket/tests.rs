@@ -65,7 +65,7 @@ impl Faulty {
         self.writes.lock().extend(faults);
     }
 
-    pub(super) fn on_reads(&self, faults: &[Fault]) {
+    pub(crate) fn on_reads(&self, faults: &[Fault]) {
         self.reads.lock().extend(faults);
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use super::api::{Api, Connection};
 use super::output::{Output, Rows};
+use super::ring::safety;
 use crate::glance::{list, text};
 
 /// Time between looks at how far a drain is.
@@ -113,13 +114,25 @@ impl Leave {
             let end = if stop { ", and its process ends" } else { "" };
             let others =
                 "its samples go to the bucket and its part of the ring to the others; then it is wiped";
-            output.note(&format!("{name} (store {store}): {others}{end}\nwith --yes it is done"));
+            output.note(&format!(
+                "{name} (store {store}): {others}{end}{}\nwith --yes it is done",
+                not_safe(&safety(&api).await)
+            ));
             return Ok(());
         }
         if self.no_wait {
             return Ok(());
         }
         follow(&api, &name, &store, stop, output).await
+    }
+}
+
+/// Says what speaks against taking a node now; nothing where nothing does.
+fn not_safe(safety: &Value) -> String {
+    let reasons: Vec<_> = list(&safety["reasons"]).iter().map(text).collect();
+    match reasons.is_empty() {
+        true => String::new(),
+        false => format!("\nthe cluster isn't settled, so better wait:\n  {}", reasons.join("\n  ")),
     }
 }
 
@@ -273,6 +286,14 @@ mod tests {
         assert_eq!(member(&members, Some("b"), true).unwrap()["store"], "4c");
         assert_eq!(member(&members, Some("3d"), true).unwrap()["store"], "3d");
         assert!(member(&members, Some("a"), false).is_err() && member(&members, Some("c"), true).is_err());
+    }
+
+    #[test]
+    fn what_speaks_against_a_drain_is_told_and_nothing_else() {
+        assert_eq!(not_safe(&json!({"safe": true, "reasons": []})), "");
+        assert_eq!(not_safe(&Value::Null), "");
+        let told = not_safe(&json!({"safe": false, "reasons": ["b: it is away", "hints wait for b"]}));
+        assert!(told.ends_with("better wait:\n  b: it is away\n  hints wait for b"), "{told}");
     }
 
     #[test]

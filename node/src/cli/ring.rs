@@ -76,14 +76,15 @@ impl Status {
         let api = Api::new(&self.connection)?;
         let ring = api.get("/api/v1/cluster/ring", &[]).await?.data;
         let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+        let safety = safety(&api).await;
         let asking = list(&members).iter().map(|member| ask_member(&api, member));
         let nodes: Vec<Value> = futures_util::future::join_all(asking).await;
         let problems = glance::problems(&ring, &members, &nodes);
         if output.is_table() {
-            output.text(&summary(&ring, &members, problems.len()))?;
+            output.text(&summary(&ring, &safety, &members, problems.len()))?;
         }
         let json = json!({
-            "well": problems.is_empty(), "problems": problems, "ring": ring, "members": members, "nodes": nodes,
+            "well": problems.is_empty(), "problems": problems, "safety": safety, "ring": ring, "members": members, "nodes": nodes,
         });
         output.show(&json, || glance_rows(&members, &nodes))?;
         if problems.is_empty() {
@@ -102,6 +103,11 @@ impl Ring {
             Some(RingVerb::Revert(revert)) => revert.run(output).await,
         }
     }
+}
+
+/// Whether the next node may be taken; `null` where an older node doesn't say.
+pub(super) async fn safety(api: &Api) -> Value {
+    api.get("/api/v1/cluster/safe", &[]).await.map_or(Value::Null, |answer| answer.data)
 }
 
 /// What a member tells of itself: the one that was asked, or another where its own address for HTTP can be reached from
@@ -127,7 +133,7 @@ async fn placements(connection: &Connection, output: &Output) -> Result<(), Fail
     if output.is_table() {
         let members = api.get("/api/v1/cluster/members", &[]).await?.data;
         let problems = list(&ring["problems"]).len();
-        output.text(&summary(&ring, &members, problems))?;
+        output.text(&summary(&ring, &safety(&api).await, &members, problems))?;
     }
     output.show(&ring, || {
         let mut rows = Rows::new(&["#placement", "#copies", "state", "members"]);
@@ -210,8 +216,8 @@ impl Revert {
 }
 
 /// A few lines on the whole cluster.
-fn summary(ring: &Value, members: &Value, problems: usize) -> String {
-    let lines = glance::summary(ring, members, problems).into_iter();
+fn summary(ring: &Value, safety: &Value, members: &Value, problems: usize) -> String {
+    let lines = glance::summary(ring, safety, members, problems).into_iter();
     lines.map(|(name, text)| format!("{name:<9} {text}\n")).collect()
 }
 

@@ -13,6 +13,7 @@ use ring::epoch::raise;
 use ring::rules::sealed_by;
 use ring::{Epoch, StoreId, View};
 use tsdb::db::{Db, Mark};
+use tsdb::model::TenantId;
 
 use super::calls::Vouched;
 use super::documents::Documents;
@@ -128,9 +129,12 @@ impl Keeper {
             self.blocks.shipper.all(&self.db).await?;
         }
         let mut catalogs = BTreeMap::new();
-        for tenant in self.db.tenants() {
-            let version = self.blocks.catalogs.refresh(tenant.id()).await?.version();
-            catalogs.insert(tenant.id().as_str().to_owned(), version);
+        // Of tenants too that this store has nothing of: imported blocks are nobody's, and known by their catalogs alone.
+        let own = self.db.tenants().into_iter().map(|tenant| tenant.id().clone());
+        let tenants: BTreeSet<TenantId> = own.chain(self.blocks.catalogs.known()).collect();
+        for tenant in tenants {
+            let version = self.blocks.catalogs.refresh(&tenant).await?.version();
+            catalogs.insert(tenant.to_string(), version);
         }
         let mut state = self.state.lock();
         for (id, mark) in flushed {
@@ -256,7 +260,7 @@ mod tests {
     #[test]
     fn a_placement_is_marked_anew_when_another_follows_it_than_was_marked() {
         let first = (1..=3).map(|n| (StoreId(n), member(&format!("n{n}")))).collect();
-        let three = Document::found(ring::ClusterId(1), 2, 3, &first).unwrap();
+        let three = Document::found(ClusterId(1), 2, 3, &first).unwrap();
         let joint = three.change(&Change::join(StoreId(9), member("n9"))).unwrap();
         let again = joint.revert().unwrap().change(&Change::join(StoreId(9), member("n9"))).unwrap();
         let anew = joint.write_off(&[StoreId(9), StoreId(3)].into()).unwrap();

@@ -194,6 +194,11 @@ impl Cluster {
         &self.bucket
     }
 
+    /// What people call this node.
+    pub(crate) fn own_name(&self) -> &str {
+        &self.info.name
+    }
+
     /// Where this node serves HTTP, as it tells others.
     pub(crate) fn http_address(&self) -> &str {
         &self.info.http_address
@@ -310,7 +315,8 @@ impl Cluster {
         self.keeper.get().map(Keeper::vouches).unwrap_or_default()
     }
 
-    fn is_sound(&self) -> bool {
+    /// Whether this store has all that it acked for the placements that are open.
+    pub(crate) fn is_sound(&self) -> bool {
         planted::is(planted::Bug::UnsoundMayForget) || self.keeper.get().is_some_and(Keeper::is_sound)
     }
 

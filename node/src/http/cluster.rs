@@ -15,6 +15,7 @@ use super::routes::{Effect, Routes};
 use crate::cluster::ChangeError;
 use crate::env::on_disk;
 use crate::node::App;
+use crate::repair;
 
 /// Most series whose owners are told at once.
 const SERIES_MAX: usize = 10_000;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Routes {
         .route("/api/v1/cluster/members", Effect::Read, get(members))
         .route("/api/v1/cluster/ring", Effect::Read, get(ring))
         .route("/api/v1/cluster/node", Effect::Read, get(own))
+        .route("/api/v1/cluster/safe", Effect::Read, get(safe))
         .route("/api/v1/cluster/owners", Effect::Read, get(owners).post(owners))
         .route("/api/v1/cluster/drain", Effect::Change, get(draining).post(drain))
         .route("/api/v1/cluster/forget", Effect::Change, post(forget))
@@ -43,6 +45,17 @@ async fn members(State(app): State<Arc<App>>) -> Response {
 
 async fn ring(State(app): State<Arc<App>>) -> Response {
     success(&app.cluster.describe_ring())
+}
+
+/// Whether the next node may be taken, and what speaks against it.
+async fn safe(State(app): State<Arc<App>>) -> Response {
+    success(&safety(&app).await)
+}
+
+/// The same as JSON.
+pub(super) async fn safety(app: &Arc<App>) -> Value {
+    let safety = repair::of_cluster(app).await;
+    json!({"safe": safety.is_safe(), "reasons": safety.reasons})
 }
 
 /// This node alone: what it does now, what it keeps for others and lacks itself.

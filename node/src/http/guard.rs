@@ -48,7 +48,7 @@ const LOGGED_BYTES_MAX: usize = 256;
 /// Begins the paths of the API: those that pages of other origins may read.
 const API: &str = "/api/v1/";
 /// Paths that Prometheus answers to a HEAD.
-const HEAD_PATHS: [&str; 2] = ["/-/healthy", "/-/ready"];
+const HEAD_PATHS: [&str; 3] = ["/-/healthy", "/-/ready", "/-/safe"];
 
 /// The other end of a request's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use axum::routing::get;
 use serde_json::Value;
 
 use super::PREFIX;
-use super::cluster::tell_of_own;
+use super::cluster::{safety, tell_of_own};
 use super::error::ApiError;
 use super::params::Params;
 use super::routes::{Effect, Routes};
@@ -53,18 +53,26 @@ async fn to_page(path: MatchedPath, uri: Uri) -> Response {
 async fn page(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
     let (ring, members) = (app.cluster.describe_ring(), app.cluster.describe_members());
     let own = tell_of_own(&app).await?;
+    let safety = safety(&app).await;
     let nodes: Vec<Value> = list(&members)
         .iter()
         .map(|member| if member["me"] == true { own.clone() } else { Value::Null })
         .collect();
     let expression = EXPRESSIONS.iter().find_map(|name| params.get(name));
-    let html = render(&ring, &members, &nodes, app.cluster.http_address(), expression);
+    let html = render(&ring, &safety, &members, &nodes, app.cluster.http_address(), expression);
     let headers = [(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, Html(html)).into_response())
 }
 
 /// The whole page. `address` is where this node serves HTTP.
-fn render(ring: &Value, members: &Value, nodes: &[Value], address: &str, expression: Option<&str>) -> String {
+fn render(
+    ring: &Value,
+    safety: &Value,
+    members: &Value,
+    nodes: &[Value],
+    address: &str,
+    expression: Option<&str>,
+) -> String {
     let problems = glance::problems(ring, members, nodes);
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
@@ -83,7 +91,7 @@ fn render(ring: &Value, members: &Value, nodes: &[Value], address: &str, express
         ));
     }
     put(format_args!("<table>"));
-    for (name, text) in glance::summary(ring, members, problems.len()) {
+    for (name, text) in glance::summary(ring, safety, members, problems.len()) {
         let class = if name == "health" && !problems.is_empty() { " class=\"bad\"" } else { "" };
         put(format_args!("<tr><th>{name}</th><td{class}>{}</td></tr>", Escaped(&text)));
     }
@@ -175,7 +183,8 @@ mod tests {
         };
         let own = json!({"doing": hostile, "problems": [hostile]});
         let members = json!([member(true), member(false)]);
-        let page = render(&ring, &members, &[own, Value::Null], hostile, Some(hostile));
+        let safety = json!({"safe": false, "reasons": [hostile]});
+        let page = render(&ring, &safety, &members, &[own, Value::Null], hostile, Some(hostile));
         assert!(page.matches("&lt;script&gt;").count() >= 10, "{page}");
         assert!(!page.contains("<script") && !page.contains("'x'") && !page.contains("\"\">"), "{page}");
     }

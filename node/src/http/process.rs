@@ -1,4 +1,4 @@
-//! Whether the process is alive and ready, its metrics, and reloading.
+//! Whether the process is alive and ready, whether the next node may be taken, its metrics, and reloading.
 
 use std::sync::Arc;
 
@@ -7,17 +7,23 @@ use axum::http::StatusCode;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde_json::json;
 
 use super::error::{ApiError, Kind};
+use super::params::Params;
 use super::routes::{Effect, Routes};
 use crate::env::on_disk;
 use crate::metrics::Format;
 use crate::node::App;
+use crate::repair;
+
+const JSON: &str = "application/json";
 
 pub(super) fn routes() -> Routes {
     Routes::default()
         .route("/-/healthy", Effect::Read, get(healthy))
         .route("/-/ready", Effect::Read, get(ready))
+        .route("/-/safe", Effect::Read, get(safe))
         .route("/-/reload", Effect::Change, post(reload).put(reload))
         .route("/metrics", Effect::Read, get(metrics))
 }
@@ -36,6 +42,34 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
             (StatusCode::SERVICE_UNAVAILABLE, format!("Carillon is not ready: {}\n{blocked}", app.doing()))
         }
     }
+}
+
+/// Whether the next node may be taken, in text or, where that is accepted, as JSON; with `scope=node`, whether this node
+/// stands in nobody's way.
+async fn safe(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<(StatusCode, Response), ApiError> {
+    let safety = match params.get("scope") {
+        None | Some("cluster") => repair::of_cluster(&app).await,
+        Some("node") => repair::of_node(&app),
+        Some(other) => {
+            return Err(ApiError::parameter("scope", format!("{other:?} is neither cluster nor node")));
+        }
+    };
+    let status = if safety.is_safe() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let wants_json =
+        headers.get_all(ACCEPT).iter().any(|value| value.as_bytes().starts_with(JSON.as_bytes()));
+    if wants_json {
+        let body = json!({"safe": safety.is_safe(), "reasons": safety.reasons}).to_string();
+        return Ok((status, ([(CONTENT_TYPE, JSON)], body).into_response()));
+    }
+    let text = match safety.is_safe() {
+        true => "It is safe to take the next node.\n".to_owned(),
+        false => format!("It is not safe to take the next node:\n  {}\n", safety.reasons.join("\n  ")),
+    };
+    Ok((status, text.into_response()))
 }
 
 async fn reload(State(app): State<Arc<App>>) -> Response {

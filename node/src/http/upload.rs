@@ -9,6 +9,11 @@
 //! Files are written below `uploads/` in the data folder; what a crash leaves there is removed at the next start. At the end
 //! the block is read whole; where it has external labels, it is written anew with them as labels of its series
 //! (`crate::bucket::foreign`).
+//!
+//! `complete` is an ack like that of a write: a node alone has the block on its disk; in a cluster it lies in the bucket, was
+//! read back, is listed in the tenant's catalog, and no complete answer does without it any more, whichever node gives it and
+//! whatever becomes of this one. Until it is listed nobody sees anything of it. Its name in the bucket is made of the tenant and
+//! of what the block says of itself, so that it is there once however often and through however many nodes it comes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +42,7 @@ use crate::bucket::foreign::{self, Terms};
 use crate::config::Config;
 use crate::env::{Work, on_disk, run_on};
 use crate::node::App;
+use crate::query;
 use crate::text::shortened;
 
 /// Uploads that are known at once; finished ones are forgotten first.
@@ -168,27 +174,12 @@ async fn start(
     if parsed.ulid != block {
         return Err(bad(format!("meta.json is that of block {}", parsed.ulid)));
     }
-    let (disk, own) = (app.env.disk.clone(), files::tenant(&tenant).join(block.to_string()));
-    let stored = on_disk(&*app.env.pool, move || {
-        let size = disk.size_bytes(&own.join(files::BLOCK_META));
-        match size.map_err(|e| Error::io("look for", &own, e))? {
-            Some(_) => BlockMeta::read(&*disk, &own).map(Some),
-            None => Ok(None),
-        }
-    });
-    match stored.await? {
-        Some(stored) if foreign::is_same(&stored, &parsed) => {
-            return Err(ApiError::new(Kind::Conflict, format!("tenant {tenant} has block {block} already")));
-        }
-        Some(stored) => {
-            return Err(bad(format!(
-                "tenant {tenant} has another block that is called {block}: from {} to {}, {} samples",
-                format_rfc3339(stored.min_ms),
-                format_rfc3339(stored.max_ms),
-                stored.stats.num_samples
-            )));
-        }
-        None => {}
+    let is_there = match app.queries.has_others() {
+        true => is_in_bucket(&app, &tenant, &parsed).await?,
+        false => is_here(&app, &tenant, &parsed).await?,
+    };
+    if is_there {
+        return Err(ApiError::new(Kind::Conflict, format!("tenant {tenant} has block {block} already")));
     }
     let config = app.config.load_full();
     terms(&app, &config, &tenant).judge(&parsed).map_err(bad)?;
@@ -206,6 +197,40 @@ async fn start(
     })
     .await?;
     Ok(StatusCode::OK)
+}
+
+/// Whether this node has a block, for itself.
+async fn is_here(app: &App, tenant: &TenantId, offered: &BlockMeta) -> Result<bool, ApiError> {
+    let block = offered.ulid;
+    let (disk, own) = (app.env.disk.clone(), files::tenant(tenant).join(block.to_string()));
+    let stored = on_disk(&*app.env.pool, move || {
+        let size = disk.size_bytes(&own.join(files::BLOCK_META));
+        match size.map_err(|e| Error::io("look for", &own, e))? {
+            Some(_) => BlockMeta::read(&*disk, &own).map(Some),
+            None => Ok(None),
+        }
+    });
+    match stored.await? {
+        Some(stored) if foreign::is_same(&stored, offered) => Ok(true),
+        Some(stored) => Err(bad(format!(
+            "tenant {tenant} has another block that is called {block}: from {} to {}, {} samples",
+            format_rfc3339(stored.min_ms),
+            format_rfc3339(stored.max_ms),
+            stored.stats.num_samples
+        ))),
+        None => Ok(false),
+    }
+}
+
+/// Whether a block is listed for all nodes; on return, if it is, all know of it. What this node alone has doesn't count.
+async fn is_in_bucket(app: &Arc<App>, tenant: &TenantId, offered: &BlockMeta) -> Result<bool, ApiError> {
+    let unavailable = |why: String| ApiError::new(Kind::Unavailable, why);
+    let catalog = app.blocks.catalogs.refresh(tenant).await;
+    let catalog = catalog.map_err(|e| unavailable(format!("blocks are kept in the bucket, and {e}")))?;
+    let Some(listed) = catalog.block(foreign::name_in_bucket(tenant, offered)) else { return Ok(false) };
+    let known = query::make_known(app, tenant, listed.version).await;
+    known.map_err(|few| unavailable(format!("the block is in the bucket, but {few}")))?;
+    Ok(true)
 }
 
 /// What blocks of a tenant are judged by.
@@ -299,15 +324,11 @@ async fn finish(
         return Ok(StatusCode::OK);
     }
     tokio::spawn(async move {
-        let own = app.clone();
-        let dir = folder(&key.0, block);
-        let tenant = key.0.clone();
-        let added = run_on(&*app.env.pool, Work::Bulk, move || add(&own, &tenant, &dir)).await;
-        let state = match added {
+        let state = match take(&app, &key.0, block).await {
             Ok(()) => Upload::Complete,
-            Err(error) => {
-                tracing::warn!(tenant = %key.0, %block, %error, "an uploaded block is refused");
-                Upload::Failed(shortened(error.to_string()))
+            Err(why) => {
+                tracing::warn!(tenant = %key.0, %block, error = why, "an uploaded block isn't taken");
+                Upload::Failed(shortened(why))
             }
         };
         app.uploads.set(&key, state);
@@ -315,20 +336,73 @@ async fn finish(
     Ok(StatusCode::OK)
 }
 
-/// Verifies the block whole, then adds it; what isn't added is removed.
-fn add(app: &App, tenant: &TenantId, dir: &Path) -> tsdb::Result<()> {
-    let added = verify(app, tenant, dir).and_then(|external| match external.is_empty() {
-        true => app.storage.db().add_block(tenant, dir),
-        false => add_extended(app, tenant, dir, &external),
-    });
-    // A block that was added is no longer there.
-    match app.env.disk.remove_dir(dir) {
+/// Takes a block whose files are all there, or says why not; its upload's folder is gone then.
+async fn take(app: &Arc<App>, tenant: &TenantId, block: Ulid) -> Result<(), String> {
+    let dir = folder(tenant, block);
+    let (own, of, at) = (app.clone(), tenant.clone(), dir.clone());
+    let prepared = run_on(&*app.env.pool, Work::Bulk, move || Prepared::new(&own, &of, &at)).await;
+    let taken = match prepared {
+        Ok(prepared) => keep(app, tenant, prepared).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let disk = app.env.disk.clone();
+    on_disk(&*app.env.pool, move || match disk.remove_dir(&dir) {
+        // A block that was added is no longer there.
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!(dir = %dir.display(), %error, "what is left of an upload can't be removed");
         }
         _ => {}
+    })
+    .await;
+    taken
+}
+
+/// Keeps a block as safely as samples that are acked: where others keep something too, in the bucket, listed and known to
+/// them; a node alone keeps it itself.
+async fn keep(app: &Arc<App>, tenant: &TenantId, Prepared { dir, name }: Prepared) -> Result<(), String> {
+    loop {
+        let epoch = app.cluster.view().epoch();
+        if app.queries.has_others() {
+            let listed = app.blocks.shipper.import(tenant, &dir, name).await;
+            let version =
+                listed.map_err(|e| format!("nothing of it is stored: {e}; import it again after that"))?;
+            let known = query::make_known(app, tenant, version).await;
+            return known.map_err(|few| format!("it is in the bucket, but {few}"));
+        }
+        // Until it is there, no other node is let into the ring: what a node has when another comes goes to the bucket.
+        if let Ok(admission) = app.cluster.admit(epoch) {
+            let (db, tenant) = (app.storage.db().clone(), tenant.clone());
+            let added = run_on(&*app.env.pool, Work::Bulk, move || {
+                let added = db.add_block(&tenant, &dir);
+                drop(admission);
+                added
+            });
+            return added.await.map_err(|e| e.to_string());
+        }
+        tokio::task::yield_now().await;
     }
-    added
+}
+
+/// A block that was found to be good, as it is to be kept.
+struct Prepared {
+    /// Where it lies: the upload's folder or, where it was written anew, one in that.
+    dir: PathBuf,
+    /// What it is called in a bucket of many.
+    name: Ulid,
+}
+
+impl Prepared {
+    /// Verifies a block whole, and writes it anew where it has external labels.
+    fn new(app: &App, tenant: &TenantId, dir: &Path) -> tsdb::Result<Self> {
+        let external = verify(app, tenant, dir)?;
+        let block = Block::open(&*app.env.disk, dir)?;
+        let name = foreign::name_in_bucket(tenant, block.meta());
+        let dir = match external.is_empty() {
+            true => dir.to_owned(),
+            false => extended(app, dir, &block, &external)?,
+        };
+        Ok(Self { dir, name })
+    }
 }
 
 /// Reads all of a block; its external labels.
@@ -353,15 +427,14 @@ fn verify(app: &App, tenant: &TenantId, dir: &Path) -> tsdb::Result<Labels> {
     terms.judge(block.meta()).map_err(Error::Invalid)
 }
 
-/// Writes the block anew inside of its folder, with more labels, and adds that.
-fn add_extended(app: &App, tenant: &TenantId, dir: &Path, external: &Labels) -> tsdb::Result<()> {
-    let block = Block::open(&*app.env.disk, dir)?;
+/// Writes a block anew inside of its folder, with more labels; where it lies then.
+fn extended(app: &App, dir: &Path, block: &Block, external: &Labels) -> tsdb::Result<PathBuf> {
     let parent = dir.join(EXTENDED_DIR);
     app.env.disk.create_dir(&parent).map_err(|e| Error::io("create", &parent, e))?;
     let meta = foreign::extended_meta(block.meta());
-    let extended = tsdb::compact::extend(&app.env.disk, &parent, meta, &block, external)?;
+    let extended = tsdb::compact::extend(&app.env.disk, &parent, meta, block, external)?;
     let extended = extended.ok_or_else(|| Error::Invalid("the block holds no samples".to_owned()))?;
-    app.storage.db().add_block(tenant, &parent.join(extended.ulid.to_string()))
+    Ok(parent.join(extended.ulid.to_string()))
 }
 
 async fn check(

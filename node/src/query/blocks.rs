@@ -2,7 +2,8 @@
 //!
 //! A question goes by one version of the tenant's catalog. What that lists, the asker reads itself; owners leave exactly
 //! that out and answer from everything else. An owner that lacks a block of its own which that version doesn't list yet
-//! says so, and the asker begins again with a newer one: nothing falls between the two, and nothing comes twice.
+//! says so, and the asker begins again with a newer one: nothing falls between the two, and nothing comes twice. So does an
+//! owner that knows of a newer block which nobody made and nobody keeps, as an imported one is.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use ulid::Ulid;
 
 use super::names::{Cost, Found, Question, Scope};
 use crate::bucket;
-use crate::bucket::catalog::Catalog;
+use crate::bucket::catalog::{Catalog, NOBODY};
 use crate::node::App;
 
 /// The catalog to go by: at least as new as the ring document says that it must be, and as `at_least`.
@@ -40,7 +41,7 @@ pub(super) fn is_left_out(catalog: &Catalog, version: Option<u64>) -> impl Fn(Ul
 }
 
 /// The version that a question must go by at least, where `version` doesn't list a block which this store has made and
-/// has no more.
+/// has no more, or which nobody has made.
 pub(super) fn needed(
     app: &App,
     catalog: &Catalog,
@@ -54,7 +55,8 @@ pub(super) fn needed(
     }
     let local = app.storage.existing(tenant);
     let is_here = |ulid| local.as_ref().is_some_and(|tenant| tenant.block(ulid).is_some());
-    let later = catalog.blocks().filter(|listed| listed.store == me && listed.version > version);
+    let later =
+        catalog.blocks().filter(|listed| [me, NOBODY].contains(&listed.store) && listed.version > version);
     later.filter(|listed| !is_here(listed.ulid)).map(|listed| listed.version).max()
 }
 

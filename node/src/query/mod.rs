@@ -21,6 +21,7 @@ pub mod dedup;
 mod digests;
 mod error;
 mod fanout;
+mod learn;
 mod memory;
 pub mod names;
 mod own;
@@ -43,6 +44,7 @@ use tsdb::model::TenantId;
 
 use coverage::Coverage;
 pub use error::Error;
+pub(crate) use learn::make_known;
 use memory::{Account, Memory};
 use permits::{Permit, Permits, Switch};
 pub use reach::Reach;

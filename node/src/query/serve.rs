@@ -131,6 +131,15 @@ impl Read for Reads {
         let size = |_: &TenantId| Ok(Size::Large);
         Ok(self.answer(tenant, version, opened, size, work, sending))
     }
+
+    async fn learn(&self, request: Request<pb::LearnRequest>) -> Result<Response<pb::LearnResponse>, Status> {
+        let asked = request.into_inner();
+        let tenant = TenantId::new(&asked.tenant).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        match self.app.blocks.catalogs.at_least(&tenant, asked.version).await {
+            Ok(catalog) => Ok(Response::new(pb::LearnResponse { version: catalog.version() })),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
 }
 
 impl Reads {

@@ -34,8 +34,10 @@ pub(super) fn fill(tenant: &Tenant, series: Vec<Series>, times_ms: &RangeInclusi
     for series in series {
         let mut samples = series.samples_as_sent()?;
         samples.retain(|sample| times_ms.contains(&sample.timestamp_ms));
-        // The head keeps no start times.
-        samples.iter_mut().for_each(|sample| sample.start_ms = 0);
+        if !tenant.keeps_starts() {
+            // Else a sample that lacks nothing but what the head would drop were pulled again and again.
+            samples.iter_mut().for_each(|sample| sample.start_ms = 0);
+        }
         theirs.insert(series.labels, samples);
     }
     let mut own: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
@@ -70,14 +72,14 @@ pub(super) fn fill(tenant: &Tenant, series: Vec<Series>, times_ms: &RangeInclusi
     Ok(filled)
 }
 
-/// Of a peer's samples, keeps those that `own` lacks or that are preferred to its own; both ascend.
+/// Of a peer's samples, keeps those that `own` lacks or that are preferred to its own, start times included; both ascend.
 fn leave_lacking(samples: &mut Vec<Sample>, own: &[Sample]) {
     let mut own = own.iter().peekable();
     samples.retain(|sample| {
         while own.next_if(|known| known.timestamp_ms < sample.timestamp_ms).is_some() {}
         match own.peek() {
             Some(known) if known.timestamp_ms == sample.timestamp_ms => {
-                prefer(sample, &Sample { start_ms: 0, ..(*known).clone() }) == Ordering::Greater
+                prefer(sample, known) == Ordering::Greater
             }
             _ => true,
         }

@@ -26,6 +26,7 @@ mod http;
 mod keys;
 mod pass;
 mod progress;
+mod safe;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -45,11 +46,15 @@ pub(crate) use self::http::routes;
 use self::keys::Keys;
 use self::pass::{Look, Memory};
 pub use self::progress::Progress;
+pub(crate) use self::safe::{of_cluster, of_node};
 pub use self::serve::Serve;
 use crate::env::{Work, run_on};
 use crate::grpc::Peers;
 use crate::node::App;
 
+/// The first round comes after one part in this many of the time between two, and so does the next where the ring has changed
+/// or windows are lacking: whoever takes one node after the other waits for a round that finds nothing.
+const SOON_PART: u32 = 5;
 /// Pause before windows that differed are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Samples younger than this, by the asker's wall clock, aren't compared, in milliseconds.
@@ -125,7 +130,9 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     let mut memory = Memory::default();
     // Read each time: it can be set anew while the node runs.
     let interval = || app.config.load().repair_interval.to_std();
-    let mut next_round = Instant::now() + interval();
+    let soon = || interval() / SOON_PART;
+    let mut next_round = Instant::now() + soon();
+    let mut views = app.cluster.subscribe();
     loop {
         let again = Instant::now() + LOOK_AGAIN;
         let (at, look) = match memory.is_waiting() && again < next_round {
@@ -136,15 +143,21 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(at) => {}
+            Ok(()) = views.changed() => {
+                next_round = next_round.min(Instant::now() + soon());
+                continue;
+            }
         }
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = pass::round(&app, &mut memory, look) => {}
         }
-        if look == Look::All {
-            next_round = Instant::now() + interval();
-        }
+        let pause = if app.repair.progress().lacking == 0 { interval() } else { soon() };
+        next_round = match look {
+            Look::All => Instant::now() + pause,
+            Look::Again => next_round.min(Instant::now() + pause),
+        };
     }
 }
 

@@ -121,6 +121,11 @@ pub(super) async fn round(app: &Arc<App>, memory: &mut Memory, look: Look) {
     }
     let mut progress = repair.progress.lock();
     progress.lacking = lacking;
+    if unasked > 0 {
+        progress.whole = None;
+    } else if look == Look::All {
+        progress.whole = Some(view.epoch());
+    }
     if look == Look::All {
         memory.equal.retain(|_, equal| equal.round == number);
         progress.rounds = number;

@@ -18,6 +18,9 @@ pub struct Progress {
     pub lacking: u64,
     /// Peers that the last round couldn't ask.
     pub unasked: u64,
+    /// Epoch of the ring document under which the last whole round asked everybody; `None` before there was one, and
+    /// while somebody can't be asked.
+    pub whole: Option<ring::Epoch>,
     /// Windows whose digests were compared.
     pub compared: u64,
     /// Those that differed.

@@ -13,9 +13,9 @@ use tsdb::digest::{Digest, DigestKey, SeriesDigester};
 use tsdb::model::{Labels, TenantId};
 use tsdb::select::Series;
 
-use super::compute;
 use super::digests::{self, Terms, token_of};
 use super::keys::holds;
+use super::{compute, safe};
 use crate::env::{Work, run_on};
 use crate::grpc::{Header, MESSAGE_BYTES_MAX, series_to_proto};
 use crate::node::App;
@@ -146,6 +146,14 @@ impl Repair for Serve {
         };
         let answer = compute(&self.0, move |_| question.answer(&tenant)).await;
         answer.map(Response::new).map_err(failed)
+    }
+
+    async fn unsettled(
+        &self,
+        _: Request<pb::UnsettledRequest>,
+    ) -> Result<Response<pb::UnsettledAnswer>, Status> {
+        let epoch = self.0.cluster.view().epoch();
+        Ok(Response::new(pb::UnsettledAnswer { epoch, reasons: safe::of_own(&self.0) }))
     }
 }
 

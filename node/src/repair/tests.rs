@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt as _;
 use object_store::memory::InMemory;
+use proptest::prelude::*;
 use ring::epoch::{Change, NewMember};
 use ring::{ClusterId, Document, StoreId, View};
 use serde_json::Value as Json;
@@ -18,7 +19,7 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 use tsdb::db::{Append, Bounds, WINDOW_MS};
 use tsdb::disk::MemoryDisk;
-use tsdb::model::{IntHistogram, Labels, Sample, TenantId, Value, stale_nan};
+use tsdb::model::{FloatHistogram, IntHistogram, Labels, Sample, TenantId, Value, stale_nan};
 
 use super::*;
 use crate::bucket::Handed;
@@ -69,7 +70,7 @@ struct TestNode {
 }
 
 impl TestNode {
-    async fn start(n: u32, view: &Arc<View>) -> Self {
+    async fn start(n: u32, view: &Arc<View>, yaml: &str) -> Self {
         let disk = Arc::new(MemoryDisk::new());
         let env = Env {
             clock: Arc::new(ManualClock::new(NOW_MS)),
@@ -82,7 +83,7 @@ impl TestNode {
             process: Arc::new(OsProcess::new()),
             seed: u128::from(n),
         };
-        let config: Config = load(&Sources::default()).unwrap();
+        let config: Config = load(&Sources { file: Some(("test", yaml)), ..Sources::default() }).unwrap();
         // The node's own ring is of it alone; the one that is compared by is handed in below.
         let at = Addresses { peer: "127.0.0.1:1".to_owned(), http: "127.0.0.1:2".to_owned() };
         let app = Arc::new(App::open(config, env, Hooks::default(), &at, Arc::default()).await.unwrap());
@@ -174,10 +175,15 @@ impl Drop for TestNode {
 
 impl Nodes {
     async fn start(members: u32, view: View) -> Self {
+        Self::with(&vec![""; members as usize], view).await
+    }
+
+    /// A node for each configuration.
+    async fn with(configurations: &[&str], view: View) -> Self {
         let view = Arc::new(view);
         let mut nodes = BTreeMap::new();
-        for n in 0..members {
-            nodes.insert(n, TestNode::start(n, &view).await);
+        for (n, yaml) in (0..).zip(configurations) {
+            nodes.insert(n, TestNode::start(n, &view, yaml).await);
         }
         let this = Self { nodes, view };
         this.introduce();
@@ -371,10 +377,104 @@ async fn nodes_at_different_documents_wait_for_each_other() {
 #[tokio::test]
 async fn a_node_without_a_ring_has_no_digests_and_repairs_nothing() {
     let view = Arc::new(ring_of(1, 1));
-    let node = TestNode::start(0, &view).await;
+    let node = TestNode::start(0, &view, "").await;
     let alone = Repair::default();
     assert!(alone.view().is_none());
     pass::round(&node.app, &mut Memory::default(), Look::All).await;
     assert_eq!(node.app.repair.progress().rounds, 1);
     assert_eq!(node.digests().await.len(), 1, "one range: all keys");
+}
+
+/// A sample of one of several kinds.
+fn of_kind(kind: u8, timestamp_ms: i64, start_ms: i64, number: u64) -> Sample {
+    let value = match kind {
+        0 => Value::Float(number as f64),
+        1 => Value::Float(stale_nan()),
+        2 => Value::Float(f64::from_bits(0x7ff8_0000_0000_0000 | number)),
+        3 => Value::Int(Arc::new(IntHistogram { count: number, zero_count: number, ..Default::default() })),
+        4 => {
+            let count = number as f64 + 0.5;
+            Value::Histogram(Arc::new(FloatHistogram { count, zero_count: count, ..Default::default() }))
+        }
+        _ => Value::Int(Arc::new(IntHistogram { sum: stale_nan(), ..Default::default() })),
+    };
+    Sample { timestamp_ms, start_ms, value }
+}
+
+/// What one replica got, and when its head was last cut.
+#[derive(Clone, Debug)]
+struct Arrival {
+    series: usize,
+    slot: i64,
+    kind: u8,
+    start: Option<i64>,
+    /// One bit for each replica that got it.
+    replicas: u8,
+    cuts: u8,
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let start = prop_oneof![Just(None), (1..4_i64).prop_map(Some)];
+    (0..4_usize, 0..12_i64, 0..6_u8, start, 1..8_u8, 0..64_u8).prop_map(
+        |(series, slot, kind, start, replicas, cuts)| Arrival { series, slot, kind, start, replicas, cuts },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Varied: the encoding (with and without start times), kinds of values, conflicts at one time, in value or in start
+    /// time alone, who got what, in heads or in blocks, in a window that is over and in the current one. Held fixed: three
+    /// replicas of everything, that all of it is old enough to be compared, and that nothing comes meanwhile.
+    #[test]
+    fn replicas_become_equal_and_then_pull_nothing_whatever_is_encoded_how(
+        arrivals in proptest::collection::vec(arrival(), 1..60),
+        encoding in prop_oneof![Just("xor"), Just("xor2")],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let yaml = format!("storage: {{chunk_encoding: {encoding}}}\n");
+            let mut nodes = Nodes::with(&[&*yaml; 3], ring_of(3, 3)).await;
+            for (number, arrival) in (1..).zip(arrivals) {
+                // Half of the slots lie in the window before.
+                let at_ms = PAST_MS + WINDOW_MS - 6 * 60_000 + arrival.slot * 60_000;
+                let start_ms = arrival.start.map_or(0, |start| at_ms - start * 1_000);
+                let sample = of_kind(arrival.kind, at_ms, start_ms, number);
+                for n in (0..3).filter(|n| arrival.replicas >> n & 1 == 1) {
+                    nodes.of(n).append("a", &[(arrival.series, sample.clone())]);
+                    if arrival.cuts >> n & 1 == 1 && arrival.cuts > 56 {
+                        nodes.of(n).flush();
+                    }
+                }
+            }
+            for _ in 0..2 {
+                nodes.round().await;
+            }
+            let bytes = |nodes: &mut Nodes| (0..3).map(|n| nodes.of(n).app.repair.progress().bytes).collect::<Vec<_>>();
+            let before = bytes(&mut nodes);
+            prop_assert_eq!(nodes.round().await, 0);
+            prop_assert_eq!(bytes(&mut nodes), before, "nothing comes any more");
+            let first = nodes.of(0).digests().await;
+            for n in 0..3 {
+                let progress = nodes.of(n).app.repair.progress();
+                prop_assert_eq!((progress.lacking, progress.whole), (0, Some(nodes.view.epoch())));
+                prop_assert_eq!(nodes.of(n).digests().await, first.clone(), "replica {}", n);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_keep_start_times_and_those_that_drop_them_store_nothing_for_ever() {
+    let configurations = ["storage: {chunk_encoding: xor2}\n", "", "storage: {chunk_encoding: xor2}\n"];
+    let mut nodes = Nodes::with(&configurations, ring_of(3, 3)).await;
+    let with_starts =
+        |(series, sample): (usize, Sample)| (series, Sample { start_ms: PAST_MS - 1, ..sample });
+    let all: Vec<_> = scrapes(0..20, PAST_MS, 20).into_iter().map(with_starts).collect();
+    nodes.of(0).append("a", &all);
+    assert!(nodes.round().await > 0);
+    assert_eq!(nodes.round().await, 0);
+    let values = nodes.of(0).samples("a");
+    assert!(nodes.of(1).samples("a") == values && nodes.of(2).samples("a") == values);
 }

@@ -20,6 +20,7 @@ use super::types::{
     Append, Bounds, Exemplar, Metadata, Outcome, SERIES_ALIASES_MAX, SERIES_LABELS_BYTES_MAX, SeriesKey,
 };
 use crate::block::Block;
+use crate::chunk::Writes;
 use crate::head::SeriesRef;
 use crate::head::append::{Log, Terms};
 use crate::head::shard::Shard;
@@ -109,6 +110,11 @@ impl Tenant {
     /// Its settings.
     pub fn settings(&self) -> TenantSettings {
         *self.settings.read()
+    }
+
+    /// Whether its head keeps the start times of samples; else they are dropped as samples come in.
+    pub fn keeps_starts(&self) -> bool {
+        self.core.settings.writes == Writes::WithStarts
     }
 
     /// Changes its settings, from the next call on. They aren't stored.

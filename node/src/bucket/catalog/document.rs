@@ -35,6 +35,9 @@ const MAGIC: &[u8; 3] = b"CCT";
 const FORMAT: u8 = b'1';
 const BLOCK_BYTES: usize = 72;
 
+/// The store of blocks that no store has cut, as imported ones are: nobody has them but the bucket.
+pub const NOBODY: StoreId = StoreId(0);
+
 /// Which blocks a tenant has in the bucket, at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {

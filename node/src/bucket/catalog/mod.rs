@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tsdb::model::TenantId;
 use ulid::Ulid;
 
-pub use document::{Catalog, Listed};
+pub use document::{Catalog, Listed, NOBODY};
 
 use super::error::{Error, Result};
 use super::swap::{Swapped, Tag};
@@ -167,6 +167,13 @@ impl Catalogs {
         };
         let catalog = self.change(tenant, change).await?;
         Ok(catalog.block(block.ulid).expect("it was just listed, or had been").version)
+    }
+
+    /// The tenants of whose blocks this node knows.
+    pub fn known(&self) -> Vec<TenantId> {
+        let tenants = self.tenants.lock();
+        let known = tenants.values().filter(|slot| slot.known.load().version > 0);
+        known.map(|slot| slot.tenant.clone()).collect()
     }
 
     /// The tenants that have a catalog in the bucket.

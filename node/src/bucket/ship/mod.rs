@@ -7,7 +7,8 @@
 //! 4. The block is listed in its tenant's catalog; only now does it exist for others. The intent is removed.
 //!
 //! Every step can be done again, so a crash anywhere costs time and nothing else. One block is shipped at a time, in
-//! parts, so memory and bandwidth stay bounded. A local block that is damaged is refused, and stays.
+//! parts, so memory and bandwidth stay bounded. A local block that is damaged is refused, and stays. A block that was
+//! handed in takes the same steps before it is acked ([`Shipper::import`]), and is never one of this store's.
 
 mod intent;
 #[cfg(test)]
@@ -28,12 +29,13 @@ use tsdb::block::{Block, BlockMeta};
 use tsdb::db::{Db, LocalBlock};
 use tsdb::disk::Disk;
 use tsdb::files;
+use tsdb::model::TenantId;
 use ulid::Ulid;
 
-use super::catalog::{Catalogs, Listed};
+use super::catalog::{Catalogs, Listed, NOBODY};
 use super::error::{Error, Result};
 use super::parts::parts;
-use super::thanos::{BlockFile, Upload, meta_to_upload};
+use super::thanos::{BlockFile, Upload, files_of, meta_to_upload};
 use super::{ATTEMPTS, Bucket, Checksum, keys};
 use crate::env::{Clock, Env, Ledger, Pool, Work, on_disk, run_on};
 use crate::text::shortened;
@@ -176,6 +178,42 @@ impl Shipper {
         }
     }
 
+    /// Ships a block that isn't one of this store's, from a folder of its disk, under another name: nobody keeps it but the
+    /// bucket. Returns a version of the catalog that lists it; one that was listed before stays as it is. Callers wait for each
+    /// other.
+    ///
+    /// # Errors
+    /// What keeps it from being listed: the bucket, or what is wrong with the block. Nobody sees it then, unless the answer
+    /// to the last step was lost; with the same name it can be done again.
+    pub async fn import(&self, tenant: &TenantId, dir: &Path, name: Ulid) -> Result<u64> {
+        let _turn = self.turn.lock().await;
+        let catalog = self.catalogs.refresh(tenant).await?;
+        if let Some(listed) = catalog.block(name) {
+            return Ok(listed.version);
+        }
+        let (disk, own) = (self.disk.clone(), dir.to_owned());
+        let read = run_on(&*self.pool, Work::Bulk, move || Local::read(&*disk, &own));
+        let mut local = read.await?;
+        local.meta.ulid = name;
+        let block = LocalBlock { tenant: tenant.clone(), meta: local.meta.clone(), dir: dir.to_owned() };
+        let listed = Listed { store: NOBODY, ..self.upload(&block, &local).await? };
+        let version = self.catalogs.list_block(tenant, &listed).await?;
+        tracing::info!(%tenant, block = %name, version, bytes = listed.size_bytes, "an imported block is in the bucket");
+        self.shipped(tenant.clone(), name, listed.size_bytes).await?;
+        Ok(version)
+    }
+
+    /// Notes that a block is listed.
+    async fn shipped(&self, tenant: TenantId, ulid: Ulid, bytes: u64) -> Result<()> {
+        {
+            let mut progress = self.progress.lock();
+            progress.blocks += 1;
+            progress.bytes += bytes;
+        }
+        let ledger = self.ledger.clone();
+        Ok(on_disk(&*self.pool, move || Intent::end(&*ledger, &tenant, ulid)).await?)
+    }
+
     async fn ship(&self, block: &LocalBlock) -> Result<()> {
         let (tenant, ulid) = (&block.tenant, block.meta.ulid);
         if self.catalogs.refresh(tenant).await?.block(ulid).is_none() {
@@ -183,9 +221,7 @@ impl Shipper {
             let listed = self.upload(block, &local).await?;
             let version = self.catalogs.list_block(tenant, &listed).await?;
             tracing::info!(%tenant, block = %ulid, version, bytes = listed.size_bytes, "a block is in the bucket");
-            let mut progress = self.progress.lock();
-            progress.blocks += 1;
-            progress.bytes += listed.size_bytes;
+            return self.shipped(tenant.clone(), ulid, listed.size_bytes).await;
         }
         let (ledger, tenant) = (self.ledger.clone(), tenant.clone());
         Ok(on_disk(&*self.pool, move || Intent::end(&*ledger, &tenant, ulid)).await?)
@@ -225,7 +261,10 @@ impl Shipper {
         let meta = Bytes::from(meta_to_upload(local.meta.clone(), &upload));
         let key = keys::block_file(ulid, files::BLOCK_META);
         self.bucket.put(&key, meta.clone()).await?;
-        if self.bucket.get(&key).await?.is_none_or(|(found, _)| found != meta) {
+        let found = self.bucket.get(&key).await?;
+        // Two nodes may be given the same block at once; only who sent it, and when, differs then.
+        let is_ours = |found: &Bytes| *found == meta || has_files(found, &sent);
+        if !found.is_some_and(|(found, _)| is_ours(&found)) {
             return Err(Error::Corrupt {
                 key: key.to_string(),
                 reason: "it isn't what was just written".to_owned(),
@@ -294,6 +333,11 @@ impl Shipper {
         });
         Ok(read.await?)
     }
+}
+
+/// Whether a `meta.json` is of a block with exactly these files.
+fn has_files(meta: &[u8], files: &[BlockFile]) -> bool {
+    BlockMeta::from_json(meta).ok().and_then(|meta| files_of(&meta).ok()).is_some_and(|found| found == files)
 }
 
 /// What is to be uploaded of a block.

@@ -12,7 +12,7 @@ mod raw;
 mod replicas;
 mod status;
 mod surface;
-mod upload;
+pub(crate) mod upload;
 mod write;
 mod write_v2;
 
@@ -22,6 +22,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use prost::Message as _;
 use proto::prometheus as pb;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tsdb::disk::MemoryDisk;
 
-use crate::bucket::Handed;
+use crate::bucket::{Blocks, Bucket, Handed};
 use crate::cluster::Addresses;
 use crate::config::{Config, Sources, load};
 use crate::env::{DiskLedger, Env, Inline, ManualClock, OsProcess, TcpNet};
@@ -67,6 +68,17 @@ impl TestNode {
 
     async fn on(disk: MemoryDisk, bucket: Arc<InMemory>, yaml: &str) -> Self {
         Self::changed(disk, bucket, yaml, async |_: &mut App| {}).await
+    }
+
+    /// A node whose blocks go to a bucket that others use too.
+    pub(crate) async fn on_bucket(store: Arc<dyn ObjectStore>, seed: u128, yaml: &str) -> Self {
+        Self::changed(MemoryDisk::new(), Arc::default(), yaml, async |app: &mut App| {
+            let env = Env { bucket: Arc::new(Handed(store)), seed, ..app.env.clone() };
+            let bucket = Bucket::open("memory:", &env).unwrap();
+            let blocks = Blocks::open(bucket, &app.config.load(), &env, app.cluster.me()).await;
+            app.blocks = Arc::new(blocks.unwrap());
+        })
+        .await
     }
 
     /// A node of which `change` changes what a cluster would have made of it.

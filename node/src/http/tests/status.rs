@@ -53,6 +53,28 @@ async fn the_process_answers() {
 }
 
 #[tokio::test]
+async fn whether_the_next_node_may_be_taken_is_told_in_text_and_json() {
+    let node = TestNode::start().await;
+    assert_eq!(node.get("/-/safe?scope=node").await.status, StatusCode::OK);
+    assert_eq!(node.get("/-/safe?scope=zone").await.error().0, 400);
+    let early = node.get("/-/safe").await;
+    assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE, "nothing was compared since the start");
+    assert!(early.text().contains("repair hasn't compared"), "{}", early.text());
+    let asked = Request::get("/-/safe").header("accept", "application/json").body(Body::empty()).unwrap();
+    let early = node.send(asked).await.json();
+    assert_eq!((&early["safe"], early["reasons"].as_array().unwrap().len()), (&false.into(), 1), "{early}");
+    assert_eq!(node.get("/api/v1/cluster/safe").await.data(), early);
+    // The first look of repair, which has nobody to compare with.
+    for _ in 0..1000 {
+        if node.get("/-/safe").await.status == StatusCode::OK {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(node.get("/-/safe").await.text().starts_with("It is safe"));
+}
+
+#[tokio::test]
 async fn what_scrapes_and_notifications_would_fill_is_empty_but_valid() {
     let node = TestNode::start().await;
     for (path, wanted) in [

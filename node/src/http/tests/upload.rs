@@ -16,17 +16,17 @@ use ulid::Ulid;
 
 use super::{NOW_MS, TestNode};
 
-const RANGE_MS: i64 = 7_200_000;
+pub(crate) const RANGE_MS: i64 = 7_200_000;
 /// Start of the last whole range.
-const START_MS: i64 = NOW_MS - NOW_MS % RANGE_MS - RANGE_MS;
+pub(crate) const START_MS: i64 = NOW_MS - NOW_MS % RANGE_MS - RANGE_MS;
 
 /// A block's files by path.
-fn a_block(ulid: Ulid) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn a_block(ulid: Ulid) -> Vec<(String, Vec<u8>)> {
     block_with(BlockMeta::new(ulid, START_MS, START_MS + RANGE_MS), START_MS, 0.0)
 }
 
 /// A block of one series with ten samples, the first of this value.
-fn block_with(meta: BlockMeta, first_ms: i64, value: f64) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn block_with(meta: BlockMeta, first_ms: i64, value: f64) -> Vec<(String, Vec<u8>)> {
     let ulid = meta.ulid;
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
     disk.create_dir(Path::new("b")).unwrap();
@@ -40,7 +40,7 @@ fn block_with(meta: BlockMeta, first_ms: i64, value: f64) -> Vec<(String, Vec<u8
     ["meta.json", "index", "chunks/000001"].map(|f| (f.to_owned(), disk.read(&dir.join(f)).unwrap())).to_vec()
 }
 
-async fn upload(node: &TestNode, ulid: Ulid, files: &[(String, Vec<u8>)]) -> serde_json::Value {
+pub(crate) async fn upload(node: &TestNode, ulid: Ulid, files: &[(String, Vec<u8>)]) -> serde_json::Value {
     let base = format!("/api/v1/upload/block/{ulid}");
     let started = node.post(&format!("{base}/start"), &[], files[0].1.clone()).await;
     assert_eq!(started.status, StatusCode::OK, "{}", started.text());

@@ -178,6 +178,10 @@ impl Read for Mischief {
     async fn fold(&self, _: Request<pb::FoldRequest>) -> Result<Response<Answer>, Status> {
         Err(Status::unimplemented("not here"))
     }
+
+    async fn learn(&self, _: Request<pb::LearnRequest>) -> Result<Response<pb::LearnResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 /// Puts another service in the place of node 2.

@@ -2,6 +2,7 @@
 //! the test gives them.
 
 mod cost;
+mod imported;
 mod incomplete;
 mod pushed;
 mod rotted;
@@ -69,6 +70,8 @@ pub(super) struct Member {
 pub(super) struct Cluster {
     pub(super) members: Vec<Member>,
     pub(super) document: Document,
+    addresses: BTreeMap<StoreId, String>,
+    paused: Mutex<BTreeSet<StoreId>>,
 }
 
 pub(super) fn tenant() -> TenantId {
@@ -93,10 +96,18 @@ impl Cluster {
 
     /// The nodes of a document.
     pub(super) async fn with(document: Document) -> Self {
+        Self::made(document, |_| TestNode::with(CONFIG)).await
+    }
+
+    /// The nodes of a document, made by their stores.
+    pub(super) async fn made<F: Future<Output = TestNode>>(
+        document: Document,
+        make: impl Fn(StoreId) -> F,
+    ) -> Self {
         let view = Arc::new(View::new(document.clone()).unwrap());
         let (mut members, mut addresses) = (Vec::new(), BTreeMap::new());
         for store in document.members.keys() {
-            let node = TestNode::with(CONFIG).await;
+            let node = make(*store).await;
             let me = Me::new(*store, Protocol::default());
             me.join(document.cluster).unwrap();
             me.adopt(document.epoch);
@@ -110,14 +121,9 @@ impl Cluster {
             addresses.insert(*store, address);
             members.push(member);
         }
-        let cluster = Self { members, document };
-        cluster.tell(&addresses);
+        let cluster = Self { members, document, addresses, paused: Mutex::default() };
+        cluster.introduce();
         cluster
-    }
-
-    /// Tells all where peers are.
-    fn tell(&self, addresses: &BTreeMap<StoreId, String>) {
-        self.members.iter().for_each(|member| member.me.set_addresses(addresses.clone()));
     }
 
     /// All processes start again on their disks.
@@ -129,9 +135,28 @@ impl Cluster {
             addresses.insert(member.known.me, address);
             members.push(member);
         }
-        let cluster = Self { members, document: self.document };
-        cluster.tell(&addresses);
+        let cluster = Self { members, document: self.document, addresses, paused: self.paused };
+        cluster.introduce();
         cluster
+    }
+
+    /// All know where the others are, but for those that are paused.
+    fn introduce(&self) {
+        let mut addresses = self.addresses.clone();
+        addresses.retain(|store, _| !self.paused.lock().contains(store));
+        self.members.iter().for_each(|member| member.me.set_addresses(addresses.clone()));
+    }
+
+    /// Nobody reaches a node until it is resumed.
+    pub(super) fn pause(&self, number: usize) {
+        self.paused.lock().insert(self.members[number - 1].known.me);
+        self.introduce();
+    }
+
+    /// It is reached again.
+    pub(super) fn resume(&self, number: usize) {
+        self.paused.lock().remove(&self.members[number - 1].known.me);
+        self.introduce();
     }
 
     /// Takes a node's peer port away, so that calls of it are refused.

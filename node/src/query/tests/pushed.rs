@@ -189,6 +189,10 @@ impl Read for Weak {
             _ => self.reads.fold(request).await,
         }
     }
+
+    async fn learn(&self, request: Request<pb::LearnRequest>) -> Result<Response<pb::LearnResponse>, Status> {
+        self.reads.learn(request).await
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod formation;
 mod grow;
+mod imported;
 mod loss;
 mod lost;
 mod moved;
@@ -9,6 +10,7 @@ mod partition;
 mod prometheus;
 mod promqltest;
 mod push_down;
+mod safe;
 
 use tests::cluster::Cluster;
 use tests::load::{Book, Load};
