@@ -17,20 +17,25 @@ async fn deliver(member: &Member) {
     panic!("hints stay: {:?}", hints.pending());
 }
 
+/// Waits until a node keeps hints for a store: a write is answered before.
+async fn are_kept(member: &Member, store: StoreId) {
+    let hints = member.node.app.replicator.hints();
+    for _ in 0..300 {
+        if hints.pending().stores == [store] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not for {store}: {:?}", hints.pending());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hints_for_a_store_that_left_go_to_every_owner_that_there_is_now() {
     // The fourth isn't there.
     let members = Members::start(3, &view(4, 3, 1)).await;
     let answer = members.write(0, samples(40, 1.0)).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
-    let hints = members.0[0].node.app.replicator.hints();
-    for _ in 0..300 {
-        if hints.pending().stores == [StoreId(4)] {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(hints.pending().stores, [StoreId(4)]);
+    are_kept(&members.0[0], StoreId(4)).await;
     let without = view(3, 3, 2);
     members.0.iter().for_each(|member| member.membership.adopt(without.clone()));
     deliver(&members.0[0]).await;
@@ -53,6 +58,7 @@ async fn hints_are_taken_however_old_they_have_become() {
     let one = |i: usize| series(&[("__name__", "m"), ("i", &i.to_string())], &[(old_ms, 1.0)]);
     let answer = members.write(0, (0..40).map(one).collect()).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    are_kept(&members.0[0], StoreId(3)).await;
     members.0[2].up(CUT_OFF).await;
     deliver(&members.0[0]).await;
     let counted = format!("/api/v1/query?query=count(m)&time={}", old_ms / 1000);
@@ -68,6 +74,7 @@ async fn hints_that_a_store_refuses_stay_until_it_takes_them() {
     members.0[2].down().await;
     let answer = members.write(0, samples(40, 1.0)).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    are_kept(&members.0[0], StoreId(3)).await;
     // It comes back with a newer document than the sender's.
     let newer = view(3, 3, 2);
     members.0[2].membership.adopt(newer.clone());
