@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use tests::cluster::Cluster;
 use tests::{eventually, now_ms};
 
+use super::safe::safe;
+
 const SERIES: usize = 300;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,6 +29,8 @@ async fn an_import_outlives_the_node_that_took_it() {
     assert_eq!(import(0)["samples"], 3 * SERIES);
     assert_eq!(import(3)["blocks"], 0, "again, through another node: all of it is there");
     all_see(&cluster, &[0, 1, 2, 3, 4]).await;
+    // Until the founder's own placement is closed, nobody can do without it.
+    safe(&cluster, 1).await;
     cluster.kill(0);
     all_see(&cluster, &[1, 2, 3, 4]).await;
     cluster.wipe(0);

@@ -33,12 +33,12 @@ async fn all_disks_are_replaced_as_soon_as_it_is_safe_and_nothing_is_lost() {
     }
     book.refusals.clear();
     all_is_well(&cluster, &book).await;
-    let status = cluster.run(0, &["status"]);
+    let status = cluster.run(0, &["status", "-o", "table"]);
     assert!(status.stdout.contains("safe to take"), "{status:?}");
 }
 
 /// Waits until a node says that the next may be taken.
-async fn safe(cluster: &Cluster, node: usize) {
+pub(super) async fn safe(cluster: &Cluster, node: usize) {
     let http = cluster.http(node);
     eventually("it is safe to take the next node", 60, async || {
         let answer = http.try_get("/-/safe", &[]).await.ok()?;
