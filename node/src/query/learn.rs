@@ -2,7 +2,7 @@
 //! without it.
 //!
 //! Questions go by the catalog that the asking node knows, which may be a while old. Where a block came from an owner, that
-//! owner answers from it until the asker knows better; a block that was imported ([`NOBODY`]'s) nobody answers from. So
+//! owner answers from it until the asker knows better; a block that was imported (`NOBODY`'s) nobody answers from. So
 //! before an import is acked, owners are told which version lists it (`Learn`), and keep that in their ledgers: of each
 //! range so many that fewer than R of the others are left. Whoever then goes by an older version hears of the newer one from one of the
 //! owners that it needs ([`super::blocks::needed`]), and asks again.
