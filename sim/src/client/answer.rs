@@ -93,8 +93,9 @@ pub fn number(json: &Json) -> Option<f64> {
     json.as_str()?.parse().ok()
 }
 
+/// When a point `[seconds, value]` is, in milliseconds.
 #[allow(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
-fn at_ms(pair: &Json) -> i64 {
+pub fn at_ms(pair: &Json) -> i64 {
     pair[0].as_f64().map_or(0, |s| (s * 1000.0).round() as i64)
 }
 

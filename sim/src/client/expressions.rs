@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 use tsdb::model::{self, IntHistogram, Labels, Sample, Span, stale_nan};
 
 use super::Shared;
-use super::answer::number;
+use super::answer::{at_ms, number};
 use super::ledger::{self, Fate};
 use super::series::{METRIC, model_labels};
 
@@ -194,11 +194,6 @@ fn difference(expected: &Answer, shown: &Json) -> Option<String> {
         }
     }
     rest.first_key_value().map(|(labels, _)| format!("{labels:?} is missing"))
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "milliseconds of this century")]
-fn at_ms(pair: &Json) -> i64 {
-    pair[0].as_f64().map_or(0, |s| (s * 1000.0).round() as i64)
 }
 
 #[cfg(test)]
