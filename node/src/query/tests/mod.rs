@@ -26,7 +26,7 @@ use super::Reads;
 use super::reach::{Reach, Ring};
 use crate::env::{Net as _, TcpNet};
 use crate::grpc::{self, Me, Peers, Protocol};
-use crate::http::tests::TestNode;
+use crate::http::tests::{NOW_MS, TestNode};
 
 /// Names that go at the very end keep series apart whose metrics differ: what owners aggregate is so, too.
 const CONFIG: &str = "query: {delayed_name_removal: true}\n";
@@ -171,6 +171,16 @@ impl Cluster {
             member.adopt(&document);
         }
         self.document = document;
+    }
+
+    /// Writes so many series of a few samples to all owners.
+    pub(super) fn fill(&self, series: i32) {
+        for i in 0..series {
+            for step in 0..8 {
+                let at_ms = NOW_MS - 120_000 + i64::from(step) * 15_000;
+                self.write(&format!("m{i}"), f64::from(i * step), at_ms, &[]);
+            }
+        }
     }
 
     /// Appends a sample to all owners of a series but those that miss it.

@@ -8,7 +8,6 @@
 use tsdb::disk::Disk as _;
 
 use super::*;
-use crate::http::tests::NOW_MS;
 
 const SERIES: i32 = 30;
 
@@ -16,16 +15,7 @@ const SERIES: i32 = 30;
 /// thousandths of it (0 to 1000).
 async fn cluster(rotted: &[usize], thousandths: u64) -> Cluster {
     let cluster = Cluster::of(3, 3).await;
-    for i in 0..SERIES {
-        for step in 0..8 {
-            cluster.write(
-                &format!("m{i}"),
-                f64::from(i * step),
-                NOW_MS - 120_000 + i64::from(step) * 15_000,
-                &[],
-            );
-        }
-    }
+    cluster.fill(SERIES);
     for member in &cluster.members {
         let done = member.node.app.storage.db().flush(NOW_MS).unwrap();
         assert!(done.problems.is_empty() && !done.cut.is_empty());

@@ -3,21 +3,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http::tests::NOW_MS;
-
-/// Thirty series of a few samples.
-async fn filled(cluster: &Cluster) {
-    for i in 0..30 {
-        for step in 0..8 {
-            cluster.write(
-                &format!("m{i}"),
-                f64::from(i * step),
-                NOW_MS - 120_000 + i64::from(step) * 15_000,
-                &[],
-            );
-        }
-    }
-}
 
 async fn through_each(cluster: &Cluster, path: &str) -> Vec<Value> {
     let mut answers = Vec::new();
@@ -34,7 +19,7 @@ async fn through_each(cluster: &Cluster, path: &str) -> Vec<Value> {
 async fn every_node_gives_the_same_answer() {
     for (stores, rf) in [(3, 3), (3, 2), (5, 3), (4, 1)] {
         let cluster = Cluster::of(stores, rf).await;
-        filled(&cluster).await;
+        cluster.fill(30);
         let time = NOW_MS / 1000;
         for path in [
             format!("/api/v1/query?time={time}&query=sum(count_over_time({{job=\"a\"}}[5m]))"),
@@ -65,7 +50,7 @@ async fn every_node_gives_the_same_answer() {
 #[tokio::test]
 async fn what_only_one_replica_has_is_found() {
     let cluster = Cluster::of(3, 3).await;
-    filled(&cluster).await;
+    cluster.fill(30);
     // Each misses something else: a series, samples at the end, samples in the middle.
     cluster.write("late", 1.0, NOW_MS - 30_000, &[2, 3]);
     cluster.write("late", 2.0, NOW_MS - 15_000, &[1, 3]);
@@ -94,7 +79,7 @@ async fn conflicting_values_are_settled_alike() {
 #[tokio::test]
 async fn open_placements_are_asked_too() {
     let mut cluster = Cluster::of(3, 1).await;
-    filled(&cluster).await;
+    cluster.fill(30);
     // The first leaves; what it took stays with it until it is in blocks.
     let joint = cluster.document.change(&ring::epoch::Change::leave(StoreId(1))).unwrap();
     cluster.adopt(joint.finish().unwrap());
@@ -108,7 +93,7 @@ async fn open_placements_are_asked_too() {
 #[tokio::test]
 async fn a_newer_document_is_waited_for_and_all_is_asked_again() {
     let mut cluster = Cluster::of(3, 2).await;
-    filled(&cluster).await;
+    cluster.fill(30);
     let joint = cluster.document.change(&ring::epoch::Change::leave(StoreId(3))).unwrap();
     for member in &cluster.members[1..] {
         member.adopt(&joint);
