@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName};
 
+use crate::error_text::causes;
+
 /// A client that sends these headers with each request, over HTTP/1.1, and gives up on an answer after `timeout`.
 ///
 /// # Errors
@@ -28,17 +30,6 @@ pub fn client<'a>(
         .timeout(timeout)
         .build()
         .map_err(|e| format!("can't make an HTTP client: {}", causes(&e)))
-}
-
-/// An error with its causes, which reqwest leaves out of its own text.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

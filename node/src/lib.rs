@@ -14,6 +14,8 @@
 //! | [`receive`] | taking samples in |
 //! | `repair` | replicas compare what they have, and pull what they lack |
 //! | `glance` | the cluster at a glance, for `status` and the page |
+//! | `server` | accepting connections, and reading the heads of requests |
+//! | [`time`], `text`, `error_text` | times, names and errors as text |
 //! | `storage`, `metrics` | the engine inside the node, and what the node tells of itself |
 //! | [`bucket`] | object storage: catalog, shipping blocks, reading them |
 //! | [`cli`] | the command line, one file a verb |
@@ -27,6 +29,7 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod env;
+mod error_text;
 mod fail_stop;
 mod glance;
 pub mod grpc;
@@ -38,9 +41,11 @@ pub mod node;
 mod query;
 pub mod receive;
 mod repair;
+mod server;
 mod starting;
 mod storage;
 mod text;
+pub mod time;
 
 pub use config::Config;
 pub use env::Env;

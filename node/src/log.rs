@@ -20,7 +20,7 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::env::Clock;
-use crate::http::time::format_rfc3339;
+use crate::time::format_rfc3339;
 
 /// Changes the level while the node runs.
 #[derive(Clone)]

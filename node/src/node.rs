@@ -26,9 +26,10 @@ use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
 use crate::receive::replicate::{Receiver, Replicator};
 use crate::repair::{self, Repair};
+use crate::server::{Http2, ServerSettings};
 use crate::starting::{Meanwhile, Starting};
 use crate::storage::Storage;
-use crate::{grpc, http};
+use crate::{grpc, http, server};
 
 /// Shortest pause between maintenances, whatever is configured.
 const MAINTENANCE_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -151,17 +152,17 @@ impl Node {
         let background = app.start_background(&stop_background);
         let config = app.config.load();
         let stop_timeout = config.http_stop_timeout.to_std();
-        let settings = http::ServerSettings {
+        let settings = ServerSettings {
             max_connections: as_usize(config.http_max_connections),
             header_timeout: config.http_header_timeout.to_std(),
             stop_timeout,
-            http2: http::Http2::Beside1,
+            http2: Http2::Beside1,
         };
         drop(config);
         let stop = &app.stopping;
         let me = app.cluster.peers().me().clone();
         let servers = [
-            tokio::spawn(http::serve(listener, http::router(app.clone()), settings, stop.clone())),
+            tokio::spawn(server::serve(listener, http::router(app.clone()), settings, stop.clone())),
             tokio::spawn(grpc::serve(peer_listener, services(&app), me, stop_timeout, stop.clone())),
         ];
         tracing::info!(http = %address, peers = %peer_address, "listening");

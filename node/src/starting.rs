@@ -21,7 +21,8 @@ use tonic::Status;
 use tsdb::db::Replay;
 
 use crate::env::{Connection, Listener};
-use crate::http::{self, ApiError, Http2, Kind, ServerSettings};
+use crate::http::{self, ApiError, Kind};
+use crate::server::{self, Http2, ServerSettings};
 
 /// How long requests may go on that came before the node was ready: none waits for anything.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -96,7 +97,7 @@ impl Meanwhile {
             http2,
         };
         let shared = Shared { listener: listener.clone(), address };
-        tokio::spawn(http::serve(Box::new(shared), router, settings, stop.clone()));
+        tokio::spawn(server::serve(Box::new(shared), router, settings, stop.clone()));
         Self { listener, address, _ends: stop.drop_guard() }
     }
 

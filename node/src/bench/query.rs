@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::process::Process;
 use super::workload::{QUERIED_METRIC, QUERIED_PER_INSTANCE, SERIES_PER_INSTANCE};
 use super::{Error, Spread};
-use crate::client::causes;
+use crate::error_text::causes;
 
 /// How long a round lasts where CPU time can't be read.
 const ROUND_WITHOUT_PID: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use super::payload::{Request, Requests, Timing};
 use super::process::Process;
 use super::workload::Workload;
 use super::{Error, expressions, percentile};
-use crate::client::causes;
+use crate::error_text::causes;
 
 /// How far a connection may be ahead of the slowest.
 const MAX_LEAD_SCRAPES: usize = 2;

@@ -2,7 +2,7 @@
 
 use object_store::path::Path;
 
-use crate::client::causes;
+use crate::error_text::causes;
 
 /// The bucket's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

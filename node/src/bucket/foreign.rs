@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::thanos::{OURS, REPLICA_LABEL, SECTION, TENANT_LABEL};
 use crate::config::{Bound, Duration, Limits};
-use crate::http::time::format_rfc3339;
+use crate::time::format_rfc3339;
 
 /// External labels that Mimir and Cortex give to blocks for their own use.
 const BOOKKEEPING: [&str; 4] = ["__org_id__", "__ingester_id__", "__shard_id__", "__compactor_shard_id__"];

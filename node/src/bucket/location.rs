@@ -29,7 +29,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use reqwest::Url;
 
 use super::error::{Error, Result};
-use crate::client::causes;
+use crate::error_text::causes;
 
 /// Time for a connection to a cloud store.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

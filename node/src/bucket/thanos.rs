@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tsdb::block::BlockMeta;
 use tsdb::files;
 
-use crate::http::time::format_rfc3339;
+use crate::time::format_rfc3339;
 
 /// The section's name in `meta.json`.
 pub(super) const SECTION: &str = "thanos";

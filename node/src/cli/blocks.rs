@@ -14,7 +14,7 @@ use tsdb::files;
 
 use super::Failure;
 use super::output::{Output, Rows};
-use crate::http::time::format_rfc3339;
+use crate::time::format_rfc3339;
 
 /// How far below the named folder blocks are looked for: `tenants/NAME/ULID` lies three down.
 const DEPTH_MAX: usize = 4;

@@ -4,7 +4,7 @@
 
 use super::Failure;
 use crate::env::{Clock, SystemClock};
-use crate::http::time::{parse_step_ms, parse_time_ms};
+use crate::time::{parse_step_ms, parse_time_ms};
 
 /// The wall clock of whoever types, in milliseconds since the Unix epoch.
 pub fn now_ms() -> i64 {

@@ -16,7 +16,7 @@ use super::me::Me;
 use super::traffic::CountedListener;
 use super::{CONNECTIONS_MAX, HEADERS_TIMEOUT, WINDOW_BYTES};
 use crate::env::Listener;
-use crate::http::{self, Http2, ServerSettings};
+use crate::server::{self, Http2, ServerSettings};
 
 /// Serves `routes` until `stop` is cancelled and the calls in work are done, or `stop_timeout` is over.
 pub async fn serve(
@@ -34,7 +34,7 @@ pub async fn serve(
         http2: Http2::Only { window_bytes: WINDOW_BYTES },
     };
     let router = routes.into_axum_router().layer(from_fn_with_state(me, checked));
-    http::serve(listener, router, settings, stop).await;
+    server::serve(listener, router, settings, stop).await;
 }
 
 /// Lets a call through if its header is right, and puts ours on the answer, whatever that is.

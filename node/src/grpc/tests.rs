@@ -111,13 +111,13 @@ async fn strangers_are_refused_with_both_sides_named() {
 async fn what_is_no_peer_port_is_told_from_one() {
     let listener = TcpNet.listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_address().unwrap();
-    let settings = crate::http::ServerSettings {
+    let settings = crate::server::ServerSettings {
         max_connections: 4,
         header_timeout: Duration::from_secs(1),
         stop_timeout: Duration::from_secs(1),
-        http2: crate::http::Http2::Beside1,
+        http2: crate::server::Http2::Beside1,
     };
-    tokio::spawn(crate::http::serve(listener, axum::Router::new(), settings, CancellationToken::new()));
+    tokio::spawn(crate::server::serve(listener, axum::Router::new(), settings, CancellationToken::new()));
     let peers = calling(&node(1, CLUSTER, Protocol::default()), 2, address);
     let refused = push(&peers, 2, 1).await.unwrap_err();
     assert!(refused.message().contains("is it a peer port?"), "{}", refused.message());

@@ -72,7 +72,7 @@ pub(super) async fn tell_of_own(app: &App) -> Result<Value, ApiError> {
         (app.repair.progress(), app.replicator.hints().pending(), app.cluster.bucket().health());
     let shipping = app.blocks.shipper.progress();
     let names: Vec<String> = hints.stores.iter().map(|store| app.cluster.name(*store)).collect();
-    let time = |ms: i64| super::time::format_rfc3339(ms);
+    let time = |ms: i64| crate::time::format_rfc3339(ms);
     let wal = app.storage.db().stats().wal;
     let mut problems = app.cluster.own_problems();
     if wal.stopped {

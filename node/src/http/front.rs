@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::{ApiError, Kind};
-use super::head::{QUERY_HEADER, REFUSED_HEADER};
 use super::params::LongQuery;
+use crate::server::{QUERY_HEADER, REFUSED_HEADER};
 
 /// Has `//` and slashes at the end of a path lead where the path without them leads: a URL in a client's settings often
 /// ends in one. Prometheus redirects, which turns a POST into a GET.

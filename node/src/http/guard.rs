@@ -16,7 +16,7 @@
 //! the node was given.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -36,6 +36,7 @@ use super::without_prefix;
 use crate::config::{Config, CorsOrigin};
 use crate::log::Repeats;
 use crate::node::App;
+use crate::server::Caller;
 
 /// A header that a page of another origin can't send; any value will do.
 pub(crate) const CHANGE_HEADER: &str = "x-carillon-change";
@@ -49,10 +50,6 @@ const LOGGED_BYTES_MAX: usize = 256;
 const API: &str = "/api/v1/";
 /// Paths that Prometheus answers to a HEAD.
 const HEAD_PATHS: [&str; 3] = ["/-/healthy", "/-/ready", "/-/safe"];
-
-/// The other end of a request's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Caller(pub(crate) SocketAddr);
 
 /// Judges requests by their route's effect.
 pub(super) struct Guard {

@@ -5,14 +5,11 @@ mod cluster;
 pub mod error;
 mod front;
 mod guard;
-mod head;
 pub mod json;
 mod page;
 mod params;
 mod process;
 mod routes;
-mod server;
-pub mod time;
 mod upload;
 mod write;
 
@@ -34,7 +31,6 @@ pub(crate) use guard::CHANGE_HEADER;
 pub(crate) use params::Params;
 pub(crate) use process::healthy;
 pub(crate) use routes::{Effect, Routes};
-pub(crate) use server::{Http2, ServerSettings, serve};
 pub(crate) use upload::Uploads;
 
 use crate::node::App;

@@ -12,11 +12,11 @@ use http_body_util::BodyExt as _;
 use tsdb::model::{METRIC_NAME, TenantId};
 
 use super::error::{ApiError, Kind};
-use super::time::{parse_step_ms, parse_time_ms};
 use crate::config::Config;
 use crate::node::App;
 use crate::query::dedup::Replicas;
 use crate::receive::budget::Held;
+use crate::time::{parse_step_ms, parse_time_ms};
 
 /// Headers that name a tenant: Mimir's and Thanos's.
 const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];

@@ -37,13 +37,13 @@ use ulid::Ulid;
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
 use super::routes::{Effect, Routes};
-use super::time::format_rfc3339;
 use crate::bucket::foreign::{self, Terms};
 use crate::config::Config;
 use crate::env::{Work, on_disk, run_on};
 use crate::node::App;
 use crate::query;
 use crate::text::shortened;
+use crate::time::format_rfc3339;
 
 /// Uploads that are known at once; finished ones are forgotten first.
 const UPLOADS_MAX: usize = 1000;

@@ -15,10 +15,10 @@ use crate::config;
 use crate::http::error::ApiError;
 use crate::http::params::{Params, Tenant};
 use crate::http::routes::{Effect, Routes};
-use crate::http::time::format_rfc3339;
 use crate::node::App;
 use crate::query::coverage::Coverage;
 use crate::query::names::{Found, Question, ask};
+use crate::time::format_rfc3339;
 
 /// Entries of each list of `status/tsdb`, if no limit is given.
 const TOP_DEFAULT: usize = 10;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::env::Net as _;
-use crate::http::{Http2, ServerSettings, serve};
+use crate::server::{Http2, ServerSettings, serve};
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);

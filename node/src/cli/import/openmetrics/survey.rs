@@ -13,9 +13,9 @@ use super::pieces::{Pieces, Source};
 use super::plan::{Counts, RANGE_MS};
 use crate::cli::Failure;
 use crate::config::Limits;
-use crate::http::time::format_rfc3339;
 use crate::receive::batch::{Batch, SeriesHasher};
 use crate::receive::text::{self, Format, Reader};
+use crate::time::format_rfc3339;
 
 /// Faults that are described; further ones are counted.
 const FAULTS_SHOWN_MAX: usize = 20;

@@ -5,7 +5,7 @@
 //!    (HTTP/1.1), or where it says in two ways how long its body is: whoever stands between client and node may read such
 //!    a request as another one.
 //! 2. A query string that is longer than hyper's URIs may be goes on in a header, and becomes the request's again in
-//!    `super::front`.
+//!    `http::front`.
 //! 3. Bodies go through as they are; their lengths only tell where the next head begins.
 //!
 //! A refused request goes on as a small one that bears the reason, so that its answer has the envelope of all others, and
@@ -18,11 +18,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use axum::http::StatusCode;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::Kind;
 use chunks::Chunks;
 
 /// Longest request target: the longest line of Go's servers.
@@ -45,9 +45,9 @@ const READ_BYTES: usize = 16 << 10;
 const DISCARDED_BYTES_MAX: usize = 8 << 20;
 
 /// Bears the reason of a refusal: a status, a space and a text.
-pub(super) const REFUSED_HEADER: &str = "x-carillon-refused";
+pub(crate) const REFUSED_HEADER: &str = "x-carillon-refused";
 /// Bears a long query string.
-pub(super) const QUERY_HEADER: &str = "x-carillon-query";
+pub(crate) const QUERY_HEADER: &str = "x-carillon-query";
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -123,9 +123,10 @@ impl<S: AsyncRead + Unpin> Heads<S> {
                 Ok(()) => return true,
                 Err(refusal) => Err(refusal),
             },
-            Scan::BareLine => {
-                Err(Refusal::new(Kind::BadData, "a line of the request's head doesn't end in CR LF"))
-            }
+            Scan::BareLine => Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "a line of the request's head doesn't end in CR LF",
+            )),
             Scan::End(end) => {
                 self.may_grow(end).and_then(|()| Head::read(&self.unread[..end])).map(|head| (end, head))
             }
@@ -159,17 +160,17 @@ impl<S: AsyncRead + Unpin> Heads<S> {
         if target > TARGET_BYTES_MAX {
             let text =
                 format!("the URL has more than {TARGET_BYTES_MAX} bytes: send the parameters as a form");
-            return Err(Refusal::new(Kind::UriTooLong, text));
+            return Err(Refusal::new(StatusCode::URI_TOO_LONG, text));
         }
         if length.saturating_sub(target) > HEADER_BYTES_MAX {
             let text = format!("the request's headers have more than {HEADER_BYTES_MAX} bytes");
-            return Err(Refusal::new(Kind::HeadersTooLarge, text));
+            return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
         }
         if self.large.is_none() {
             let permit = self.larges.clone().try_acquire_owned();
             self.large = Some(permit.map_err(|_| {
                 Refusal::new(
-                    Kind::Unavailable,
+                    StatusCode::SERVICE_UNAVAILABLE,
                     "too many long URLs are being read: send the parameters as a form",
                 )
             })?);
@@ -335,18 +336,18 @@ fn scan(bytes: &[u8], scanned: &mut usize) -> Scan {
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq)]
 struct Refusal {
-    kind: Kind,
+    status: StatusCode,
     text: String,
 }
 
 impl Refusal {
-    fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
     }
 
     /// The request that goes on in place of the refused one.
     fn request(&self) -> Vec<u8> {
-        let status = self.kind.status().as_u16();
+        let status = self.status.as_u16();
         format!(
             "GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n{REFUSED_HEADER}: {status} {}\r\n\r\n",
             self.text
@@ -373,7 +374,7 @@ struct Head {
 impl Head {
     /// Reads a whole head, with its empty line.
     fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let bad = |text: &str| Refusal::new(Kind::BadData, text);
+        let bad = |text: &str| Refusal::new(StatusCode::BAD_REQUEST, text);
         let mut lines = bytes[..bytes.len() - 4]
             .split(|byte| *byte == b'\n')
             .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -425,7 +426,7 @@ impl Head {
         }
         if count > HEADERS_MAX {
             let text = format!("the request has more than {HEADERS_MAX} headers");
-            return Err(Refusal::new(Kind::HeadersTooLarge, text));
+            return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
         }
         if hosts > 1 || (is_one && hosts == 0) {
             return Err(bad("a request has one header Host"));
@@ -439,7 +440,8 @@ impl Head {
         let long_query = if target.len() > INLINE_TARGET_BYTES {
             let mark =
                 target.iter().position(|byte| *byte == b'?').filter(|mark| *mark <= INLINE_TARGET_BYTES);
-            let mark = mark.ok_or_else(|| Refusal::new(Kind::UriTooLong, "the URL's path is too long"))?;
+            let mark =
+                mark.ok_or_else(|| Refusal::new(StatusCode::URI_TOO_LONG, "the URL's path is too long"))?;
             let is_query = |byte: &u8| byte.is_ascii_graphic();
             if !target[mark + 1..].iter().all(is_query) {
                 return Err(bad("the URL has bytes that have to be percent-encoded"));

@@ -3,6 +3,9 @@
 //! Bounded on every side: connections, time for headers, streams a connection. At a stop no connection is accepted
 //! any more, those in work end after their current request, and whoever takes too long is cut off.
 
+mod head;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +20,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::guard::Caller;
-use super::head::{HEAD_BYTES_MAX, Heads, LARGE_HEADS_MAX};
+pub(crate) use head::{QUERY_HEADER, REFUSED_HEADER};
+
 use crate::env::{Connection, Listener};
+use head::{HEAD_BYTES_MAX, Heads, LARGE_HEADS_MAX};
 
 /// How many requests one HTTP/2 connection may have in work.
 const HTTP2_STREAMS_MAX: u32 = 256;
@@ -27,6 +31,10 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + (16 << 10);
 /// Pause after a failed accept: the usual cause is a lack of file descriptors, which time mends.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The other end of a request's connection: an extension of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller(pub(crate) SocketAddr);
 
 /// How connections are served.
 pub struct ServerSettings {
