@@ -9,8 +9,6 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tsdb::db::Tenant;
-use tsdb::model::TenantId;
 
 use crate::bucket::{self, Blocks};
 use crate::cluster::{Addresses, ArriveError, Cluster, Membership};
@@ -24,6 +22,7 @@ use crate::query::{Queries, Reach, Reads};
 use crate::receive::batch::SeriesHasher;
 use crate::receive::budget::Budget;
 use crate::receive::committer::Committer;
+use crate::receive::intake::Intake;
 use crate::receive::replicate::{Receiver, Replicator};
 use crate::repair::{self, Repair};
 use crate::server::{Http2, ServerSettings};
@@ -90,17 +89,17 @@ pub struct Node {
 
 /// What all handlers share.
 pub(crate) struct App {
-    pub(crate) config: ArcSwap<Config>,
+    pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) env: Env,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) blocks: Arc<Blocks>,
-    pub(crate) storage: Storage,
-    pub(crate) committer: Committer,
-    pub(crate) hasher: SeriesHasher,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) committer: Arc<Committer>,
     pub(crate) in_flight: Arc<Budget>,
     pub(crate) queries: Queries,
     pub(crate) uploads: http::Uploads,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) replicator: Arc<Replicator>,
     pub(crate) repair: Repair,
     pub(crate) starting: Arc<Starting>,
@@ -251,7 +250,7 @@ impl App {
         let disk = env.disk.clone();
         on_disk(&*env.pool, move || http::Uploads::clean(&*disk)).await?;
         let (cluster, storage, blocks) = open_store(&config, &env, at, hooks.protocol, &starting).await?;
-        let metrics = Metrics::new(env.process.clone());
+        let (metrics, storage) = (Arc::new(Metrics::new(env.process.clone())), Arc::new(storage));
         metrics.collect(storage.collector());
         let queries = Queries::new(&config, &env);
         metrics.collect(queries.collector());
@@ -264,13 +263,26 @@ impl App {
         cluster.keep_hints(replicator.hints().clone());
         metrics.collect(replicator.collector());
         metrics.collect(replicator.hints().collector());
+        let committer = Committer::new(config.wal_sync == WalSync::Group, storage.fail_stop().clone());
+        let (committer, in_flight) = (Arc::new(committer), Budget::new(config.http_max_in_flight.as_usize()));
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let intake = Arc::new(Intake {
+            config: config.clone(),
+            clock: env.clock.clone(),
+            storage: storage.clone(),
+            committer: committer.clone(),
+            replicator: replicator.clone(),
+            hasher: SeriesHasher::new(env.seed),
+            budget: in_flight.clone(),
+            metrics: metrics.clone(),
+        });
         Ok(Self {
             cluster,
             blocks,
-            committer: Committer::new(config.wal_sync == WalSync::Group, storage.fail_stop().clone()),
+            intake,
+            committer,
             storage,
-            hasher: SeriesHasher::new(env.seed),
-            in_flight: Budget::new(config.http_max_in_flight.as_usize()),
+            in_flight,
             queries,
             uploads: http::Uploads::default(),
             metrics,
@@ -280,7 +292,7 @@ impl App {
             stopping: CancellationToken::new(),
             reload_succeeded: AtomicBool::new(true),
             config_time_ms: AtomicI64::new(env.clock.now_ms()),
-            config: ArcSwap::from_pointee(config),
+            config,
             env,
             hooks,
         })
@@ -344,11 +356,6 @@ impl App {
             0 => "serving".to_owned(),
             others => format!("keeping hints for {others} nodes"),
         }
-    }
-
-    /// A tenant to write to.
-    pub(crate) fn tenant(&self, id: &TenantId) -> tsdb::Result<Arc<Tenant>> {
-        self.storage.tenant(id, &self.config.load())
     }
 
     /// Whether the last reload took a configuration.
@@ -417,7 +424,11 @@ async fn open_store(
 fn services(app: &Arc<App>) -> Routes {
     Routes::default()
         .add_service(Membership::server(app.cluster.clone()))
-        .add_service(Receiver::server(app.clone(), Arc::new(app.cluster.clone())))
+        .add_service(Receiver::server(
+            app.intake.clone(),
+            Arc::new(app.cluster.clone()),
+            app.stopping.clone(),
+        ))
         .add_service(Reads::server(app.clone()))
         .add_service(repair::Serve::service(app.clone()))
 }

@@ -319,7 +319,7 @@ async fn finish(
     let key = (tenant, block);
     // A tenant that never wrote begins to exist with its block. Before the state changes: where the node takes no more
     // tenants, nobody would ever end the validation.
-    app.tenant(&key.0)?;
+    app.intake.tenant(&key.0)?;
     if !app.uploads.finish(&key)? {
         return Ok(StatusCode::OK);
     }

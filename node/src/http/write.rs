@@ -3,7 +3,6 @@
 //! Answers are those that make senders do the right thing: 400 for what can never succeed (the good samples are
 //! stored all the same), 429 for a limit, 503 for a node that can't now; identical samples again are a success.
 
-use std::cell::RefCell;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,18 +22,16 @@ use super::routes::{Effect, Routes};
 use crate::config::Config;
 use crate::env::{Work, run_on};
 use crate::node::App;
-use crate::receive::batch::Batch;
-use crate::receive::budget::{DecodedBytes, Held, OverBudget};
-use crate::receive::ingest::{ParseLabels, Reason, Report, Request, Scratch, ingest};
-use crate::receive::replicate::{Begun, Content, NoQuorum, Replicator};
+use crate::receive::budget::{Held, OverBudget};
+use crate::receive::ingest::{ParseLabels, Reason, Report};
+use crate::receive::intake::{Pending, Unacked, Write};
+use crate::receive::replicate::NoQuorum;
 use crate::receive::{labels, remote_write, text};
 
 /// Longest wait for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bodies above this are decoded on the pool: the async threads have others to serve.
 const INLINE_BYTES_MAX: usize = 1 << 20;
-/// Largest buffer that a thread keeps for its next request.
-const KEPT_BUFFER_BYTES_MAX: usize = 4 << 20;
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -51,8 +48,8 @@ async fn write(
     body: Body,
 ) -> Result<Response, WriteError> {
     let message = Message::of(&headers)?;
-    let (report, result) = match take_remote_write(&app, &id, message, &headers, body).await {
-        Ok(taken) => finish(&app, taken).await,
+    let (report, result) = match append_remote_write(&app, &id, message, &headers, body).await {
+        Ok(pending) => finish(&app, pending).await,
         Err(error) => (Report::default(), Err(error)),
     };
     let mut response = result.map_or_else(IntoResponse::into_response, IntoResponse::into_response);
@@ -66,13 +63,13 @@ async fn write(
     Ok(response)
 }
 
-async fn take_remote_write(
+async fn append_remote_write(
     app: &Arc<App>,
     id: &TenantId,
     message: Message,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Taken, WriteError> {
+) -> Result<Pending, WriteError> {
     let config = app.config.load_full();
     let (body, mut held) = read_body(app, &config, headers, body).await?;
     let most = config.http_max_decompressed_body.as_usize();
@@ -80,15 +77,13 @@ async fn take_remote_write(
     if !held.grow(declared) {
         return Err(OverBudget::Node.into());
     }
-    let tenant = app.tenant(id)?;
-    let now_ms = app.env.clock.now_ms();
-    let small = declared <= INLINE_BYTES_MAX;
-    let intake = Intake { app: app.clone(), config, tenant, now_ms, parse_labels: labels::from_remote_write };
+    let is_small = declared <= INLINE_BYTES_MAX;
+    let write = request(app, id, config, labels::from_remote_write, held)?;
+    let intake = app.intake.clone();
     let work = move || {
-        intake.take(held, |intake, plain, batch, held| {
-            remote_write::decompress(&body, declared, plain)?;
-            let hasher = &intake.app.hasher;
-            let mut memory = DecodedBytes::new(held, intake.app.in_flight.decoded_bytes_max());
+        intake.append(write, |decoding| {
+            remote_write::decompress(&body, declared, decoding.body)?;
+            let (plain, batch, hasher, mut memory) = decoding.split();
             match message {
                 Message::V1 => remote_write::decode(plain, hasher, &mut memory, batch)?,
                 Message::V2 => remote_write::v2::decode(plain, hasher, &mut memory, batch)?,
@@ -96,7 +91,7 @@ async fn take_remote_write(
             Ok(())
         })
     };
-    if small { work() } else { run_on(&*app.env.pool, Work::Write, work).await }
+    if is_small { work() } else { run_on(&*app.env.pool, Work::Write, work).await }
 }
 
 async fn import(
@@ -113,99 +108,42 @@ async fn import(
         kind.as_bytes().to_ascii_lowercase().starts_with(b"application/openmetrics-text")
     });
     let format = if is_openmetrics { text::Format::OpenMetrics } else { text::Format::Text };
-    let tenant = app.tenant(&id)?;
-    let now_ms = app.env.clock.now_ms();
-    let intake = Intake { app: app.clone(), config, tenant, now_ms, parse_labels: text::labels };
+    let write = request(&app, &id, config, text::labels, held)?;
+    let (intake, now_ms, config) = (app.intake.clone(), write.now_ms, write.config.clone());
     let work = move || {
-        intake.take(held, move |intake, plain, batch, held| {
+        intake.append(write, move |decoding| {
             match encoding {
-                Encoding::Plain => *plain = body.into(),
-                Encoding::Gzip => gunzip(&body, most, held, plain)?,
+                Encoding::Plain => *decoding.body = body.into(),
+                Encoding::Gzip => gunzip(&body, most, decoding.held, decoding.body)?,
             }
-            let mut memory = DecodedBytes::new(held, intake.app.in_flight.decoded_bytes_max());
-            text::decode(plain, format, now_ms, &intake.app.hasher, &mut memory, batch)?;
+            let (plain, batch, hasher, mut memory) = decoding.split();
+            text::decode(plain, format, now_ms, hasher, &mut memory, batch)?;
             if format == text::Format::OpenMetrics {
-                let limits = intake.config.limits_of(intake.tenant.id().as_str());
-                text::judge(plain, batch, limits).map_err(WriteError::Broken)?;
+                text::judge(plain, batch, config.limits_of(id.as_str())).map_err(WriteError::Broken)?;
             }
-            Ok(())
+            Ok::<_, WriteError>(())
         })
     };
-    let taken = run_on(&*app.env.pool, Work::Write, work).await?;
-    finish(&app, taken).await.1.map(IntoResponse::into_response)
+    let pending = run_on(&*app.env.pool, Work::Write, work).await?;
+    finish(&app, pending).await.1.map(IntoResponse::into_response)
 }
 
-/// Everything about a request that isn't its body.
-struct Intake {
-    app: Arc<App>,
+/// A request of a tenant's that came just now.
+fn request(
+    app: &App,
+    id: &TenantId,
     config: Arc<Config>,
-    tenant: Arc<tsdb::db::Tenant>,
-    now_ms: i64,
     parse_labels: ParseLabels,
+    held: Held,
+) -> Result<Write, WriteError> {
+    let (tenant, now_ms) = (app.intake.tenant(id)?, app.env.clock.now_ms());
+    Ok(Write { tenant, config, now_ms, parse_labels, held })
 }
 
-/// A request whose samples are in the head, and on their way to the disk and to other nodes.
-enum Taken {
-    /// By this node alone.
-    Alone(Report),
-    /// By all replicas of each series.
-    Begun(Arc<Replicator>, Begun),
-}
-
-impl Intake {
-    /// Decodes and appends. A node that is alone does so in memory that its thread keeps; otherwise the request lives
-    /// on until all replicas have it.
-    fn take(
-        self,
-        held: Held,
-        decode: impl FnOnce(&Self, &mut Vec<u8>, &mut Batch, &mut Held) -> Result<(), WriteError>,
-    ) -> Result<Taken, WriteError> {
-        let mut held = held;
-        match self.app.replicator.admit_alone() {
-            None => {
-                let (mut body, mut batch) = (Vec::new(), Batch::default());
-                decode(&self, &mut body, &mut batch, &mut held)?;
-                let replicator = self.app.replicator.clone();
-                let Self { config, tenant, now_ms, parse_labels, .. } = self;
-                let content = Content { tenant, body, batch, parse_labels, config, now_ms, held };
-                let begun = replicator.begin(content);
-                Ok(Taken::Begun(replicator, begun))
-            }
-            Some(admission) => {
-                let taken = with_kept(|kept| {
-                    decode(&self, &mut kept.plain, &mut kept.batch, &mut held)?;
-                    let limits = self.config.limits_of(self.tenant.id().as_str());
-                    let Self { tenant, now_ms, parse_labels, .. } = &self;
-                    let (body, now_ms, parse_labels) = (&kept.plain, *now_ms, *parse_labels);
-                    let request = Request { tenant, body, parse_labels, limits, now_ms };
-                    Ok(ingest(&request, &mut kept.batch, &mut kept.scratch)?)
-                });
-                drop(admission);
-                taken.map(Taken::Alone)
-            }
-        }
-    }
-}
-
-/// Waits until what was stored is safe, and says what became of it.
-async fn finish(app: &App, taken: Taken) -> (Report, Result<StatusCode, WriteError>) {
-    let report = match taken {
-        Taken::Alone(report) => {
-            app.metrics.received(&report);
-            if let Err(error) = app.committer.wait(report.position).await {
-                return (Report::default(), Err(error.into()));
-            }
-            report
-        }
-        Taken::Begun(replicator, begun) => match replicator.finish(begun, &app.committer).await {
-            Ok(report) => {
-                app.metrics.received(&report);
-                report
-            }
-            Err(mut error) => return (std::mem::take(&mut *error.report), Err(error.into())),
-        },
-    };
-    let result = judge(&report);
+/// Waits until a write may be acked, and says what became of it.
+async fn finish(app: &App, pending: Pending) -> (Report, Result<StatusCode, WriteError>) {
+    let (report, acked) = app.intake.finish(pending).await;
+    let result = acked.map_err(WriteError::from).and_then(|()| judge(&report));
     (report, result)
 }
 
@@ -354,29 +292,6 @@ fn gunzip(body: &[u8], most: usize, held: &mut Held, plain: &mut Vec<u8>) -> Res
     }
 }
 
-/// What a thread keeps from request to request.
-#[derive(Default)]
-struct Kept {
-    plain: Vec<u8>,
-    batch: Batch,
-    scratch: Scratch,
-}
-
-thread_local! {
-    static KEPT: RefCell<Kept> = RefCell::default();
-}
-
-fn with_kept(work: impl FnOnce(&mut Kept) -> Result<Report, WriteError>) -> Result<Report, WriteError> {
-    KEPT.with_borrow_mut(|kept| {
-        let result = work(kept);
-        kept.batch.clear();
-        if kept.plain.capacity() > KEPT_BUFFER_BYTES_MAX {
-            kept.plain = Vec::new();
-        }
-        result
-    })
-}
-
 /// A write that wasn't a full success. Bodies are plain text: senders log them.
 #[derive(Debug)]
 enum WriteError {
@@ -413,9 +328,12 @@ impl From<OverBudget> for WriteError {
     }
 }
 
-impl From<NoQuorum> for WriteError {
-    fn from(error: NoQuorum) -> Self {
-        Self::NoQuorum(error)
+impl From<Unacked> for WriteError {
+    fn from(error: Unacked) -> Self {
+        match error {
+            Unacked::Commit(error) => Self::Engine(error),
+            Unacked::NoQuorum(error) => Self::NoQuorum(error),
+        }
     }
 }
 

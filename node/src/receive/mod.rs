@@ -2,6 +2,7 @@
 //!
 //! | module | step |
 //! |---|---|
+//! | [`intake`] | the front of all writes: append, then wait |
 //! | [`budget`] | bytes of requests in work are bounded |
 //! | [`remote_write`], [`text`] | a body becomes a [`batch::Batch`], no label parsed |
 //! | [`ingest`] | look-up, validation of what is new, append, and what was refused |
@@ -16,6 +17,7 @@ pub mod committer;
 pub mod hints;
 mod histogram;
 pub mod ingest;
+pub mod intake;
 pub mod labels;
 pub mod remote_write;
 pub mod replicate;

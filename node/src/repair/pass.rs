@@ -353,7 +353,7 @@ impl Asker<'_> {
         if series.iter().any(|series| !holds(stretches, token_of(tenant, &series.labels))) {
             return Err(garbage("a series of other keys came than were asked for"));
         }
-        let here = self.app.tenant(tenant).map_err(failed)?;
+        let here = self.app.intake.tenant(tenant).map_err(failed)?;
         let (count, times_ms) = (series.len() as u64, times_ms.clone());
         let Filled { position, stored, refused } = self.work(move |_| fill(&here, series, &times_ms)).await?;
         self.app.committer.wait(position).await.map_err(failed)?;

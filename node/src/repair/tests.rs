@@ -106,7 +106,7 @@ impl TestNode {
     }
 
     fn append(&self, tenant: &str, samples: &[(usize, Sample)]) {
-        let tenant = self.app.tenant(&TenantId::new(tenant).unwrap()).unwrap();
+        let tenant = self.app.intake.tenant(&TenantId::new(tenant).unwrap()).unwrap();
         let batch: Vec<Append> = samples
             .iter()
             .map(|(series, sample)| Append {

@@ -55,6 +55,8 @@ impl Members {
                     let config = app.config.load_full();
                     let opened = Replicator::open(&config, &app.env, membership.clone(), peers).await;
                     app.replicator = opened.unwrap();
+                    let intake = Arc::get_mut(&mut app.intake).expect("nobody has it yet");
+                    intake.replicator = app.replicator.clone();
                 },
             );
             let mut member = Member {
@@ -114,7 +116,8 @@ impl Member {
         }
         let listener = listener.unwrap();
         self.address = listener.local_address().unwrap().to_string();
-        let receiver = Receiver::server(self.node.app.clone(), self.membership.clone());
+        let app = &self.node.app;
+        let receiver = Receiver::server(app.intake.clone(), self.membership.clone(), app.stopping.clone());
         let routes = Routes::default().add_service(receiver);
         let stop = CancellationToken::new();
         let server = serve(listener, routes, self.me.clone(), stop_timeout, stop.clone());

@@ -327,7 +327,7 @@ async fn must_treat_a_start_time_of_0_as_unset_and_keep_any_other_where_it_is_to
         for _ in 0..2 {
             assert_eq!(written(&send(&node, &request).await), [2, 0, 0]);
         }
-        let tenant = node.app.tenant(&"default".parse().unwrap()).unwrap();
+        let tenant = node.app.intake.tenant(&"default".parse().unwrap()).unwrap();
         let select = tsdb::select::Select {
             matchers: vec![tsdb::model::Matcher::equal("__name__", "c_total")],
             range_ms: i64::MIN..=i64::MAX,

@@ -20,6 +20,7 @@ use proto::peer::write::write_server::{Write, WriteServer};
 use ring::View;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tsdb::db::{Metadata, SeriesKey, SeriesRef, Tenant};
 use tsdb::model::{Labels, Sample, TenantId, Value};
@@ -31,8 +32,8 @@ use super::bounds::{dispute, sender_bounds};
 use super::local::{Gathered, intern};
 use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::grpc::frame::{Body, Float, FrameSample, REFS_MAX, Verdict, write_verdicts};
-use crate::node::App;
 use crate::receive::ingest::bounds;
+use crate::receive::intake::Intake;
 
 /// Frames that are applied and wait for their commit, of one stream.
 const WAITING_MAX: usize = 64;
@@ -43,14 +44,19 @@ const KEY_DOMAIN: u128 = 0x0070_6565_7273;
 
 /// The service behind the write stream.
 pub struct Receiver {
-    app: Arc<App>,
+    intake: Arc<Intake>,
     membership: Arc<dyn Membership>,
+    stopping: CancellationToken,
 }
 
 impl Receiver {
-    /// The service that appends to `app`'s storage what `membership` says is its own.
-    pub(crate) fn server(app: Arc<App>, membership: Arc<dyn Membership>) -> WriteServer<Self> {
-        WriteServer::new(Self { app, membership })
+    /// The service that appends what `membership` says is this store's own. Streams end when `stopping` is cancelled.
+    pub(crate) fn server(
+        intake: Arc<Intake>,
+        membership: Arc<dyn Membership>,
+        stopping: CancellationToken,
+    ) -> WriteServer<Self> {
+        WriteServer::new(Self { intake, membership, stopping })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -66,15 +72,16 @@ impl Write for Receiver {
     ) -> std::result::Result<Response<Self::PushStream>, Status> {
         let (answers, stream) = mpsc::channel(WAITING_MAX);
         let (applied, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(answer(self.app.clone(), waiting, answers));
-        let (app, membership) = (self.app.clone(), self.membership.clone());
-        let mut stream_of = StreamOf { app, membership, tenants: Vec::new(), entries: Vec::new() };
+        tokio::spawn(answer(self.intake.clone(), waiting, answers));
+        let (intake, membership, stopping) =
+            (self.intake.clone(), self.membership.clone(), self.stopping.clone());
+        let mut stream_of = StreamOf { intake, membership, tenants: Vec::new(), entries: Vec::new() };
         let mut frames = frames.into_inner();
         tokio::spawn(async move {
             loop {
                 let frame = tokio::select! {
                     biased;
-                    () = stream_of.app.stopping.cancelled() => break,
+                    () = stopping.cancelled() => break,
                     frame = frames.message() => frame,
                 };
                 let Ok(Some(frame)) = frame else { break };
@@ -103,7 +110,7 @@ impl From<Error> for Applied {
 
 /// Answers frames in their order, each once its commit is done.
 async fn answer(
-    app: Arc<App>,
+    intake: Arc<Intake>,
     mut waiting: mpsc::Receiver<Result<(u64, Applied)>>,
     answers: mpsc::Sender<std::result::Result<pb::Answer, Status>>,
 ) {
@@ -113,12 +120,14 @@ async fn answer(
             Ok((id, Applied::Refused { why, document })) => {
                 Ok(pb::Answer { id, refused: why, document, ..pb::Answer::default() })
             }
-            Ok((id, Applied::Taken { position, verdicts })) => Ok(match app.committer.wait(position).await {
-                Ok(()) => {
-                    pb::Answer { id, outcomes: write_verdicts(&verdicts).into(), ..pb::Answer::default() }
-                }
-                Err(error) => pb::Answer { id, refused: error.to_string(), ..pb::Answer::default() },
-            }),
+            Ok((id, Applied::Taken { position, verdicts })) => {
+                Ok(match intake.committer.wait(position).await {
+                    Ok(()) => {
+                        pb::Answer { id, outcomes: write_verdicts(&verdicts).into(), ..pb::Answer::default() }
+                    }
+                    Err(error) => pb::Answer { id, refused: error.to_string(), ..pb::Answer::default() },
+                })
+            }
         };
         if answers.send(answer).await.is_err() {
             break;
@@ -128,7 +137,7 @@ async fn answer(
 
 /// One stream's dictionary, and what it stands for here.
 struct StreamOf {
-    app: Arc<App>,
+    intake: Arc<Intake>,
     membership: Arc<dyn Membership>,
     tenants: Vec<Arc<Tenant>>,
     entries: Vec<Entry>,
@@ -176,7 +185,7 @@ impl StreamOf {
         let id: TenantId = frame.tenant.parse()?;
         let body = Body::parse(&frame.body)?;
         let defined: Vec<(u32, Labels)> = body.series().collect::<Result<_>>()?;
-        let tenant = match self.app.tenant(&id) {
+        let tenant = match self.intake.tenant(&id) {
             Ok(tenant) => tenant,
             // The dictionary misses what this frame defines: later frames will ask for labels.
             Err(error) => {
@@ -295,7 +304,7 @@ impl StreamOf {
         let mut unwanted = Vec::new();
         for (name, labels) in defined {
             if self.check_owner(*name, terms) {
-                let key = SeriesKey(self.app.hasher.key(labels.as_bytes()).0 ^ KEY_DOMAIN);
+                let key = SeriesKey(self.intake.hasher.key(labels.as_bytes()).0 ^ KEY_DOMAIN);
                 if wanted.binary_search(name).is_err() {
                     match tenant.find(key, labels) {
                         Some(series) => self.entries[*name as usize].series = series,
@@ -391,8 +400,8 @@ impl StreamOf {
 
     /// Why this node doesn't judge a frame: see [`dispute`].
     fn disagreement(&self, frame: &pb::Frame, samples: &[Decoded]) -> Option<String> {
-        let now_ms = self.app.env.clock.now_ms();
-        let config = self.app.config.load();
+        let now_ms = self.intake.clock.now_ms();
+        let config = self.intake.config.load();
         let own = bounds(config.limits_of(&frame.tenant), now_ms);
         let times_ms = samples.iter().map(|decoded| decoded.sample.timestamp_ms);
         dispute(&sender_bounds(frame), &own, now_ms, times_ms)
