@@ -83,6 +83,24 @@ pub(crate) mod hex128 {
     }
 }
 
+/// Numbers of 64 bits in JSON, each as 16 hex digits: readers in other languages would round them.
+pub(crate) mod hex64s {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(numbers: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(numbers.iter().map(|number| format!("{number:016x}")))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let number = |text: &String| match text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            true => u64::from_str_radix(text, 16).map_err(serde::de::Error::custom),
+            false => Err(serde::de::Error::custom("it isn't 16 hex digits")),
+        };
+        texts.iter().map(number).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,12 +7,17 @@
 //!                             "state": "active", "since": 3 } },
 //!   "placements": [ { "id": 3, "rf": 3, "zone_limit": 1, "members": { "<store>": ["<8 hex digits a token>", …] } } ],
 //!   "transition": { "joins": ["<store>"], "leaves": [], "replication_factor_before": 3 },
-//!   "catalog_floors": { "<tenant>": 41 }, "digest_key": "…32 hex digits…" }
+//!   "catalog_floors": { "<tenant>": 41 }, "digest_key": "…32 hex digits…",
+//!   "ancestors": ["<digest of epoch 6>", "<of epoch 5>", …] }
 //! ```
 //!
 //! A *placement* says which stores keep which keys; it is named by the epoch that opened it. The last is the current
 //! one. Earlier ones stay open, and are asked by every read, until what was acknowledged under them is in blocks.
 //! While a *transition* is under way (the document is *joint*), writes need a quorum in the last two placements.
+//!
+//! A document names the digests of those before it. So two that come from different histories, of a bucket that was put
+//! back or of a cluster that was founded twice, are told apart whatever their epochs say, as long as one is within
+//! [`MAX_ANCESTORS`] of the other.
 //!
 //! Documents are values: [`Document::change`] and its like make the next from one, and nothing changes in place.
 
@@ -53,6 +58,9 @@ pub const FORMAT: u32 = 1;
 /// ([`Document::write_off`]).
 pub const MAX_OPEN_PLACEMENTS: usize = 8;
 
+/// How many documents before it a document names.
+pub const MAX_ANCESTORS: usize = 32;
+
 /// How many stores that are gone for good the document remembers; a store forgotten even here knows it from its own
 /// ledger, which holds a document that it stood in.
 pub const MAX_DEPARTED: usize = 256;
@@ -88,6 +96,10 @@ pub struct Document {
     /// Key of the digests that replicas compare.
     #[serde(with = "crate::id::hex128")]
     pub digest_key: u128,
+    /// [Digests](Document::digest) of the documents that this one came from, that of the epoch before first: at most
+    /// [`MAX_ANCESTORS`]; those before are forgotten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::id::hex64s")]
+    pub ancestors: Vec<u64>,
 }
 
 /// What the document says of a member.
@@ -250,17 +262,29 @@ impl Document {
     /// How another document of the ring stands to this one.
     ///
     /// # Errors
-    /// Where the two can't be of one history: another cluster, or two documents of one epoch.
+    /// Where the two can't be of one history: another cluster, or two documents of one epoch, be it of an epoch before,
+    /// as the later one's [`ancestors`](Self::ancestors) tell.
     pub fn compare(&self, offered: &Self) -> Result<Offer, Conflict> {
         if self.cluster != offered.cluster {
             return Err(Conflict::OtherCluster { ours: self.cluster, theirs: offered.cluster });
         }
         match offered.epoch.cmp(&self.epoch) {
-            std::cmp::Ordering::Greater => Ok(Offer::Newer),
+            std::cmp::Ordering::Greater => self.is_ancestor(offered).map(|()| Offer::Newer),
             std::cmp::Ordering::Less if planted::is(planted::Bug::OlderDocumentWins) => Ok(Offer::Newer),
-            std::cmp::Ordering::Less => Ok(Offer::Older),
+            std::cmp::Ordering::Less => offered.is_ancestor(self).map(|()| Offer::Older),
             std::cmp::Ordering::Equal if self == offered => Ok(Offer::Same),
             std::cmp::Ordering::Equal => Err(Conflict::TwoHistories { epoch: self.epoch }),
+        }
+    }
+
+    /// Whether this document is one of those that a later one came from, as far as that one names them.
+    fn is_ancestor(&self, later: &Self) -> Result<(), Conflict> {
+        let distance = usize::try_from(later.epoch - self.epoch).unwrap_or(usize::MAX);
+        match later.ancestors.get(distance - 1) {
+            Some(digest) if *digest != self.digest() && !planted::is(planted::Bug::HistoryUnasked) => {
+                Err(Conflict::TwoHistories { epoch: self.epoch })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -278,6 +302,9 @@ impl Document {
         }
         if !ids().is_sorted_by(|a, b| a < b) || ids().any(|id| id == 0 || id > self.epoch) {
             return wrong("placements aren't in the order of their epochs");
+        }
+        if self.ancestors.len() > MAX_ANCESTORS || self.ancestors.len() as u64 >= self.epoch {
+            return wrong("it names more documents before it than there were");
         }
         if self.is_joint() && self.placements.len() < 2 {
             return wrong("a transition has nothing to go from");

@@ -99,6 +99,7 @@ fn a_reverted_transition_leaves_no_trace_but_the_epoch() {
         let mut back = four.change(&change).unwrap().revert().unwrap();
         assert_eq!(back.epoch, 3);
         back.epoch = 1;
+        back.ancestors.clear();
         for member in back.members.values_mut() {
             member.since = 1;
         }
@@ -269,6 +270,40 @@ fn documents_of_two_histories_are_told_apart() {
     assert_eq!(two.compare(&other), Err(Conflict::TwoHistories { epoch: 2 }));
     let foreign = Document { cluster: ClusterId(8), ..one.clone() };
     assert!(matches!(one.compare(&foreign), Err(Conflict::OtherCluster { .. })));
+}
+
+/// Two histories that part at epoch 2 and go on for any time; and one document each that is read back from JSON.
+#[test]
+fn documents_know_those_that_they_came_from_however_many_epochs_lie_between() {
+    let grow = |document: &Document, round: usize| {
+        let port = format!("a:{round}");
+        let next = document.set_addresses(store(0), "n0", &port, "a:2").unwrap();
+        Document::decode(&next.encode()).unwrap()
+    };
+    let one = ring_of(3, 3);
+    let (mut ours, mut theirs) = (vec![grow(&one, 7)], vec![grow(&one, 8)]);
+    for round in 10..10 + 2 * MAX_ANCESTORS {
+        ours.push(grow(&ours[ours.len() - 1], round));
+        theirs.push(grow(&theirs[theirs.len() - 1], round));
+    }
+    let common = &one;
+    for (at, document) in ours.iter().enumerate() {
+        assert!(document.ancestors.len() <= MAX_ANCESTORS);
+        assert_eq!(common.compare(document), Ok(Offer::Newer));
+        assert_eq!(document.compare(common), Ok(Offer::Older));
+        for (other_at, other) in theirs.iter().enumerate() {
+            let (between, parted) =
+                (at.abs_diff(other_at), Conflict::TwoHistories { epoch: document.epoch.min(other.epoch) });
+            if between <= MAX_ANCESTORS {
+                assert_eq!(document.compare(other), Err(parted), "{at}, {other_at}");
+            } else {
+                assert!(document.compare(other).is_ok(), "neither knows of the other's: {at}, {other_at}");
+            }
+        }
+        for own in &ours {
+            assert!(document.compare(own).is_ok());
+        }
+    }
 }
 
 #[test]

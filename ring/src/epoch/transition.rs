@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Document, Epoch, FORMAT, MAX_DEPARTED, MAX_OPEN_PLACEMENTS, MAX_TEXT_BYTES, MemberInfo, MemberState,
-    Placement, Refusal, Transition, raise,
+    Document, Epoch, FORMAT, MAX_ANCESTORS, MAX_DEPARTED, MAX_OPEN_PLACEMENTS, MAX_TEXT_BYTES, MemberInfo,
+    MemberState, Placement, Refusal, Transition, raise,
 };
 use crate::token::{Layout, plan};
 use crate::{ClusterId, MAX_MEMBERS, MAX_REPLICATION_FACTOR, StoreId};
@@ -119,6 +119,7 @@ impl Document {
             transition: None,
             catalog_floors: BTreeMap::new(),
             digest_key,
+            ancestors: Vec::new(),
         })
     }
 
@@ -368,7 +369,10 @@ impl Document {
     }
 
     fn next(&self) -> Self {
-        Self { epoch: self.epoch + 1, ..self.clone() }
+        let mut ancestors = self.ancestors.clone();
+        ancestors.truncate(MAX_ANCESTORS - 1);
+        ancestors.insert(0, self.digest());
+        Self { epoch: self.epoch + 1, ancestors, ..self.clone() }
     }
 
     /// Takes a store for leaving or lost; `true` where the current placement must do without it.

@@ -63,6 +63,8 @@ bugs! {
     TwoReplicasOnOneNode in "ring",
     /// An older ring document is taken for a newer one (I7, R35).
     OlderDocumentWins in "ring",
+    /// A later ring document of another history is taken for one of this (I7).
+    HistoryUnasked in "ring",
     /// Gossip of an earlier start of a store is believed after that of a later one (I7, R46).
     OlderIncarnationWins in "ring",
     /// The hash of labels has no separators: `{a="bc"}` is `{ab="c"}` (R43).
@@ -133,6 +135,8 @@ bugs! {
     VouchedUnlisted in "node",
     /// A drained node empties itself before its placements are closed (I1).
     DrainedTooEarly in "node",
+    /// A newcomer founds a second history beside a cluster whose ring document is lost (I1, I7).
+    FoundedBeside in "node",
     /// A store that lost samples doesn't disclaim (I18).
     LossNotDisclaimed in "node",
     /// A disk that was put back to an older state isn't noticed (I18).
