@@ -41,6 +41,18 @@ enum RingVerb {
     ReplicationFactor(ReplicationFactor),
     /// Take back a change of the ring that is under way
     Revert(Revert),
+    /// Put the ring document back into a bucket that has lost it, or holds an older one
+    Restore(Restore),
+}
+
+/// The newest document of all members is written, where the bucket holds none or an older one of the same history.
+#[derive(Debug, Args)]
+struct Restore {
+    /// Do it, instead of showing what would be done
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +113,7 @@ impl Ring {
             Some(RingVerb::Owners(owners)) => owners.run(output).await,
             Some(RingVerb::ReplicationFactor(change)) => change.run(output).await,
             Some(RingVerb::Revert(revert)) => revert.run(output).await,
+            Some(RingVerb::Restore(restore)) => restore.run(output).await,
         }
     }
 }
@@ -210,6 +223,29 @@ impl Revert {
         output.show(&done, || {
             let mut rows = Rows::new(&["change"]);
             rows.push(vec![text(&done["state"])]);
+            rows
+        })
+    }
+}
+
+impl Restore {
+    async fn run(self, output: &Output) -> Result<(), Failure> {
+        let api = Api::new(&self.connection)?;
+        let done = api.change("/api/v1/cluster/restore", &[], !self.yes).await?.data;
+        let silent: Vec<String> = list(&done["silent"]).iter().map(text).collect();
+        if !silent.is_empty() {
+            output.note(&format!("{} didn't answer; enough others did", silent.join(", ")));
+        }
+        if !self.yes && !done["instead_of"].is_null() {
+            output.note("with --yes it is done");
+        }
+        output.show(&done, || {
+            let mut rows = Rows::new(&["epoch", "instead of", "members asked"]);
+            let instead_of = match &done["instead_of"] {
+                Value::Null => "it was there already".to_owned(),
+                other => text(other),
+            };
+            rows.push(vec![text(&done["epoch"]), instead_of, text(&done["asked"])]);
             rows
         })
     }

@@ -6,15 +6,20 @@
 //!    ledger or a peer has.
 //! 2. A bucket that belongs to a cluster is joined.
 //! 3. Where neither is so, a cluster is founded: at once by a node without seeds, or with itself as one; otherwise
-//!    after none of the seeds has told of a cluster for a while. Who else founds one in the same bucket at the same
-//!    time joins in: the first to write wins.
+//!    after none of the seeds has told of a cluster for a while. A store writes into its ledger which cluster it founds, and
+//!    then that into the bucket: the first to write wins, and writes the first ring document. Others wait for it.
 //!
-//! Whatever contradicts that ends the start with both sides named. Nothing is ever founded beside a cluster that a seed
-//! has told of.
+//! Whatever contradicts that ends the start with both sides named.
+//!
+//! **Nothing is ever founded beside a cluster** that the bucket or a seed has told of: a bucket that names a cluster and has
+//! no ring document has lost it, unless this very store is founding that cluster. What a second history would acknowledge
+//! the first one's nodes would never ask for. Members start on their ledger's document then, and `super::restore` puts
+//! the newest one back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ring::epoch::Offer;
 use ring::{ClusterId, Document, StoreId};
 use tokio::time::Instant;
 
@@ -138,6 +143,17 @@ enum Verdict {
     Wait(String),
 }
 
+/// What this store's ledger tells of a cluster.
+#[derive(Default)]
+struct Kept {
+    /// The last document that it adopted.
+    document: Option<Document>,
+    /// The cluster that it is about to found.
+    founding: Option<ClusterId>,
+    /// Whether the bucket is the one in which it found its cluster last.
+    is_same_bucket: bool,
+}
+
 /// The bucket's answer.
 type InBucket = Result<(Option<ClusterId>, Option<Document>), bucket::Error>;
 
@@ -151,8 +167,12 @@ impl Newcomer<'_> {
         if !only_me && !self.bucket_is_named {
             return Err(ArriveError::NoBucket);
         }
-        let kept = self.documents.adopted().await?;
-        let members = kept.as_ref().map(|d| self.addresses(d)).unwrap_or_default();
+        let mut kept = Kept {
+            document: self.documents.adopted().await?,
+            founding: self.documents.founding().await?,
+            is_same_bucket: self.documents.bucket_before().await?.is_some_and(|url| url == self.bucket_url),
+        };
+        let members = kept.document.as_ref().map(|d| self.addresses(d)).unwrap_or_default();
         let (began, mut pause) = (Instant::now(), RETRY_FIRST);
         let mut heard: BTreeMap<String, Hello> = BTreeMap::new();
         let document = loop {
@@ -160,10 +180,16 @@ impl Newcomer<'_> {
             heard.extend(self.greet(&asked).await);
             // Behind it: a cluster that somebody tells of is in the bucket by then.
             let in_bucket = self.look().await;
-            match self.judge(kept.as_ref(), in_bucket, &heard, began.elapsed())? {
+            match self.judge(&kept, in_bucket, &heard, began.elapsed())? {
                 Verdict::Enter(document) => break document,
                 Verdict::Found => {
-                    let cluster = self.documents.found_cluster(self.fresh_cluster).await?;
+                    let fresh = kept.founding.unwrap_or(self.fresh_cluster);
+                    self.documents.will_found(fresh).await?;
+                    kept.founding = Some(fresh);
+                    let cluster = self.documents.found_cluster(fresh).await?;
+                    if cluster != fresh && !planted::is(planted::Bug::FoundedBeside) {
+                        continue;
+                    }
                     let document = (self.found)(cluster).map_err(ArriveError::Ring)?;
                     if self.documents.begin(&document).await? {
                         tracing::info!(%cluster, bucket = self.bucket_url, "founded a cluster");
@@ -177,7 +203,7 @@ impl Newcomer<'_> {
                 }
             }
         };
-        self.look_around(kept.as_ref(), document, heard).await
+        self.look_around(kept.document.as_ref(), document, heard).await
     }
 
     /// Asks the members what they know of this store, and takes the newest document that any of them has.
@@ -201,10 +227,11 @@ impl Newcomer<'_> {
             && newest.epoch > document.epoch
         {
             match self.calls.document_at(address).await {
-                Ok(newer) if newer.cluster == document.cluster && newer.epoch > document.epoch => {
-                    document = newer;
-                }
-                Ok(_) => {}
+                Ok(newer) => match document.compare(&newer) {
+                    Ok(Offer::Newer) => document = newer,
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(address, %error, "a peer's ring document isn't taken"),
+                },
                 Err(error) => tracing::warn!(address, %error, "a newer ring document couldn't be fetched"),
             }
         }
@@ -223,7 +250,7 @@ impl Newcomer<'_> {
 
     fn judge(
         &self,
-        kept: Option<&Document>,
+        kept: &Kept,
         in_bucket: InBucket,
         heard: &BTreeMap<String, Hello>,
         waited: Duration,
@@ -231,7 +258,8 @@ impl Newcomer<'_> {
         let told = heard.iter().find_map(|(address, hello)| Some((address, hello.cluster?)));
         let seed = |address: &String| format!("the seed {address}");
         let bucket = || format!("the bucket {}", self.bucket_url);
-        if let Some(kept) = kept {
+        let founding = kept.founding;
+        if let Kept { document: Some(kept), is_same_bucket, .. } = kept {
             let folder = "the data folder".to_owned();
             for (address, hello) in heard {
                 self.same_cluster(&seed(address), hello.cluster, kept.cluster)?;
@@ -248,6 +276,15 @@ impl Newcomer<'_> {
                         });
                     }
                     Ok(Verdict::Enter(self.newer(kept, found)))
+                }
+                Ok((None, _)) if *is_same_bucket => {
+                    let (cluster, bucket) = (kept.cluster, &self.bucket_url);
+                    tracing::error!(
+                        %cluster, bucket,
+                        "the bucket doesn't know this cluster any more: was it emptied? Starting by the last known ring \
+                         document; `carillon ring restore` puts it back"
+                    );
+                    Ok(Verdict::Enter(kept.clone()))
                 }
                 Ok((None, _)) => {
                     let bucket = self.bucket_url.clone();
@@ -277,10 +314,17 @@ impl Newcomer<'_> {
                 cluster,
                 bucket: self.bucket_url.clone(),
             }),
-            _ => match document {
-                Some(document) => Ok(Verdict::Enter(document)),
-                None if self.may_found(waited) => Ok(Verdict::Found),
-                None => {
+            (cluster, _) => match (document, cluster) {
+                (Some(document), _) => Ok(Verdict::Enter(document)),
+                (None, Some(cluster)) if founding == Some(cluster) && told.is_none() => Ok(Verdict::Found),
+                (None, Some(cluster)) if !planted::is(planted::Bug::FoundedBeside) => {
+                    Ok(Verdict::Wait(format!(
+                        "the bucket belongs to cluster {cluster} and has no ring document: whoever founds it hasn't \
+                         written one yet, or it was lost; `carillon ring restore --yes`, asked of a member, puts it back"
+                    )))
+                }
+                (None, _) if self.may_found(waited) => Ok(Verdict::Found),
+                (None, _) => {
                     Ok(Verdict::Wait("no seed answers, and the bucket belongs to no cluster yet".to_owned()))
                 }
             },
@@ -295,19 +339,21 @@ impl Newcomer<'_> {
 
     /// The newer one of what the ledger has and what the bucket has.
     fn newer(&self, kept: &Document, found: Option<Document>) -> Document {
-        match found {
-            Some(found) if found.epoch >= kept.epoch => found,
-            found => {
-                let (ledger, bucket) = (kept.epoch, found.map(|d| d.epoch));
-                tracing::error!(
-                    ledger,
-                    ?bucket,
-                    "the ring document in the bucket is older than this store's: was the bucket restored? It isn't \
-                     taken, and the ring stands still until the newest one is put back"
-                );
-                kept.clone()
-            }
-        }
+        let why = match found {
+            None => "there is none".to_owned(),
+            Some(found) => match kept.compare(&found) {
+                Ok(Offer::Newer | Offer::Same) => return found,
+                Ok(Offer::Older) => format!("it is of epoch {}", found.epoch),
+                Err(conflict) => conflict.to_string(),
+            },
+        };
+        tracing::error!(
+            ledger = kept.epoch,
+            why,
+            "the bucket's ring document isn't this store's or a later one: was the bucket restored? It isn't taken, and \
+             the ring stands still until `carillon ring restore` puts the newest one back"
+        );
+        kept.clone()
     }
 
     fn same_cluster(

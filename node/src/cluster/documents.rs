@@ -16,6 +16,10 @@ pub const LEDGER_DOCUMENT: &str = "ring/document";
 const LEDGER_INCARNATION: &str = "ring/incarnation/";
 /// Ids of the placements for which this store doesn't count: big-endian u64s.
 const LEDGER_DISCLAIMED: &str = "ring/disclaimed";
+/// The cluster that this store is about to found, as text; there until it has adopted its first document.
+const LEDGER_FOUNDING: &str = "ring/founding";
+/// The bucket in which this store found its cluster last, as configured.
+const LEDGER_BUCKET: &str = "ring/bucket";
 
 /// The document's two places.
 pub(super) struct Documents {
@@ -94,6 +98,16 @@ impl Documents {
         Ok(matches!(written, Swapped::Won(_)))
     }
 
+    /// Puts a document in the place of bytes that are none; whether they stood there and nobody else was quicker.
+    pub(super) async fn mend(&self, document: &Document) -> bucket::Result<bool> {
+        match self.bucket.get(&document_key()).await? {
+            Some((bytes, tag)) if Mark::decode(&bytes).is_none() && Document::decode(&bytes).is_err() => {
+                self.swap(&tag, document).await
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Puts a changed document in the place of the one that was read with `tag`; whether nobody else was quicker.
     pub(super) async fn swap(&self, tag: &Tag, document: &Document) -> bucket::Result<bool> {
         let written = self.bucket.swap(&document_key(), tag, &document.encode().into()).await?;
@@ -115,6 +129,36 @@ impl Documents {
     pub(super) async fn adopt(&self, document: &Document) -> tsdb::Result<()> {
         let (ledger, bytes) = (self.ledger.clone(), document.encode());
         on_disk(&*self.pool, move || ledger.put(LEDGER_DOCUMENT, &bytes)).await
+    }
+
+    /// The cluster that this store is about to found.
+    pub(super) async fn founding(&self) -> tsdb::Result<Option<ClusterId>> {
+        let ledger = self.ledger.clone();
+        let bytes = on_disk(&*self.pool, move || ledger.get(LEDGER_FOUNDING)).await?;
+        Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()))
+    }
+
+    /// Remembers that this store is about to found a cluster; durable on return.
+    pub(super) async fn will_found(&self, cluster: ClusterId) -> tsdb::Result<()> {
+        let ledger = self.ledger.clone();
+        on_disk(&*self.pool, move || ledger.put(LEDGER_FOUNDING, cluster.to_string().as_bytes())).await
+    }
+
+    /// Remembers in which bucket this store's cluster is, and that it founds none any more; durable on return.
+    pub(super) async fn belongs_in(&self, bucket_url: String) -> tsdb::Result<()> {
+        let ledger = self.ledger.clone();
+        on_disk(&*self.pool, move || {
+            ledger.put(LEDGER_BUCKET, bucket_url.as_bytes())?;
+            ledger.remove(LEDGER_FOUNDING)
+        })
+        .await
+    }
+
+    /// The bucket in which this store found its cluster last.
+    pub(super) async fn bucket_before(&self) -> tsdb::Result<Option<String>> {
+        let ledger = self.ledger.clone();
+        let bytes = on_disk(&*self.pool, move || ledger.get(LEDGER_BUCKET)).await?;
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 
     /// Remembers the highest incarnation that was seen of a store; durable on return.

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::epoch::{Change, NewMember, Refusal, raise};
+use ring::epoch::{Change, Conflict, NewMember, Offer, Refusal, raise};
 use ring::member::Members;
 use ring::{Document, Epoch, StoreId, View, rules};
 use tokio::time::Instant;
@@ -59,7 +59,7 @@ pub enum ChangeError {
     /// The bucket holds something older than this node has adopted.
     #[error(
         "the bucket's ring document has epoch {found}, and epoch {adopted} has been adopted: was the bucket restored? \
-         Put the newest document back"
+         `carillon ring restore` puts the newest one back"
     )]
     Restored {
         /// In the bucket.
@@ -67,6 +67,14 @@ pub enum ChangeError {
         /// Here.
         adopted: Epoch,
     },
+    /// The bucket holds no ring document any more.
+    #[error(
+        "the bucket holds no ring document any more: was it emptied? `carillon ring restore` puts the newest one back"
+    )]
+    Gone,
+    /// The bucket's ring document isn't of this node's history.
+    #[error(transparent)]
+    OtherHistory(#[from] Conflict),
     /// Others change it all the time.
     #[error("the ring changes too often; try again")]
     Busy,
@@ -218,22 +226,14 @@ impl Driver {
         let conditions = proven.err().filter(|error| matches!(error, bucket::Error::NoConditions { .. }));
         self.cluster.note_problem("conditions", conditions.map(|error| error.to_string()));
         match self.cluster.documents.current().await {
-            Ok(Some((document, _))) => {
-                let (found, adopted) = (document.epoch, self.cluster.view().epoch());
-                if found < adopted {
-                    let error = ChangeError::Restored { found, adopted };
-                    self.cluster.note_problem("bucket", Some(error.to_string()));
-                    return;
-                }
-                self.cluster.note_problem("bucket", None);
-                if let Err(error) = self.cluster.adopt(document).await {
+            Ok(found) => {
+                let found = self.cluster.judge_found(found.map(|(document, _)| document));
+                self.cluster.note_problem("bucket", found.as_ref().err().map(ToString::to_string));
+                if let Ok(Some(newer)) = found
+                    && let Err(error) = self.cluster.adopt(newer).await
+                {
                     tracing::error!(%error, "the bucket's ring document isn't adopted");
                 }
-            }
-            Ok(None) => {
-                let text =
-                    "the bucket holds no ring document any more: was it emptied? Put the newest one back";
-                self.cluster.note_problem("bucket", Some(text.to_owned()));
             }
             Err(error) => self.cluster.note_problem("bucket", Some(error.to_string())),
         }
@@ -473,16 +473,13 @@ impl Cluster {
         change: impl Fn(&Document) -> Result<Option<Document>, Refusal>,
     ) -> Result<Option<Epoch>, ChangeError> {
         for _ in 0..SWAPS_MAX {
-            let adopted = self.view().epoch();
             let Some((document, tag)) = self.documents.current().await? else {
-                return Err(ChangeError::Restored { found: 0, adopted });
+                return Err(ChangeError::Gone);
             };
-            if document.epoch < adopted {
-                return Err(ChangeError::Restored { found: document.epoch, adopted });
-            }
+            let newer = self.judge_found(Some(document.clone()))?;
             let changed = change(&document)?;
-            if document.epoch > adopted {
-                self.adopt(document).await?;
+            if let Some(newer) = newer {
+                self.adopt(newer).await?;
             }
             let Some(changed) = changed else { return Ok(None) };
             if self.documents.swap(&tag, &changed).await? {
@@ -493,6 +490,20 @@ impl Cluster {
             }
         }
         Err(ChangeError::Busy)
+    }
+
+    /// Judges the document that the bucket holds: what is to be adopted of it, if anything.
+    ///
+    /// # Errors
+    /// Where it isn't the one adopted here, or a later one of the same history.
+    pub(super) fn judge_found(&self, found: Option<Document>) -> Result<Option<Document>, ChangeError> {
+        let view = self.view();
+        let found = found.ok_or(ChangeError::Gone)?;
+        match view.document().compare(&found)? {
+            Offer::Newer => Ok(Some(found)),
+            Offer::Same => Ok(None),
+            Offer::Older => Err(ChangeError::Restored { found: found.epoch, adopted: view.epoch() }),
+        }
     }
 
     /// Hands a document to all living members; those who go by it then.

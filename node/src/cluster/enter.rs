@@ -110,6 +110,7 @@ impl Cluster {
         let peers = Peers::new(env.net.clone(), me);
         let incarnations = documents.seen().await?.into_iter().collect();
         documents.adopt(&document).await?;
+        documents.belongs_in(config.bucket_url()).await?;
         let view = Arc::new(View::new(document).map_err(invalid)?);
         let is_alone =
             view.document().members.iter().all(|(store, m)| *store == identity.store || !belongs(m));

@@ -13,6 +13,7 @@
 //! | `upkeep` | what it does for others and for itself again and again |
 //! | `clocks` | whether this node's wall clock agrees with the others' |
 //! | `leave`, `operate` | draining, and what else operators ask for |
+//! | `restore` | putting the ring document back into its bucket |
 //! | `relocate`, `mark` | moving the bucket of a node that is stopped |
 //! | `describe` | what it all looks like, as JSON |
 //! | `health` | what isn't as it should be, and metrics |
@@ -39,6 +40,7 @@ mod leave;
 mod mark;
 mod operate;
 mod relocate;
+mod restore;
 mod service;
 mod upkeep;
 
@@ -64,6 +66,7 @@ pub use drive::ChangeError;
 pub use gate::Admission;
 pub use leave::{LEFT, Leaving};
 pub use relocate::{RelocateError, Relocation};
+pub use restore::{RestoreError, Restored};
 pub use service::Membership;
 
 use crate::bucket::{Blocks, Bucket};

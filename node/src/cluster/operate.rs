@@ -155,13 +155,10 @@ impl Cluster {
 
     /// What would come of a change of the ring now.
     async fn check<T>(&self, change: impl Fn(&Document) -> Result<T, Refusal>) -> Result<T, ChangeError> {
-        let adopted = self.view().epoch();
-        match self.documents.current().await? {
-            Some((document, _)) if document.epoch >= adopted => Ok(change(&document)?),
-            older => {
-                let found = older.map_or(0, |(document, _)| document.epoch);
-                Err(ChangeError::Restored { found, adopted })
-            }
+        let found = self.documents.current().await?.map(|(document, _)| document);
+        match self.judge_found(found)? {
+            Some(newer) => Ok(change(&newer)?),
+            None => Ok(change(self.view().document())?),
         }
     }
 }

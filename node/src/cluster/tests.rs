@@ -1,6 +1,7 @@
 //! Several nodes in one process, over the loopback, with a bucket in memory.
 
 mod lost;
+mod restored;
 
 use std::sync::Arc;
 use std::time::Duration;

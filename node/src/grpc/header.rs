@@ -29,8 +29,8 @@ const EPOCH: HeaderName = HeaderName::from_static("carillon-epoch");
 const OURS: &str = "/carillon.peer.";
 /// Services that may be asked of an address without knowing whose it is.
 const OF_MEMBERSHIP: &str = "/carillon.peer.membership.";
-/// The method by which a node that knows no cluster yet finds one.
-const HELLO: &str = "/Hello";
+/// Methods by which a node that knows no cluster yet finds one: who is there, and what the ring is.
+const OF_NEWCOMERS: [&str; 2] = ["/Hello", "/Document"];
 
 /// What a caller must have said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ impl Demands {
     /// Of the method at a path; `None` for services that aren't ours.
     pub(super) fn of(path: &str) -> Option<Self> {
         let is_of_membership = path.starts_with(OF_MEMBERSHIP);
-        path.starts_with(OURS)
-            .then_some(Self { cluster: !(is_of_membership && path.ends_with(HELLO)), to: !is_of_membership })
+        let is_of_newcomers = is_of_membership && OF_NEWCOMERS.iter().any(|method| path.ends_with(method));
+        path.starts_with(OURS).then_some(Self { cluster: !is_of_newcomers, to: !is_of_membership })
     }
 }
 
@@ -223,6 +223,7 @@ mod tests {
 
     const PUSH: &str = "/carillon.peer.write.v1.Write/Push";
     const HELLO: &str = "/carillon.peer.membership.v1.Membership/Hello";
+    const DOCUMENT: &str = "/carillon.peer.membership.v1.Membership/Document";
     const GOSSIP: &str = "/carillon.peer.membership.v1.Membership/Gossip";
 
     fn node(store: u128, cluster: Option<u128>, shift: i32) -> std::sync::Arc<Me> {
@@ -269,11 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn clusters_stay_apart_and_joiners_may_only_say_hello() {
+    fn clusters_stay_apart_and_joiners_may_only_ask_what_there_is() {
         let (a, b, joiner) = (node(1, Some(9), 0), node(2, Some(8), 0), node(3, None, 0));
         let refused = call(&a, Some(2), &b, HELLO).unwrap_err();
         assert!(refused.contains(&ClusterId(9).to_string()) && refused.contains(&ClusterId(8).to_string()));
         assert_eq!(call(&joiner, None, &a, HELLO), Ok(()));
+        assert_eq!(call(&joiner, None, &a, DOCUMENT), Ok(()));
+        assert!(call(&a, None, &b, DOCUMENT).is_err(), "what is asked of another cluster's node");
         assert!(call(&joiner, Some(1), &a, PUSH).unwrap_err().contains("carillon-cluster"));
         assert!(call(&a, Some(3), &joiner, PUSH).unwrap_err().contains("hasn't joined"));
         assert_eq!(call(&a, None, &joiner, HELLO), Ok(()));

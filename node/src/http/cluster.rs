@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::error::{ApiError, Kind};
 use super::params::{Params, Tenant};
 use super::routes::{Effect, Routes};
-use crate::cluster::ChangeError;
+use crate::cluster::{ChangeError, RestoreError};
 use crate::env::on_disk;
 use crate::node::App;
 use crate::repair;
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Routes {
         .route("/api/v1/cluster/accept_loss", Effect::Change, post(accept_loss))
         .route("/api/v1/cluster/lost", Effect::Change, post(lost))
         .route("/api/v1/cluster/revert", Effect::Change, post(revert))
+        .route("/api/v1/cluster/restore", Effect::Change, post(restore))
         .route("/api/v1/cluster/replication_factor", Effect::Change, post(replication_factor))
 }
 
@@ -172,6 +173,21 @@ async fn revert(State(app): State<Arc<App>>, params: Params) -> Result<Response,
     let dry_run = is_dry(&params)?;
     let blocked = app.cluster.revert(dry_run).await.map_err(|error| refused(&error))?;
     Ok(changed(dry_run, json!({"state": "taken back"}), blocked))
+}
+
+async fn restore(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
+    let dry_run = is_dry(&params)?;
+    let restored = app.cluster.restore_document(dry_run).await.map_err(|error| {
+        let kind = match error {
+            RestoreError::OtherHistory { .. } | RestoreError::Newer { .. } => Kind::Conflict,
+            _ => Kind::Unavailable,
+        };
+        ApiError::new(kind, error.to_string())
+    })?;
+    Ok(success(&json!({
+        "dry_run": dry_run, "epoch": restored.epoch, "instead_of": restored.instead_of, "asked": restored.asked,
+        "silent": restored.silent,
+    })))
 }
 
 async fn replication_factor(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {

@@ -166,6 +166,7 @@ async fn a_dry_run_ends_as_the_change_would_and_changes_nothing() {
         ("lost", serde_json::json!({"store": "f".repeat(me.len())})),
         ("lost", serde_json::json!({"store": format!("{me},nonsense")})),
         ("revert", serde_json::json!({})),
+        ("restore", serde_json::json!({})),
         ("drain", serde_json::json!({"store": me})),
         ("replication_factor", serde_json::json!({"value": 5})),
     ];
