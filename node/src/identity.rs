@@ -10,6 +10,7 @@ use crate::env::Ledger;
 
 const STORE_ID: &str = "store/id";
 const INCARNATION: &str = "store/incarnation";
+const WATERMARK: &str = "store/watermark";
 /// There from when all that the store has lies elsewhere until its folder is empty.
 const EMPTIED: &str = "store/emptied";
 
@@ -22,6 +23,8 @@ pub struct Identity {
     pub previous: u64,
     /// 1 at the first start; grows by one at each.
     pub incarnation: u64,
+    /// How far the store had come when this start began ([`Identity::raise_watermark`]); 0 at the first.
+    pub watermark: u64,
 }
 
 impl Identity {
@@ -43,9 +46,21 @@ impl Identity {
             Some(bytes) => u64::from_be_bytes(number(INCARNATION, &bytes)?),
             None => 0,
         };
+        let watermark = match ledger.get(WATERMARK)? {
+            Some(bytes) => u64::from_be_bytes(number(WATERMARK, &bytes)?),
+            None => 0,
+        };
         let incarnation = previous + 1;
         ledger.put(INCARNATION, &incarnation.to_be_bytes())?;
-        Ok(Self { store, previous, incarnation })
+        Ok(Self { store, previous, incarnation, watermark })
+    }
+
+    /// Remembers how far the store has come; durable on return, and to be told to others only then.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub fn raise_watermark(ledger: &dyn Ledger, watermark: u64) -> Result<()> {
+        ledger.put(WATERMARK, &watermark.to_be_bytes())
     }
 
     /// Which store this is, without counting a start; `None` for an empty folder.
@@ -68,7 +83,7 @@ impl Identity {
         ledger.put(STORE_ID, &fresh_id.to_be_bytes())?;
         forget(ledger, &[STORE_ID])?;
         ledger.put(INCARNATION, &1u64.to_be_bytes())?;
-        Ok(Self { store: StoreId(fresh_id), previous: 0, incarnation: 1 })
+        Ok(Self { store: StoreId(fresh_id), previous: 0, incarnation: 1, watermark: 0 })
     }
 
     /// Remembers that the folder is to be emptied before the next start; durable on return.
@@ -124,8 +139,8 @@ mod tests {
     fn the_id_stays_and_the_incarnation_grows() {
         let (dir, disk) = (tempfile::tempdir().unwrap(), MemoryDisk::new());
         let begin = |fresh| Identity::begin(&SledLedger::open(dir.path()).unwrap(), &disk, fresh).unwrap();
-        assert_eq!(begin(7), Identity { store: StoreId(7), previous: 0, incarnation: 1 });
-        assert_eq!(begin(8), Identity { store: StoreId(7), previous: 1, incarnation: 2 });
+        assert_eq!(begin(7), Identity { store: StoreId(7), previous: 0, incarnation: 1, watermark: 0 });
+        assert_eq!(begin(8), Identity { store: StoreId(7), previous: 1, incarnation: 2, watermark: 0 });
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Profile {
     pub headroom_percent: u8,
     /// Of its program.
     pub version: String,
+    /// Grows while the store takes samples, and never falls: lower than before, its disk was put back.
+    pub watermark: u64,
 }
 
 /// What gossip knows of a member.

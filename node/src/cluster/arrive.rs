@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::calls::{Calls, Hello, ask_all};
 use super::documents::Documents;
+use super::rollback::Age;
 use crate::bucket;
 use crate::identity::Identity;
 
@@ -235,11 +236,11 @@ impl Newcomer<'_> {
                 Err(error) => tracing::warn!(address, %error, "a newer ring document couldn't be fetched"),
             }
         }
-        let highest = heard.values().map(|hello| hello.highest_incarnation).max().unwrap_or(0);
-        let rolled_back = highest > self.identity.previous && !planted::is(planted::Bug::RollbackUnnoticed);
+        let remembered = heard.values().map(|hello| hello.remembered).fold(Age::default(), Age::highest);
+        let rolled_back = self.before().is_behind(remembered);
         if rolled_back {
             tracing::error!(
-                store = %me, peers_saw = highest, this_disk_remembers = self.identity.previous,
+                store = %me, peers_saw = ?remembered, this_disk_remembers = ?self.before(),
                 "this disk was put back to an older state: it becomes a new store"
             );
         }
@@ -373,12 +374,17 @@ impl Newcomer<'_> {
         }
     }
 
+    /// How far this store had come before this start, as its disk says.
+    fn before(&self) -> Age {
+        Age { incarnation: self.identity.previous, watermark: self.identity.watermark }
+    }
+
     /// Says hello to these, all at once; who answered what.
     async fn greet(&self, addresses: &BTreeSet<String>) -> BTreeMap<String, Hello> {
-        let (me, previous) = (self.identity.store, self.identity.previous);
+        let (me, before) = (self.identity.store, self.before());
         ask_all(addresses.iter().cloned(), |address| {
             let calls = self.calls.clone();
-            async move { calls.hello(&address, me, previous).await }
+            async move { calls.hello(&address, me, before).await }
         })
         .await
     }

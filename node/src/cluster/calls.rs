@@ -11,6 +11,7 @@ use proto::peer::membership::membership_client::MembershipClient;
 use ring::{ClusterId, Document, Epoch, StoreId};
 use tonic::{Code, Status};
 
+use super::rollback::Age;
 use crate::grpc::{Lane, MESSAGE_BYTES_MAX, PeerChannel, Peers};
 
 /// For calls that need nothing but memory over there.
@@ -31,8 +32,8 @@ pub(super) struct Hello {
     pub(super) incarnation: u64,
     pub(super) cluster: Option<ClusterId>,
     pub(super) epoch: Epoch,
-    /// The highest incarnation of the asking store that it has seen; 0 for none.
-    pub(super) highest_incarnation: u64,
+    /// How far it remembers that the asking store had come.
+    pub(super) remembered: Age,
     /// Its wall clock, if it tells.
     pub(super) now_ms: Option<i64>,
 }
@@ -57,9 +58,11 @@ impl Calls {
     }
 
     /// Asks who is at an address.
-    pub(super) async fn hello(&self, address: &str, me: StoreId, previous: u64) -> Result<Hello, Status> {
+    /// `before` is how far this store had come before its start, as its disk says.
+    pub(super) async fn hello(&self, address: &str, me: StoreId, before: Age) -> Result<Hello, Status> {
         let mut client = Self::client(self.0.to_address(address, Lane::Gossip)?, SHORT);
-        let request = pb::HelloRequest { store: me.to_string(), previous_incarnation: previous };
+        let Age { incarnation: previous_incarnation, watermark } = before;
+        let request = pb::HelloRequest { store: me.to_string(), previous_incarnation, watermark };
         let answer = client.hello(request).await?.into_inner();
         let cluster = match answer.cluster.as_str() {
             "" => None,
@@ -70,7 +73,7 @@ impl Calls {
             incarnation: answer.incarnation,
             cluster,
             epoch: answer.epoch,
-            highest_incarnation: answer.highest_incarnation,
+            remembered: Age { incarnation: answer.highest_incarnation, watermark: answer.highest_watermark },
             now_ms: Some(answer.now_ms).filter(|now_ms| *now_ms != 0),
         })
     }

@@ -54,20 +54,21 @@ impl Cluster {
         let asked = self.others_after_me();
         let answers = ask_all(asked, |store| {
             let (calls, clock, me) = (self.calls.clone(), self.clock.clone(), self.me());
-            let (previous, address) = (self.identity.previous, self.address(store));
+            let (before, address) = (self.age_before(), self.address(store));
             async move {
                 let address =
                     address.ok_or_else(|| tonic::Status::unavailable("nobody knows its address"))?;
                 let (asked, asked_ms) = (Instant::now(), clock.now_ms());
-                let hello = calls.hello(&address, me, previous).await?;
+                let hello = calls.hello(&address, me, before).await?;
                 // Half of the way there and back.
                 let on_the_way_ms = asked.elapsed().as_millis() as i64 / 2;
-                Ok(hello
-                    .now_ms
-                    .map(|theirs_ms| asked_ms.saturating_add(on_the_way_ms).saturating_sub(theirs_ms)))
+                let ahead_ms = |theirs_ms| asked_ms.saturating_add(on_the_way_ms).saturating_sub(theirs_ms);
+                Ok((hello, hello.now_ms.map(ahead_ms)))
             }
         });
-        median(answers.await.into_values().flatten().collect())
+        let answers = answers.await;
+        self.hear_of_own_age(answers.values().map(|(hello, _)| *hello)).await;
+        median(answers.into_values().filter_map(|(_, ahead_ms)| ahead_ms).collect())
     }
 
     /// Members that are there, beginning behind this one: so that each node asks others than its neighbour does.

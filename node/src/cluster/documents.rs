@@ -7,13 +7,15 @@ use object_store::path::Path;
 use ring::{ClusterId, Document, Epoch};
 
 use super::mark::Mark;
+use super::rollback::Age;
 use crate::bucket::{self, Bucket, Swapped, Tag, keys};
 use crate::env::{Ledger, Pool, on_disk};
 
 /// The fact of the ledger that holds the last document that this store adopted.
 pub const LEDGER_DOCUMENT: &str = "ring/document";
-/// The highest incarnation of each store that this one has seen: `ring/incarnation/STORE`, a big-endian u64.
-const LEDGER_INCARNATION: &str = "ring/incarnation/";
+/// How far each store had come that this one has seen: `ring/age/STORE`, its highest incarnation and watermark as
+/// big-endian u64s.
+const LEDGER_AGE: &str = "ring/age/";
 /// Ids of the placements for which this store doesn't count: big-endian u64s.
 const LEDGER_DISCLAIMED: &str = "ring/disclaimed";
 /// The cluster that this store is about to found, as text; there until it has adopted its first document.
@@ -161,19 +163,22 @@ impl Documents {
         Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 
-    /// Remembers the highest incarnation that was seen of a store; durable on return.
-    pub(super) async fn saw(&self, store: ring::StoreId, incarnation: u64) -> tsdb::Result<()> {
-        let (ledger, name) = (self.ledger.clone(), format!("{LEDGER_INCARNATION}{store}"));
-        on_disk(&*self.pool, move || ledger.put(&name, &incarnation.to_be_bytes())).await
+    /// Remembers how far a store had come that was seen; durable on return.
+    pub(super) async fn saw(&self, store: ring::StoreId, age: Age) -> tsdb::Result<()> {
+        let (ledger, name) = (self.ledger.clone(), format!("{LEDGER_AGE}{store}"));
+        let value = [age.incarnation.to_be_bytes(), age.watermark.to_be_bytes()].concat();
+        on_disk(&*self.pool, move || ledger.put(&name, &value)).await
     }
 
-    /// The highest incarnation that was seen of each store.
-    pub(super) async fn seen(&self) -> tsdb::Result<Vec<(ring::StoreId, u64)>> {
+    /// How far each store had come that was seen.
+    pub(super) async fn seen(&self) -> tsdb::Result<Vec<(ring::StoreId, Age)>> {
         let ledger = self.ledger.clone();
-        let facts = on_disk(&*self.pool, move || ledger.scan(LEDGER_INCARNATION)).await?;
+        let facts = on_disk(&*self.pool, move || ledger.scan(LEDGER_AGE)).await?;
         let read = |(name, value): (String, Vec<u8>)| {
-            let store = name.strip_prefix(LEDGER_INCARNATION)?.parse().ok()?;
-            Some((store, u64::from_be_bytes(value.try_into().ok()?)))
+            let store = name.strip_prefix(LEDGER_AGE)?.parse().ok()?;
+            let (numbers, _) = value.as_chunks::<8>();
+            let number = |at: usize| numbers.get(at).map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            Some((store, Age { incarnation: number(0), watermark: number(1) }))
         };
         Ok(facts.into_iter().filter_map(read).collect())
     }

@@ -287,7 +287,11 @@ impl Driver {
     ) -> Result<bool, ChangeError> {
         let mut change = Change::default();
         for (store, member) in newcomers.clone().into_iter().take(JOINS_MAX) {
-            let hello = self.cluster.calls.hello(&member.peer_address, self.cluster.me(), 0).await;
+            let hello = self
+                .cluster
+                .calls
+                .hello(&member.peer_address, self.cluster.me(), self.cluster.age_before())
+                .await;
             match hello {
                 Ok(hello) if hello.store == store => {}
                 other => {

@@ -2,7 +2,7 @@
 //! begins.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -108,7 +108,7 @@ impl Cluster {
         let invalid = |e: Invalid| ArriveError::Ring(e.to_string());
         let me = Me::new(identity.store, protocol);
         let peers = Peers::new(env.net.clone(), me);
-        let incarnations = documents.seen().await?.into_iter().collect();
+        let ages = documents.seen().await?.into_iter().collect();
         documents.adopt(&document).await?;
         documents.belongs_in(config.bucket_url()).await?;
         let view = Arc::new(View::new(document).map_err(invalid)?);
@@ -125,7 +125,8 @@ impl Cluster {
             gate: Gate::default(),
             adopting: tokio::sync::Mutex::default(),
             view: watch::Sender::new(view.clone()),
-            incarnations: Mutex::new(incarnations),
+            ages: Mutex::new(ages),
+            watermark: AtomicU64::new(identity.watermark),
             settings: ArcSwap::from_pointee(config.clone()),
             instance: fresh(env, "instance") as u64,
             keeper: OnceLock::new(),

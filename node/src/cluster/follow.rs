@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gossip::OverCalls;
+use super::rollback::Age;
 use super::{Cluster, belongs, drive};
 
 /// Pause before news are fetched again after a failure.
@@ -56,6 +57,7 @@ impl Cluster {
             ready: self.is_ready(),
             headroom_percent: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            watermark: self.age().watermark,
         }
     }
 
@@ -101,10 +103,11 @@ impl Cluster {
         }
     }
 
-    /// Remembers the starts of others, so that one whose disk is put back to an earlier state is told so.
+    /// Remembers how far others have come, so that one whose disk is put back to an earlier state is told so.
     async fn note_starts(&self, members: &Members) {
         for (store, seen) in members.seen.iter().filter(|(store, _)| **store != self.me()) {
-            if let Err(error) = self.note_incarnation(*store, seen.incarnation).await {
+            let age = Age { incarnation: seen.incarnation, watermark: seen.profile.watermark };
+            if let Err(error) = self.note_age(*store, age).await {
                 tracing::error!(%error, "the ledger can't be written");
             }
         }
@@ -170,17 +173,5 @@ impl Cluster {
         adopted
             .inspect_err(|error| tracing::debug!(%store, error, "a newer ring document wasn't fetched"))
             .is_ok()
-    }
-
-    /// The highest incarnation of a store that this one has seen, after taking note of one more; 0 for none.
-    pub(super) async fn note_incarnation(&self, store: StoreId, incarnation: u64) -> tsdb::Result<u64> {
-        let highest = self.incarnations.lock().get(&store).copied().unwrap_or(0);
-        if incarnation > highest {
-            self.documents.saw(store, incarnation).await?;
-            let mut incarnations = self.incarnations.lock();
-            let entry = incarnations.entry(store).or_default();
-            *entry = incarnation.max(*entry);
-        }
-        Ok(highest)
     }
 }

@@ -14,6 +14,7 @@ use ring::rules::sealed_by;
 use ring::{Epoch, StoreId, View};
 use tsdb::db::{Db, Mark};
 use tsdb::model::TenantId;
+use tsdb::wal::WalPosition;
 
 use super::calls::Vouched;
 use super::documents::Documents;
@@ -27,6 +28,8 @@ pub(super) struct Keeper {
     clock: Arc<dyn Clock>,
     pool: Arc<dyn Pool>,
     state: Mutex<State>,
+    /// Held by the one change of disclaimers at a time, ledger included.
+    disclaiming: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -87,7 +90,7 @@ impl Keeper {
         disclaimed: impl IntoIterator<Item = Epoch>,
     ) -> Self {
         let state = State { disclaimed: disclaimed.into_iter().collect(), ..State::default() };
-        Self { db, blocks, clock, pool, state: Mutex::new(state) }
+        Self { db, blocks, clock, pool, state: Mutex::new(state), disclaiming: tokio::sync::Mutex::default() }
     }
 
     /// Takes note of an adopted document: to be called when no write by an older one is under way any more.
@@ -193,8 +196,27 @@ impl Keeper {
         self.state.lock().disclaimed.is_empty()
     }
 
+    /// Up to where this store's log is safe.
+    pub(super) fn durable(&self) -> WalPosition {
+        self.db.durable()
+    }
+
+    /// Disclaims placements; durable on return, and so for all answers that begin after it.
+    pub(super) async fn disclaim(
+        &self,
+        documents: &Documents,
+        placements: BTreeSet<Epoch>,
+    ) -> tsdb::Result<()> {
+        let _one = self.disclaiming.lock().await;
+        let all: BTreeSet<Epoch> = self.state.lock().disclaimed.union(&placements).copied().collect();
+        documents.disclaim(&all.iter().copied().collect::<Vec<_>>()).await?;
+        self.state.lock().disclaimed = all;
+        Ok(())
+    }
+
     /// Takes back the disclaimers of placements that aren't open any more, or all; durable on return.
     pub(super) async fn reclaim(&self, documents: &Documents, keep: &BTreeSet<Epoch>) -> tsdb::Result<()> {
+        let _one = self.disclaiming.lock().await;
         let left: Vec<Epoch> = {
             let state = self.state.lock();
             if state.disclaimed.is_subset(keep) {

@@ -11,6 +11,7 @@
 //! | `drive` | from one ring document to the next |
 //! | `keeper` | what this store can vouch for |
 //! | `upkeep` | what it does for others and for itself again and again |
+//! | `rollback` | whether this store's disk was put back to an earlier state |
 //! | `clocks` | whether this node's wall clock agrees with the others' |
 //! | `leave`, `operate` | draining, and what else operators ask for |
 //! | `restore` | putting the ring document back into its bucket |
@@ -41,11 +42,12 @@ mod mark;
 mod operate;
 mod relocate;
 mod restore;
+mod rollback;
 mod service;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -82,6 +84,7 @@ use documents::Documents;
 use drive::Driver;
 use gate::Gate;
 use keeper::Keeper;
+use rollback::Age;
 
 /// Where this node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +109,10 @@ pub struct Cluster {
     /// Held by the one adoption at a time.
     adopting: tokio::sync::Mutex<()>,
     view: watch::Sender<Arc<View>>,
-    /// The highest incarnation seen of each store, as in the ledger.
-    incarnations: Mutex<BTreeMap<StoreId, u64>>,
+    /// How far each store had come that was seen, as in the ledger.
+    ages: Mutex<BTreeMap<StoreId, Age>>,
+    /// How far this one has come, as in the ledger.
+    watermark: AtomicU64,
     /// The configuration, for what can change while running.
     settings: ArcSwap<Config>,
     /// Tells this process from another that has the same ledger.
@@ -282,10 +287,7 @@ impl Cluster {
         let view = self.view();
         let mut disclaimed: BTreeSet<Epoch> = self.documents.disclaimed().await?.into_iter().collect();
         if is_loss && !planted::is(planted::Bug::LossNotDisclaimed) {
-            let open = view.document().placements.iter();
-            // Where nobody else could have it, not counting would only hide what is left.
-            let mine = open.filter(|p| p.rf > 1 && p.members.contains_key(&self.me())).map(|p| p.id);
-            disclaimed.extend(mine);
+            disclaimed.extend(self.shared_placements(&view));
             tracing::error!(placements = ?disclaimed, "this store may have lost samples that it acked: it doesn't count for what was open");
             self.documents.disclaim(&disclaimed.iter().copied().collect::<Vec<_>>()).await?;
         }
@@ -312,6 +314,23 @@ impl Cluster {
             Some(keeper) => keeper.empty().await.map_err(|e| e.to_string()),
             None => Err("the storage isn't open yet".to_owned()),
         }
+    }
+
+    /// Disclaims all that is open and that this store keeps with others: it may lack samples that it acked.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub(super) async fn disclaim_all(&self) -> tsdb::Result<()> {
+        let Some(keeper) = self.keeper.get() else { return Ok(()) };
+        let view = self.view();
+        keeper.disclaim(&self.documents, self.shared_placements(&view)).await
+    }
+
+    /// Open placements that this store keeps with others: where nobody else could have it, not counting would only hide
+    /// what is left.
+    fn shared_placements(&self, view: &View) -> BTreeSet<Epoch> {
+        let open = view.document().placements.iter();
+        open.filter(|p| p.rf > 1 && p.members.contains_key(&self.me())).map(|p| p.id).collect()
     }
 
     fn vouches(&self) -> Vouched {
@@ -407,10 +426,11 @@ impl Cluster {
         let keeping = tokio::spawn(self.clone().keep_on(stop.clone()));
         let reaching = tokio::spawn(self.clone().ask_whether_reached(stop.clone()));
         let comparing = tokio::spawn(self.clone().compare_clocks(stop.clone()));
+        let raising = tokio::spawn(self.clone().raise_watermark(stop.clone()));
         self.clone().follow(gossip, stop).await;
         self.stopped.cancel();
         gossip.stop();
-        for task in [driver, keeping, reaching, comparing] {
+        for task in [driver, keeping, reaching, comparing, raising] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the cluster failed");
             }

@@ -7,6 +7,7 @@ use proto::peer::membership::membership_server::{self, MembershipServer};
 use ring::Document;
 use tonic::{Code, Request, Response, Status};
 
+use super::rollback::Age;
 use super::{AdoptError, Cluster, calls};
 use crate::grpc::MESSAGE_BYTES_MAX;
 
@@ -27,14 +28,16 @@ impl membership_server::Membership for Membership {
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Answer<pb::HelloResponse> {
         let asked = request.into_inner();
         let store = calls::id(&asked.store)?;
-        let noted = self.0.note_incarnation(store, asked.previous_incarnation).await;
-        let highest_incarnation = noted.map_err(|e| Status::unavailable(e.to_string()))?;
+        let age = Age { incarnation: asked.previous_incarnation, watermark: asked.watermark };
+        let noted = self.0.note_age(store, age).await;
+        let remembered = noted.map_err(|e| Status::unavailable(e.to_string()))?;
         let view = self.0.view();
         Ok(Response::new(pb::HelloResponse {
             store: self.0.me().to_string(),
             cluster: view.document().cluster.to_string(),
             epoch: view.epoch(),
-            highest_incarnation,
+            highest_incarnation: remembered.incarnation,
+            highest_watermark: remembered.watermark,
             incarnation: self.0.identity.incarnation,
             now_ms: self.0.clock.now_ms(),
         }))
@@ -61,7 +64,7 @@ impl membership_server::Membership for Membership {
         let store = calls::id(&asked.store)?;
         // Before a node counts itself as ready: its process is another than the one that fell silent there.
         self.0.peers.is_back(&asked.address);
-        let hello = self.0.calls.hello(&asked.address, self.0.me(), self.0.identity.previous).await;
+        let hello = self.0.calls.hello(&asked.address, self.0.me(), self.0.age_before()).await;
         let problem = match hello {
             Ok(hello) if hello.store == store => String::new(),
             Ok(hello) => format!("store {} is there", hello.store),

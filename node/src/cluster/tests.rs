@@ -1,6 +1,7 @@
 //! Several nodes in one process, over the loopback, with a bucket in memory.
 
 mod lost;
+mod put_back;
 mod restored;
 
 use std::sync::Arc;
@@ -213,7 +214,7 @@ async fn a_disk_that_was_put_back_becomes_a_new_store() {
     let again = places[1].start(&[address(&a)]).await;
     assert_eq!(again.cluster().me(), old);
     // Alive it may still seem from before: what counts is that its second start was written down.
-    let noted = || a.cluster().incarnations.lock().get(&old).is_some_and(|highest| *highest >= 2);
+    let noted = || a.cluster().ages.lock().get(&old).is_some_and(|age| age.incarnation >= 2);
     eventually("its second start is known", noted).await;
     again.stop().await.unwrap();
     places[1].disk = backup;
