@@ -230,7 +230,7 @@ impl Node {
             }
         }
         self.app.storage.seal(&self.app.env).await?;
-        if self.app.cluster.leaving().done {
+        if self.app.cluster.is_to_be_emptied() {
             let (ledger, disk) = (self.app.env.ledger.clone(), self.app.env.disk.clone());
             on_disk(&*self.app.env.pool, move || Identity::finish_leaving(&*ledger, &*disk)).await?;
         }

@@ -220,7 +220,7 @@ pub(super) fn note_blocked(done: &Value, output: &Output) {
 
 /// The member of this name or id; without a name the one that is asked. A node that came back with an empty disk bears
 /// the name of its old store: with `gone`, the one that is meant is the one that isn't there.
-fn member(members: &Value, name: Option<&str>, gone: bool) -> Result<Value, Failure> {
+pub(super) fn member(members: &Value, name: Option<&str>, gone: bool) -> Result<Value, Failure> {
     let fits = |member: &&Value| match name {
         None => member["me"] == true,
         Some(name) => {

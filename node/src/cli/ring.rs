@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::api::{Api, Connection};
-use super::node::note_blocked;
+use super::node::{member, note_blocked};
 use super::output::{Output, Rows};
 use crate::glance::{self, list, text};
 
@@ -48,6 +48,10 @@ enum RingVerb {
 /// The newest document of all members is written, where the bucket holds none or an older one of the same history.
 #[derive(Debug, Args)]
 struct Restore {
+    /// A member that is gone for good and can't answer: its name, or the beginning of its store's id; may be given several
+    /// times
+    #[arg(long, value_name = "NAME")]
+    gone: Vec<String>,
     /// Do it, instead of showing what would be done
     #[arg(long)]
     yes: bool,
@@ -231,7 +235,15 @@ impl Revert {
 impl Restore {
     async fn run(self, output: &Output) -> Result<(), Failure> {
         let api = Api::new(&self.connection)?;
-        let done = api.change("/api/v1/cluster/restore", &[], !self.yes).await?.data;
+        let mut asked = Vec::new();
+        if !self.gone.is_empty() {
+            let members = api.get("/api/v1/cluster/members", &[]).await?.data;
+            let gone = self.gone.iter().map(|name| member(&members, Some(name), true));
+            let stores: Vec<String> =
+                gone.map(|found| Ok(text(&found?["store"]))).collect::<Result<_, Failure>>()?;
+            asked.push(("gone", stores.join(",")));
+        }
+        let done = api.change("/api/v1/cluster/restore", &asked, !self.yes).await?.data;
         let silent: Vec<String> = list(&done["silent"]).iter().map(text).collect();
         if !silent.is_empty() {
             output.note(&format!("{} didn't answer; enough others did", silent.join(", ")));

@@ -13,7 +13,7 @@ use crate::config::{self, Config, LogFormat, Problems, Sources};
 use crate::env::SystemClock;
 use crate::grpc::Protocol;
 use crate::log::LogControl;
-use crate::node::Hooks;
+use crate::node::{Hooks, Reload};
 use crate::{Env, Node, log};
 
 /// Where to look for the configuration, and what was set on the command line.
@@ -157,33 +157,59 @@ impl Run {
 
         // Before the node answers: a signal that comes while it starts stops it in order too.
         let mut signals = Signals::new()?;
-        let settings = self.settings;
         let protocol = Protocol::shifted(self.protocol_shift);
-        let hooks = Hooks { reload: Some(Box::new(move || settings.load())), log: Some(control), protocol };
-        let node = tokio::select! {
-            biased;
-            () = signals.stop() => return Ok(()),
-            started = Node::start_with(config, env, hooks) => started.map_err(|e| Failure::failed(e.to_string()))?,
-        };
-        announce(&node, &data_dir, output)?;
         loop {
-            tokio::select! {
+            let settings = self.settings.clone();
+            let reload: Reload = Box::new(move || settings.load());
+            let hooks = Hooks { reload: Some(reload), log: Some(control.clone()), protocol };
+            let node = tokio::select! {
                 biased;
-                signal = signals.next() => match signal {
-                    Signal::Stop => break,
-                    Signal::Reload => if let Err(error) = node.reload() {
-                        tracing::error!(%error, "the configuration wasn't reloaded");
-                    },
-                },
-                () = node.cluster().ended().cancelled() => break,
-                reason = node.failed() => {
-                    node.abandon().await;
-                    return Err(Failure::failed(format!("{reason}; start it again, it reads what the disk has")));
+                () = signals.stop() => return Ok(()),
+                started = Node::start_with(config.clone(), env.clone(), hooks) => {
+                    started.map_err(|e| Failure::failed(e.to_string()))?
                 }
+            };
+            announce(&node, &data_dir, output)?;
+            let end = until_the_end(&node, &mut signals).await;
+            if let End::Failed(reason) = end {
+                node.abandon().await;
+                return Err(Failure::failed(format!("{reason}; start it again, it reads what the disk has")));
             }
+            tracing::info!("stopping");
+            node.stop().await.map_err(|e| Failure::failed(format!("the storage couldn't be sealed: {e}")))?;
+            if let End::Stopped = end {
+                return Ok(());
+            }
+            tracing::warn!("this node was given up and has handed over what it had: it begins anew");
         }
-        tracing::info!("stopping");
-        node.stop().await.map_err(|e| Failure::failed(format!("the storage couldn't be sealed: {e}")))
+    }
+}
+
+/// How a node's run ends.
+enum End {
+    /// It was told to stop, or has left its cluster.
+    Stopped,
+    /// It was given up by the others: it starts again, as a new store.
+    BeginsAnew,
+    /// Its store has stopped for good.
+    Failed(String),
+}
+
+/// Attends to signals until the run ends.
+async fn until_the_end(node: &Node, signals: &mut Signals) -> End {
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => match signal {
+                Signal::Stop => return End::Stopped,
+                Signal::Reload => if let Err(error) = node.reload() {
+                    tracing::error!(%error, "the configuration wasn't reloaded");
+                },
+            },
+            () = node.cluster().ended().cancelled() => return End::Stopped,
+            () = node.cluster().begins_anew().cancelled() => return End::BeginsAnew,
+            reason = node.failed() => return End::Failed(reason),
+        }
     }
 }
 

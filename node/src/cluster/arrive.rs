@@ -244,7 +244,7 @@ impl Newcomer<'_> {
                 "this disk was put back to an older state: it becomes a new store"
             );
         }
-        let was_member = kept.is_some_and(|kept| kept.members.contains_key(&me));
+        let was_member = kept.is_some_and(|kept| super::has_entered(kept, me));
         let is_member = document.members.get(&me).is_some_and(super::belongs);
         Ok(Arrival { document, rolled_back, forgotten: was_member && !is_member })
     }
@@ -321,7 +321,8 @@ impl Newcomer<'_> {
                 (None, Some(cluster)) if !planted::is(planted::Bug::FoundedBeside) => {
                     Ok(Verdict::Wait(format!(
                         "the bucket belongs to cluster {cluster} and has no ring document: whoever founds it hasn't \
-                         written one yet, or it was lost; `carillon ring restore --yes`, asked of a member, puts it back"
+                         written one yet, or it was lost; `carillon ring restore --yes`, asked of a member, puts it back \
+                         (where no member has ever been, remove the object carillon/cluster)"
                     )))
                 }
                 (None, _) if self.may_found(waited) => Ok(Verdict::Found),

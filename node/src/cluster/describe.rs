@@ -102,6 +102,9 @@ impl Cluster {
         if let Some(reason) = self.fail_stop.get().and_then(|fail_stop| fail_stop.reason()) {
             return Some(reason.to_owned());
         }
+        if self.is_given_up() {
+            return Some("handing over what it has, since the others gave it up".to_owned());
+        }
         if !self.is_member() {
             return Some("joining".to_owned());
         }

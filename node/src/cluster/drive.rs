@@ -6,7 +6,7 @@
 //! 1. A joint document is handed to its members, and made final when enough have adopted it; after
 //!    `cluster.transition_timeout` it is swapped back, unless a loss was accepted: then it can only go on.
 //! 2. Newcomers that gossip has told of, and that answer at their address, join, several at once. One that has the
-//!    name of a member that is gone takes that one's place.
+//!    name of a member that is seen to be away takes that one's place.
 //! 3. Earlier placements are closed when enough owners vouch.
 //! 4. A member that nobody has seen for `cluster.forget_after` is given up, when enough owners confirm.
 //!
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::epoch::{Change, Conflict, NewMember, Offer, Refusal, raise};
+use ring::epoch::{Change, NewMember, Refusal, raise};
 use ring::member::Members;
 use ring::{Document, Epoch, StoreId, View, rules};
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 use super::calls::{Vouched, ask_all};
+use super::change::ChangeError;
 use super::health::TAKEN_BACK;
 use crate::bucket;
 
@@ -33,7 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TURN: Duration = Duration::from_secs(5);
 /// How long newcomers gather before they join together.
 const GATHER: Duration = Duration::from_millis(500);
-/// How long a newcomer waits whose name a living member has.
+/// How long a member must have been away before a newcomer at its address takes its place, where neither has a name. Twice
+/// as long a newcomer waits whose name a member has.
 const NAMESAKE_WAIT: Duration = Duration::from_secs(30);
 /// Most newcomers in one transition.
 const JOINS_MAX: usize = 64;
@@ -44,50 +46,6 @@ const AFTER_REVERT: Duration = Duration::from_secs(30);
 const REVERT_TOLD: Duration = Duration::from_secs(3600);
 /// How long owners may take to adopt a document before it is told whom it waits for.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(10);
-/// Tries of a change that others win.
-const SWAPS_MAX: u32 = 8;
-
-/// Why the ring wasn't changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// The ring doesn't allow it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The bucket is away.
-    #[error("the ring can't change without the bucket: {0}")]
-    Bucket(#[from] bucket::Error),
-    /// The bucket holds something older than this node has adopted.
-    #[error(
-        "the bucket's ring document has epoch {found}, and epoch {adopted} has been adopted: was the bucket restored? \
-         `carillon ring restore` puts the newest one back"
-    )]
-    Restored {
-        /// In the bucket.
-        found: Epoch,
-        /// Here.
-        adopted: Epoch,
-    },
-    /// The bucket holds no ring document any more.
-    #[error(
-        "the bucket holds no ring document any more: was it emptied? `carillon ring restore` puts the newest one back"
-    )]
-    Gone,
-    /// The bucket's ring document isn't of this node's history.
-    #[error(transparent)]
-    OtherHistory(#[from] Conflict),
-    /// Others change it all the time.
-    #[error("the ring changes too often; try again")]
-    Busy,
-    /// It is there.
-    #[error("{0} is alive: drain it instead (`carillon node drain`)")]
-    Alive(String),
-    /// Another node can't do its part.
-    #[error("{0}")]
-    Peer(String),
-    /// The changed document can't be adopted here.
-    #[error(transparent)]
-    Adopt(#[from] super::AdoptError),
-}
 
 /// Something to be done, in the order in which it is tried.
 #[derive(Clone, Copy)]
@@ -96,6 +54,16 @@ enum Due {
     Join,
     Close,
     Forget,
+}
+
+/// What a newcomer is to the members.
+enum Namesake {
+    /// No member has its name, or the one that does goes on beside it.
+    None,
+    /// One has, and is there or may come back.
+    Awaited,
+    /// One had, and is gone: the newcomer takes its place.
+    Gone(StoreId),
 }
 
 /// What one node remembers between looks.
@@ -305,18 +273,15 @@ impl Driver {
                     continue;
                 }
             }
-            if self.is_namesake(view.document(), members, store, &member) {
-                tracing::info!(
+            match self.namesake(view.document(), members, store, &member).await {
+                Namesake::Awaited => tracing::info!(
                     name = member.name,
-                    "a node wants to join under the name of one that seems to be there: waiting"
-                );
-                continue;
-            }
-            let gone = predecessor(view.document(), members, &member)
-                .filter(|old| !change.replaces.contains_key(old));
-            match gone {
-                Some(old) => drop(change.replaces.insert(old, (store, member))),
-                None => drop(change.joins.insert(store, member)),
+                    "a node wants to join under the name of one that may come back: waiting"
+                ),
+                Namesake::Gone(old) if !change.replaces.contains_key(&old) => {
+                    change.replaces.insert(old, (store, member));
+                }
+                Namesake::None | Namesake::Gone(_) => drop(change.joins.insert(store, member)),
             }
         }
         self.newcomers_since = None;
@@ -331,12 +296,36 @@ impl Driver {
         self.change(|document| step(document, epoch, |document| document.change(&change))).await
     }
 
-    /// Whether a newcomer has the name of a member that gossip takes for alive: a node that comes back elsewhere with an
-    /// empty disk is waited for until its old self is known to be gone, for a while.
-    fn is_namesake(&self, document: &Document, members: &Members, store: StoreId, new: &NewMember) -> bool {
-        let is_new = members.seen.get(&store).is_some_and(|seen| seen.since.elapsed() < NAMESAKE_WAIT);
-        let mut same = document.active().filter(|(_, old)| old.name == new.name);
-        is_new && same.any(|(old, info)| info.peer_address != new.peer_address && is_alive(members, old))
+    /// What a newcomer is to a member of its name. Neither name nor address proves that the other one's disk is gone: it
+    /// may just be restarting, and another have got its address. So it must be seen to be away; and where the name is
+    /// nothing but the address, for a while.
+    async fn namesake(
+        &self,
+        document: &Document,
+        members: &Members,
+        store: StoreId,
+        new: &NewMember,
+    ) -> Namesake {
+        let patience = if new.name == new.peer_address { NAMESAKE_WAIT } else { Duration::ZERO };
+        let mut has_namesake = false;
+        for (old, info) in document.active().filter(|(_, old)| old.name == new.name) {
+            has_namesake = true;
+            let is_away = !is_alive(members, old) && self.cluster.missed(old) >= patience;
+            if is_away && !self.answers(old, &info.peer_address).await {
+                return Namesake::Gone(old);
+            }
+        }
+        if !has_namesake {
+            return Namesake::None;
+        }
+        let waits = members.seen.get(&store).is_some_and(|seen| seen.since.elapsed() < 2 * NAMESAKE_WAIT);
+        if waits { Namesake::Awaited } else { Namesake::None }
+    }
+
+    /// Whether a store answers at an address, though gossip calls it away.
+    async fn answers(&self, store: StoreId, address: &str) -> bool {
+        let (me, age) = (self.cluster.me(), self.cluster.age_before());
+        self.cluster.calls.hello(address, me, age).await.is_ok_and(|hello| hello.store == store)
     }
 
     /// Closes a placement for which enough owners vouch; whether there was one.
@@ -446,15 +435,6 @@ fn newcomers(document: &Document, members: &Members) -> BTreeMap<StoreId, NewMem
     .collect()
 }
 
-/// The member whose place a newcomer takes: one of its name that is gone, which is certain where the newcomer answers at
-/// that one's address.
-fn predecessor(document: &Document, members: &Members, new: &NewMember) -> Option<StoreId> {
-    let is_gone = |(store, old): &(StoreId, &ring::epoch::MemberInfo)| {
-        old.name == new.name && (old.peer_address == new.peer_address || !is_alive(members, *store))
-    };
-    document.active().find(is_gone).map(|(store, _)| store)
-}
-
 /// How many living members should act before this one; `None` where this isn't a member.
 fn rank(view: &View, members: &Members, me: StoreId) -> Option<u32> {
     let active: Vec<StoreId> = view.document().active().map(|(store, _)| store).collect();
@@ -464,75 +444,4 @@ fn rank(view: &View, members: &Members, me: StoreId) -> Option<u32> {
 
 pub(super) fn is_alive(members: &Members, store: StoreId) -> bool {
     members.seen.get(&store).is_some_and(|seen| seen.alive)
-}
-
-impl Cluster {
-    /// Changes the ring: applies `change` to the document in the bucket, until it is there or nothing is to be changed
-    /// (`None`); then everybody is told. Returns the epoch that came of it.
-    ///
-    /// # Errors
-    /// Where the ring doesn't allow it, or the bucket is away.
-    pub(super) async fn change(
-        self: &Arc<Self>,
-        change: impl Fn(&Document) -> Result<Option<Document>, Refusal>,
-    ) -> Result<Option<Epoch>, ChangeError> {
-        for _ in 0..SWAPS_MAX {
-            let Some((document, tag)) = self.documents.current().await? else {
-                return Err(ChangeError::Gone);
-            };
-            let newer = self.judge_found(Some(document.clone()))?;
-            let changed = change(&document)?;
-            if let Some(newer) = newer {
-                self.adopt(newer).await?;
-            }
-            let Some(changed) = changed else { return Ok(None) };
-            if self.documents.swap(&tag, &changed).await? {
-                let epoch = self.adopt(changed).await?;
-                let (cluster, view) = (self.clone(), self.view());
-                tokio::spawn(async move { cluster.hand_round(&view).await });
-                return Ok(Some(epoch));
-            }
-        }
-        Err(ChangeError::Busy)
-    }
-
-    /// Judges the document that the bucket holds: what is to be adopted of it, if anything.
-    ///
-    /// # Errors
-    /// Where it isn't the one adopted here, or a later one of the same history.
-    pub(super) fn judge_found(&self, found: Option<Document>) -> Result<Option<Document>, ChangeError> {
-        let view = self.view();
-        let found = found.ok_or(ChangeError::Gone)?;
-        match view.document().compare(&found)? {
-            Offer::Newer => Ok(Some(found)),
-            Offer::Same => Ok(None),
-            Offer::Older => Err(ChangeError::Restored { found: found.epoch, adopted: view.epoch() }),
-        }
-    }
-
-    /// Hands a document to all living members; those who go by it then.
-    async fn hand_round(&self, view: &View) -> BTreeSet<StoreId> {
-        let members = self.members();
-        let mut stores: BTreeSet<StoreId> =
-            view.stores().map(|(_, store)| store).filter(|store| is_alive(&members, *store)).collect();
-        stores.extend(view.document().transition.iter().flat_map(|transition| &transition.joins).copied());
-        stores.remove(&self.me());
-        let (calls, document) = (self.calls.clone(), bytes::Bytes::from(view.document().encode()));
-        let answers = ask_all(stores, move |store| {
-            let (calls, document) = (calls.clone(), document.clone());
-            async move { calls.adopt(store, document).await }
-        });
-        let mut adopted: BTreeSet<StoreId> = answers
-            .await
-            .into_iter()
-            .filter(|(_, epoch)| *epoch == view.epoch())
-            .map(|(store, _)| store)
-            .collect();
-        // Whoever is still adopting it hasn't yet.
-        let _settled = self.adopting.lock().await;
-        if self.view().epoch() == view.epoch() {
-            adopted.insert(self.me());
-        }
-        adopted
-    }
 }

@@ -127,6 +127,7 @@ impl Cluster {
             view: watch::Sender::new(view.clone()),
             ages: Mutex::new(ages),
             watermark: AtomicU64::new(identity.watermark),
+            disclaimed_up_to: Mutex::default(),
             settings: ArcSwap::from_pointee(config.clone()),
             instance: fresh(env, "instance") as u64,
             keeper: OnceLock::new(),
@@ -142,6 +143,8 @@ impl Cluster {
             fail_stop: OnceLock::new(),
             stopped: CancellationToken::new(),
             forgotten,
+            was_member: AtomicBool::new(false),
+            begins_anew: CancellationToken::new(),
         });
         cluster.gate.close_below(view.epoch());
         cluster.publish(view);

@@ -139,7 +139,7 @@ impl Cluster {
             self.progress(&error);
             tokio::time::sleep(RETRY).await;
         }
-        self.deliver_hints().await;
+        self.deliver_hints(|progress| self.progress(progress)).await;
         loop {
             let view = self.view();
             let document = view.document();
@@ -173,7 +173,7 @@ impl Cluster {
     }
 
     /// Has hints sent to those who are there.
-    async fn deliver_hints(&self) {
+    pub(super) async fn deliver_hints(&self, tell: impl Fn(&str)) {
         let Some(hints) = self.hints.get() else { return };
         let deadline = tokio::time::Instant::now() + HINTS_MAX;
         while tokio::time::Instant::now() < deadline {
@@ -181,13 +181,13 @@ impl Cluster {
             if waiting == 0 {
                 return;
             }
-            self.progress(&format!("sending hints to {waiting} nodes"));
+            tell(&format!("sending hints to {waiting} nodes"));
             hints.hurry();
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn remember_to_empty(&self) -> tsdb::Result<()> {
+    pub(super) async fn remember_to_empty(&self) -> tsdb::Result<()> {
         let ledger = self.documents.ledger.clone();
         on_disk(&*self.documents.pool, move || Identity::leave(&*ledger)).await
     }

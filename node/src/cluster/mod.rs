@@ -8,11 +8,12 @@
 //! | `calls`, `service` | what nodes ask each other about membership |
 //! | `gossip` | gossip on the peer port |
 //! | `follow` | what others tell: newer documents, addresses, who is away |
-//! | `drive` | from one ring document to the next |
+//! | `drive`, `change` | from one ring document to the next |
 //! | `keeper` | what this store can vouch for |
 //! | `upkeep` | what it does for others and for itself again and again |
 //! | `rollback` | whether this store's disk was put back to an earlier state |
 //! | `clocks` | whether this node's wall clock agrees with the others' |
+//! | `given_up` | handing over what this store has, where the others gave it up |
 //! | `leave`, `operate` | draining, and what else operators ask for |
 //! | `restore` | putting the ring document back into its bucket |
 //! | `relocate`, `mark` | moving the bucket of a node that is stopped |
@@ -27,6 +28,7 @@
 
 mod arrive;
 mod calls;
+mod change;
 mod clocks;
 mod describe;
 mod documents;
@@ -34,6 +36,7 @@ mod drive;
 mod enter;
 mod follow;
 mod gate;
+mod given_up;
 mod gossip;
 mod health;
 mod keeper;
@@ -63,8 +66,8 @@ use tokio_util::sync::CancellationToken;
 use tsdb::db::Db;
 
 pub use arrive::ArriveError;
+pub use change::ChangeError;
 pub use documents::{LEDGER_DOCUMENT, document_key};
-pub use drive::ChangeError;
 pub use gate::Admission;
 pub use leave::{LEFT, Leaving};
 pub use relocate::{RelocateError, Relocation};
@@ -113,6 +116,8 @@ pub struct Cluster {
     ages: Mutex<BTreeMap<StoreId, Age>>,
     /// How far this one has come, as in the ledger.
     watermark: AtomicU64,
+    /// How far others remember that it had come, as far as what is lacking is disclaimed.
+    disclaimed_up_to: Mutex<Age>,
     /// The configuration, for what can change while running.
     settings: ArcSwap<Config>,
     /// Tells this process from another that has the same ledger.
@@ -140,6 +145,9 @@ pub struct Cluster {
     stopped: CancellationToken,
     /// Whether it was a member, and is none any more.
     forgotten: bool,
+    /// Whether it has been a member since the start.
+    was_member: AtomicBool,
+    begins_anew: CancellationToken,
 }
 
 /// A write was routed by a document that is too old; here is the one that holds.
@@ -169,6 +177,12 @@ pub enum AdoptError {
 /// Whether a member is part of the ring still.
 fn belongs(member: &MemberInfo) -> bool {
     matches!(member.state, MemberState::Active | MemberState::Leaving)
+}
+
+/// Whether a store is a member, and not just about to join: that may be taken back.
+fn has_entered(document: &Document, store: StoreId) -> bool {
+    let joins = document.transition.as_ref().is_some_and(|transition| transition.joins.contains(&store));
+    document.members.get(&store).is_some_and(belongs) && !joins
 }
 
 impl Cluster {
@@ -413,6 +427,9 @@ impl Cluster {
         // A second cluster can't come: documents are compared before they are adopted.
         let _ = me.join(document.cluster);
         me.adopt(document.epoch);
+        if has_entered(document, self.me()) {
+            self.was_member.store(true, Ordering::Relaxed);
+        }
         self.view.send_replace(view);
         self.tell_addresses(&self.members());
     }

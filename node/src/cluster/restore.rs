@@ -4,13 +4,14 @@
 //!    is adopted here first.
 //! 2. Enough members must have answered: R owners of each range of each open placement, as for a complete answer. A newer
 //!    document by which anything was ever acknowledged was adopted by W owners, of whom one is then among them.
+//!    Members that are gone for good can't answer: an operator may say so, as for `node lost`, which needs the ring document.
 //! 3. It is written where there is nothing, over what is no document, or over an older one of its history, each by
 //!    compare-and-swap. Any other document is left alone, with both named. The cluster's name is put back beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ring::epoch::{Conflict, Offer};
+use ring::epoch::{Conflict, Offer, Placement};
 use ring::{Document, Epoch, StoreId, View, rules};
 
 use super::calls::ask_all;
@@ -44,8 +45,8 @@ pub enum RestoreError {
     },
     /// A newer document may be with those that don't answer.
     #[error(
-        "too few members answer to know that none has a newer document: start {}, or give up those that are gone for \
-         good once the ring document is back", silent.join(", ")
+        "too few members answer to know that none has a newer document: start {}, or name those that are gone for good \
+         (`carillon ring restore --gone NAME --yes`)", silent.join(", ")
     )]
     Silent {
         /// Names of members that don't answer.
@@ -61,6 +62,9 @@ pub enum RestoreError {
         /// The members' newest.
         newest: Epoch,
     },
+    /// It is there.
+    #[error("{0} is alive, and not gone")]
+    Alive(String),
     /// Somebody else writes there.
     #[error("somebody else changed the ring document meanwhile; try again")]
     Busy,
@@ -73,11 +77,16 @@ pub enum RestoreError {
 }
 
 impl Cluster {
-    /// Puts the newest ring document that any member has into the bucket; `dry_run` only finds out what would be done.
+    /// Puts the newest ring document that any member has into the bucket; `gone` never answer again, and `dry_run` only
+    /// finds out what would be done.
     ///
     /// # Errors
     /// Where members or bucket have documents of two histories, too few members answer, or the bucket can't be written.
-    pub async fn restore_document(self: &Arc<Self>, dry_run: bool) -> Result<Restored, RestoreError> {
+    pub async fn restore_document(
+        self: &Arc<Self>,
+        gone: &BTreeSet<StoreId>,
+        dry_run: bool,
+    ) -> Result<Restored, RestoreError> {
         let own = self.view().document().clone();
         let mut told = self.documents_of_members(&own, &BTreeMap::new()).await;
         // A newer document may have members that this node has never heard of.
@@ -85,27 +94,37 @@ impl Cluster {
         let of_newcomers = self.documents_of_members(&newer, &told).await;
         told.extend(of_newcomers);
         let newest = newest(&own, &told, |store| self.name(store))?;
+        if let Some(store) = gone.iter().find(|store| told.contains_key(store) || self.is_alive(**store)) {
+            return Err(RestoreError::Alive(self.name(*store)));
+        }
         let view = View::new(newest.clone()).map_err(AdoptError::from)?;
         let answered: BTreeSet<StoreId> = told.keys().copied().chain([self.me()]).collect();
         let owners = newest.members.keys().filter(|store| newest.is_owner(**store));
-        let is_silent =
-            |store: &&StoreId| !answered.contains(*store) && !newest.members[*store].state.is_lost();
+        let is_silent = |store: &&StoreId| {
+            let is_lost = newest.members[*store].state.is_lost();
+            !answered.contains(*store) && !gone.contains(*store) && !is_lost
+        };
         let silent: Vec<String> = owners.filter(is_silent).map(|store| self.name(*store)).collect();
-        let is_short =
-            |placement: &ring::epoch::Placement| rules::closing(&view, placement.id, &answered).is_some();
+        let known: BTreeSet<StoreId> = answered.union(gone).copied().collect();
+        let is_short = |placement: &Placement| rules::closing(&view, placement.id, &known).is_some();
         if newest.placements.iter().any(is_short) {
             return Err(RestoreError::Silent { silent });
         }
+        let named = self.documents.cluster().await?;
+        if let Some(theirs) = named.filter(|named| *named != newest.cluster) {
+            let why = Conflict::OtherCluster { ours: newest.cluster, theirs };
+            return Err(RestoreError::OtherHistory { whose: self.bucket.location().to_string(), why });
+        }
         if !dry_run {
+            // First: where another cluster is quicker, nothing of this one is written.
+            let theirs = self.documents.found_cluster(newest.cluster).await?;
+            if theirs != newest.cluster {
+                return Err(RestoreError::Busy);
+            }
             self.adopt(newest.clone()).await?;
         }
         let instead_of = self.put_back(&newest, dry_run).await?;
         if !dry_run {
-            let cluster = self.documents.found_cluster(newest.cluster).await?;
-            if cluster != newest.cluster {
-                let why = Conflict::OtherCluster { ours: newest.cluster, theirs: cluster };
-                return Err(RestoreError::OtherHistory { whose: self.bucket.location().to_string(), why });
-            }
             if let Some(instead_of) = &instead_of {
                 tracing::warn!(
                     epoch = newest.epoch,

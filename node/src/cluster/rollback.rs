@@ -9,6 +9,7 @@
 //! - where that is learnt later, since nobody answered at the start, it disclaims all that is open.
 //!
 //! What stays unnoticed: a disk put back to a state of less than `RAISE_EVERY` ago, by a process that hasn't started since.
+//! A store that nobody could tell at its start counts until it hears of it, from the next comparison of clocks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ use crate::identity::Identity;
 /// Time between looks at whether the watermark is to be raised.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Longest time that a store takes samples without raising its watermark.
-const RAISE_EVERY: Duration = Duration::from_secs(60);
+const RAISE_EVERY: Duration = Duration::from_secs(15);
 
 /// How far a store has come. Lower than it was, its disk was put back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +112,8 @@ impl Cluster {
     /// Hears how far others remember that this store had come.
     pub(super) async fn hear_of_own_age(&self, remembered: impl Iterator<Item = Hello>) {
         let remembered = remembered.map(|hello| hello.remembered).fold(Age::default(), Age::highest);
-        if !self.age().is_behind(remembered) {
+        // What is disclaimed already needn't be again: placements that were opened since have all that was acked for them.
+        if !self.age().highest(*self.disclaimed_up_to.lock()).is_behind(remembered) {
             return;
         }
         let text = "others remember this store as having come farther than its disk says: the disk was put back to an \
@@ -120,7 +122,10 @@ impl Cluster {
         self.note_problem("rollback", Some(text.to_owned()));
         let disclaimed = self.disclaim_all().await;
         let raised = match disclaimed {
-            Ok(()) => self.catch_up(remembered.watermark).await,
+            Ok(()) => {
+                *self.disclaimed_up_to.lock() = remembered;
+                self.catch_up(remembered.watermark).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = raised {

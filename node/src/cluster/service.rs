@@ -29,8 +29,13 @@ impl membership_server::Membership for Membership {
         let asked = request.into_inner();
         let store = calls::id(&asked.store)?;
         let age = Age { incarnation: asked.previous_incarnation, watermark: asked.watermark };
-        let noted = self.0.note_age(store, age).await;
-        let remembered = noted.map_err(|e| Status::unavailable(e.to_string()))?;
+        // Anybody may say hello: nothing is remembered of stores that neither the ring nor gossip knows.
+        let is_known = self.0.view().document().members.contains_key(&store)
+            || self.0.members().seen.contains_key(&store);
+        let remembered = match is_known {
+            true => self.0.note_age(store, age).await.map_err(|e| Status::unavailable(e.to_string()))?,
+            false => Age::default(),
+        };
         let view = self.0.view();
         Ok(Response::new(pb::HelloResponse {
             store: self.0.me().to_string(),

@@ -1,5 +1,6 @@
 //! Several nodes in one process, over the loopback, with a bucket in memory.
 
+mod given_up;
 mod lost;
 mod put_back;
 mod restored;

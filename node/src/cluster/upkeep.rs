@@ -37,6 +37,7 @@ impl Cluster {
                     tracing::error!(%error, "the ledger can't be written");
                 }
                 self.introduce().await;
+                self.hand_over().await;
                 Some(())
             };
             tokio::select! {

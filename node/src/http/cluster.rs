@@ -162,9 +162,8 @@ async fn accept_loss(State(app): State<Arc<App>>, params: Params) -> Result<Resp
 
 /// `store` names one or more, with commas between.
 async fn lost(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
-    let (named, dry_run) = (required(&params, "store")?, is_dry(&params)?);
-    let parsed = |id: &str| id.trim().parse().map_err(|e| ApiError::parameter("store", e));
-    let stores: BTreeSet<StoreId> = named.split(',').map(parsed).collect::<Result<_, _>>()?;
+    let dry_run = is_dry(&params)?;
+    let stores = stores("store", required(&params, "store")?)?;
     let blocked = app.cluster.write_off(&stores, dry_run).await.map_err(|error| refused(&error))?;
     Ok(changed(dry_run, json!({"state": "lost, accepted"}), blocked))
 }
@@ -175,11 +174,15 @@ async fn revert(State(app): State<Arc<App>>, params: Params) -> Result<Response,
     Ok(changed(dry_run, json!({"state": "taken back"}), blocked))
 }
 
+/// `gone` names stores that never answer again, with commas between.
 async fn restore(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
     let dry_run = is_dry(&params)?;
-    let restored = app.cluster.restore_document(dry_run).await.map_err(|error| {
+    let gone = params.get("gone").map_or_else(|| Ok(BTreeSet::new()), |named| stores("gone", named))?;
+    let restored = app.cluster.restore_document(&gone, dry_run).await.map_err(|error| {
         let kind = match error {
-            RestoreError::OtherHistory { .. } | RestoreError::Newer { .. } => Kind::Conflict,
+            RestoreError::OtherHistory { .. } | RestoreError::Newer { .. } | RestoreError::Alive(_) => {
+                Kind::Conflict
+            }
             _ => Kind::Unavailable,
         };
         ApiError::new(kind, error.to_string())
@@ -210,6 +213,11 @@ fn changed(dry_run: bool, mut done: Value, blocked: Option<String>) -> Response 
 
 fn store(params: &Params) -> Result<StoreId, ApiError> {
     required(params, "store")?.parse().map_err(|e| ApiError::parameter("store", e))
+}
+
+fn stores(parameter: &str, named: &str) -> Result<BTreeSet<StoreId>, ApiError> {
+    let parsed = |id: &str| id.trim().parse().map_err(|e| ApiError::parameter(parameter, e));
+    named.split(',').map(parsed).collect()
 }
 
 fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
