@@ -1,6 +1,6 @@
 //! An operator: carries out what a scenario orders, by the API that the verbs of `carillon node` and `carillon ring` use.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,25 +33,44 @@ pub enum Order {
 
 /// Orders that wait or are being carried out, oldest first; the scenario adds, the operator takes.
 #[derive(Clone, Default)]
-pub struct Orders(Rc<RefCell<VecDeque<Order>>>);
+pub struct Orders {
+    queue: Rc<RefCell<VecDeque<Order>>>,
+    /// Whether the ring document is to be put back into the bucket: the others may wait for that.
+    restores: Rc<Cell<bool>>,
+}
 
 impl Orders {
     /// Adds one.
     pub fn add(&self, order: Order) {
-        self.0.borrow_mut().push_back(order);
+        self.queue.borrow_mut().push_back(order);
+    }
+
+    /// Has the ring document put back, before anything else.
+    pub fn restore(&self) {
+        self.restores.set(true);
     }
 
     /// Whether nothing is left to do.
     pub fn are_done(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.queue.borrow().is_empty() && !self.restores.get()
+    }
+
+    /// Nodes whose disks are said to be lost.
+    fn lost(&self) -> Vec<String> {
+        let queue = self.queue.borrow();
+        let lost = queue.iter().filter_map(|order| match order {
+            Order::Lost(nodes) => Some(nodes.clone()),
+            _ => None,
+        });
+        lost.flatten().collect()
     }
 
     fn first(&self) -> Option<Order> {
-        self.0.borrow().front().cloned()
+        self.queue.borrow().front().cloned()
     }
 
     fn done(&self) {
-        self.0.borrow_mut().pop_front();
+        self.queue.borrow_mut().pop_front();
     }
 }
 
@@ -61,12 +80,14 @@ pub async fn operate(name: &str, shared: &Shared) {
     let operator = Operator { name, shared };
     while shared.goes_on() {
         tokio::time::sleep(EVERY).await;
+        operator.restore().await;
         let Some(order) = shared.orders.first() else { continue };
         if let Order::Drain(node) | Order::Forget(node) = &order {
             shared.nodes.borrow_mut().retain(|other| other != node);
         }
         let mut last = String::new();
         loop {
+            operator.restore().await;
             match operator.step(&order).await {
                 Ok(true) => {
                     shared.trace.note(name, &format!("done: {order:?}"));
@@ -112,9 +133,32 @@ impl Operator<'_> {
         }
     }
 
+    /// As `carillon ring restore --yes` does, where that is ordered; what fails is tried again.
+    async fn restore(&self) {
+        if !self.shared.orders.restores.get() {
+            return;
+        }
+        let asked = self.some_node();
+        let lost = self.shared.orders.lost();
+        let members = self.members(&asked).await.unwrap_or_default();
+        let is_gone =
+            |member: &&Value| member["alive"] != true && lost.iter().any(|node| member["name"] == *node);
+        let gone: Vec<String> = members.iter().filter(is_gone).map(store).collect();
+        let path = match gone.is_empty() {
+            true => "/api/v1/cluster/restore".to_owned(),
+            false => format!("/api/v1/cluster/restore?gone={}", gone.join(",")),
+        };
+        let answer = self.change(&asked, &path).await;
+        if answer.is_ok_and(|answer| answer.starts_with("200 ")) {
+            self.shared.orders.restores.set(false);
+            self.shared.tally.count(Exercise::RestoreRing);
+        }
+    }
+
     async fn drain(&self, node: &str) -> Result<bool, String> {
         let members = self.members(node).await?;
-        let Some(store) = members.iter().find(|m| m["name"] == node).map(store) else {
+        // Another store may have had its name: its disk was replaced.
+        let Some(store) = members.iter().find(|member| member["me"] == true).map(store) else {
             return Err("it doesn't know itself".to_owned());
         };
         let path = format!("/api/v1/cluster/drain?store={store}");
@@ -137,8 +181,7 @@ impl Operator<'_> {
         Err(self.change(&asked, &format!("/api/v1/cluster/forget?store={}", store(member))).await?)
     }
 
-    /// What `carillon node lost A B --yes` is for, in one document. Until that verb is here, step by step: each store is
-    /// given up, and then its loss accepted.
+    /// As `carillon node lost A B --yes` does: in one document.
     async fn lost(&self, nodes: &[String]) -> Result<bool, String> {
         let asked = self.some_node();
         let members = self.members(&asked).await?;
@@ -147,17 +190,19 @@ impl Operator<'_> {
                 && member["alive"] != true
                 && member["state"] != "left"
         };
-        let mut last = None;
-        for member in members.iter().filter(is_concerned) {
-            let verb = match is_lost(member) {
-                false => "forget",
-                true if member["state"] == "lost" => "accept_loss",
-                true => continue,
+        let is_accepted = |member: &Value| member["state"] == "lost, accepted";
+        let concerned = members.iter().filter(is_concerned).filter(|member| !is_accepted(member));
+        let stores: Vec<String> = concerned.map(store).collect();
+        if stores.is_empty() {
+            // Right after their ends they may still seem to be there.
+            let is_done = |node: &String| members.iter().any(|m| m["name"] == *node && is_accepted(m));
+            return if nodes.iter().all(is_done) {
+                Ok(true)
+            } else {
+                Err("they seem to be there".to_owned())
             };
-            let path = format!("/api/v1/cluster/{verb}?store={}", store(member));
-            last = Some(self.change(&asked, &path).await?);
         }
-        last.map_or(Ok(true), Err)
+        Err(self.change(&asked, &format!("/api/v1/cluster/lost?store={}", stores.join(","))).await?)
     }
 
     async fn copies(&self, copies: u32) -> Result<bool, String> {

@@ -243,8 +243,9 @@ impl Running<'_> {
     fn mend_all(&mut self) {
         self.reconnect();
         self.bucket.set_mood(Mood::Good);
-        // By hand, as an operator does who has the newest document of all nodes: what `carillon ring restore` is for.
-        self.bucket.restore_ring();
+        if !self.bucket.has_newest_ring() {
+            self.orders.restore();
+        }
         for index in self.plugged_in.clone() {
             let machine = self.machines[index].clone();
             machine.mend_disk();

@@ -24,7 +24,8 @@ use object_store::{
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use ring::Document;
+use ring::epoch::{MemberInfo, MemberState};
+use ring::{Document, StoreId};
 
 use crate::exercise::{Exercise, Tally};
 use crate::trace::Trace;
@@ -118,15 +119,10 @@ impl Store {
         changes > 0 && now(self.0.objects.put(&document_key(), old.encode().into())).is_ok()
     }
 
-    /// Puts the newest document back where another one is, or none.
-    pub fn restore_ring(&self) {
-        let mut ring = self.0.ring.lock();
-        let Some(newest) = ring.history.last().cloned() else { return };
-        if ring.document.as_ref() != Some(&newest) {
-            let put = now(self.0.objects.put(&document_key(), newest.encode().into()));
-            put.expect("the store is in memory");
-            ring.document = Some(newest);
-        }
+    /// Whether the ring's document is the newest that any node has put there.
+    pub fn has_newest_ring(&self) -> bool {
+        let ring = self.0.ring.lock();
+        ring.document.as_ref() == ring.history.last()
     }
 
     /// The epoch of the newest document that any node has put there.
@@ -170,15 +166,25 @@ impl State {
             Ok(document) => document,
             Err(error) => return ring.wrong.push((Exercise::EpochsInBucket, format!("the ring: {error}"))),
         };
+        if let Some(at) = ring.history.iter().position(|known| *known == document) {
+            // Put back. One that nobody has adopted may be gone for good: what comes next follows the one that is there.
+            ring.history.truncate(at + 1);
+            ring.document = Some(document);
+            return;
+        }
         let (epoch, before) = (document.epoch, last.as_ref().map_or(0, |last| last.epoch));
         self.tally.count(Exercise::EpochsInBucket);
         if epoch != before + 1 {
             ring.wrong
                 .push((Exercise::EpochsInBucket, format!("the bucket took epoch {epoch} after {before}")));
         }
-        if let Some(under_way) = last.and_then(|last| last.transition) {
+        if let Some(last) = last
+            && let Some(under_way) = &last.transition
+        {
             self.tally.count(Exercise::OneTransition);
-            if document.transition.as_ref().is_some_and(|next| *next != under_way) {
+            // A lost quorum is written off amid a transition too: that one can't end otherwise.
+            let is_written_off = accepted(&document).ne(accepted(&last));
+            if document.transition.as_ref().is_some_and(|next| next != under_way) && !is_written_off {
                 let text = format!("epoch {epoch} begins a transition while another is under way");
                 ring.wrong.push((Exercise::OneTransition, text));
             }
@@ -186,6 +192,12 @@ impl State {
         ring.document = Some(document.clone());
         ring.history.push(document);
     }
+}
+
+/// Stores whose loss was accepted.
+fn accepted(document: &Document) -> impl Iterator<Item = &StoreId> {
+    let accepted = |member: &MemberInfo| member.state == MemberState::LossAccepted;
+    document.members.iter().filter(move |(_, member)| accepted(member)).map(|(store, _)| store)
 }
 
 /// The store as one host sees it.

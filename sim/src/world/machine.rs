@@ -119,6 +119,13 @@ impl Machine {
     /// supervisor starts it again.
     pub async fn run(self: Arc<Self>) {
         self.trace.runs_here(&self.name);
+        while self.run_once().await {
+            self.trace.note(&self.name, "begins anew");
+        }
+    }
+
+    /// Runs a node until it ends; whether it is to be started again at once, since it was given up and handed over.
+    async fn run_once(&self) -> bool {
         let stop = CancellationToken::new();
         *self.stop.lock() = stop.clone();
         self.struck_before.store(self.disk.lock().struck(), Ordering::Relaxed);
@@ -128,20 +135,26 @@ impl Machine {
         };
         let node = match started {
             Ok(node) => node,
-            Err(error) => return self.trace.note(&self.name, &format!("can't start: {error}")),
+            Err(error) => {
+                self.trace.note(&self.name, &format!("can't start: {error}"));
+                return false;
+            }
         };
-        tokio::select! {
+        let begins_anew = tokio::select! {
             biased;
-            () = stop.cancelled() => {}
+            () = stop.cancelled() => false,
+            () = node.cluster().begins_anew().cancelled() => true,
             reason = node.failed() => {
                 node.abandon().await;
-                return self.trace.note(&self.name, &format!("ended by itself: {reason}"));
+                self.trace.note(&self.name, &format!("ended by itself: {reason}"));
+                return false;
             }
-        }
+        };
         match node.stop().await {
             Ok(()) => self.trace.note(&self.name, "ended in order"),
             Err(error) => self.trace.note(&self.name, &format!("ended, not sealed: {error}")),
         }
+        begins_anew
     }
 
     /// Asks the process to end in order.
