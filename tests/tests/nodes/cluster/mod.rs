@@ -10,6 +10,7 @@ mod partition;
 mod prometheus;
 mod promqltest;
 mod push_down;
+mod restored;
 mod safe;
 
 use tests::cluster::Cluster;
