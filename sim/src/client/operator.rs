@@ -195,7 +195,11 @@ impl Operator<'_> {
         let stores: Vec<String> = concerned.map(store).collect();
         if stores.is_empty() {
             // Right after their ends they may still seem to be there.
-            let is_done = |node: &String| members.iter().any(|m| m["name"] == *node && is_accepted(m));
+            // One that was drained before had nothing that only it had.
+            let is_drained = |node: &String| !self.shared.nodes.borrow().contains(node);
+            let is_done = |node: &String| {
+                is_drained(node) || members.iter().any(|m| m["name"] == *node && is_accepted(m))
+            };
             return if nodes.iter().all(is_done) {
                 Ok(true)
             } else {
